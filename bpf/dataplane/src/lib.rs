@@ -1,0 +1,20 @@
+//! User-space half of the data plane: loads and pins programs, encodes the tables, makes links.
+//!
+//! It owns every kernel object of ours. It knows no policy and no Kubernetes object; what to program is
+//! decided elsewhere and arrives as [`model`] types.
+
+pub mod cgroup;
+pub mod layout;
+pub mod links;
+#[cfg(feature = "loader")]
+pub mod loader;
+pub mod model;
+pub mod mount;
+#[cfg(feature = "loader")]
+pub mod probe;
+pub mod records;
+#[cfg(feature = "loader")]
+mod shape;
+pub mod sys;
+#[cfg(feature = "loader")]
+pub mod tables;

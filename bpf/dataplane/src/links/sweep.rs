@@ -1,0 +1,88 @@
+//! Removal of what nobody will come back for: unfinished directories, and links of cgroups that are gone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use super::{Error, Locks, TEMPORARY, discard, inspect, names, pods, remove};
+use crate::{
+    cgroup::{PodUid, live_cgroups},
+    layout::Layout,
+};
+
+/// What a sweep removed.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Unfinished directories.
+    pub unfinished: Vec<PathBuf>,
+    /// Pods whose cgroup is gone; their records are of no use either.
+    pub pods: Vec<PodUid>,
+    /// What could not be removed; the rest was.
+    pub failed: Vec<Error>,
+}
+
+/// Removes unfinished directories and the links of removed cgroups. A pod that is locked is left for the next sweep.
+///
+/// `cgroup_root` is the cgroup2 mount: a link keeps its cgroup id while a socket holds a removed cgroup, so the tree
+/// is asked too.
+///
+/// # Errors
+/// [`Error::Io`] when the pods cannot be listed; see [`Swept::failed`] for the others.
+pub fn sweep(layout: &Layout, cgroup_root: &Path, locks: &Locks) -> Result<Swept, Error> {
+    let mut swept = Swept::default();
+    for name in names(&layout.pods())? {
+        let Some(uid) = name.strip_prefix(TEMPORARY).and_then(|uid| PodUid::new(uid).ok()) else { continue };
+        let path = layout.pods().join(name);
+        match locked(locks, &uid, || discard(&path)) {
+            Ok(true) => swept.unfinished.push(path),
+            Ok(false) => {}
+            Err(error) => swept.failed.push(error),
+        }
+    }
+    let gone = gone(layout, cgroup_root, &mut swept.failed)?;
+    for (uid, (path, ids)) in gone {
+        match locked(locks, &uid, || remove_unchanged(&path, &ids)) {
+            Ok(true) => swept.pods.push(uid),
+            Ok(false) => {}
+            Err(error) => swept.failed.push(error),
+        }
+    }
+    Ok(swept)
+}
+
+type Gone = BTreeMap<PodUid, (PathBuf, BTreeSet<u64>)>;
+
+/// Pods none of whose links has a cgroup directory, with the cgroup ids that were seen.
+fn gone(layout: &Layout, cgroup_root: &Path, failed: &mut Vec<Error>) -> Result<Gone, Error> {
+    let mut pods_ids = Gone::new();
+    for (uid, path) in pods(layout)? {
+        match ids(&path) {
+            Ok(ids) => drop(pods_ids.insert(uid, (path, ids))),
+            Err(error) => failed.push(error),
+        }
+    }
+    let wanted = pods_ids.values().flat_map(|(_, ids)| ids).copied().filter(|id| *id != 0).collect();
+    // A tree that cannot be read to its end proves nothing gone.
+    let live = live_cgroups(cgroup_root, &wanted).unwrap_or(wanted);
+    pods_ids.retain(|_, (_, ids)| ids.is_disjoint(&live));
+    Ok(pods_ids)
+}
+
+/// Removes a directory unless somebody has attached it to another cgroup meanwhile.
+fn remove_unchanged(path: &Path, seen: &BTreeSet<u64>) -> Result<bool, Error> {
+    let now = ids(path)?;
+    if now.iter().all(|id| *id == 0 || seen.contains(id)) { remove(path) } else { Ok(false) }
+}
+
+fn ids(dir: &Path) -> Result<BTreeSet<u64>, Error> {
+    Ok(inspect(dir)?.values().map(|state| state.cgroup_id).collect())
+}
+
+/// Runs `work` under the pod's lock, or not at all.
+fn locked(locks: &Locks, uid: &PodUid, work: impl FnOnce() -> Result<bool, Error>) -> Result<bool, Error> {
+    match locks.try_acquire(uid)? {
+        Some(_lock) => work(),
+        None => Ok(false),
+    }
+}

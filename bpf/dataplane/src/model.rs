@@ -1,0 +1,140 @@
+//! What a caller asks of the data plane, in plain types.
+//!
+//! These are the vocabulary of the whole user side: the agent resolves policies into [`Entry`]s, the
+//! tables encode them. Nothing here knows a map, a file descriptor or a Kubernetes object.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr, num::NonZeroU32};
+
+/// Transport protocols whose connections can be redirected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, including its use through MPTCP's subflows of the kernel.
+    Tcp,
+    /// UDP, connected or not.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// The address an application dials.
+///
+/// `address` is never an IPv4-mapped IPv6 address: mapped addresses are IPv4 ones here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrontendKey {
+    /// The dialled address.
+    pub address: IpAddr,
+    /// The dialled port, 1..=65535.
+    pub port: u16,
+    /// The socket's protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for FrontendKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", std::net::SocketAddr::new(self.address, self.port), self.protocol)
+    }
+}
+
+/// Where a connection may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend {
+    /// Address of the frontend's family.
+    pub address: IpAddr,
+    /// Port, 1..=65535.
+    pub port: u16,
+    /// Share of new connections relative to the other backends; 0 gets no new connection but keeps
+    /// the clients it has (session affinity, unconnected UDP).
+    pub weight: u32,
+}
+
+/// Who is redirected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Clients {
+    /// Pods and processes of the host.
+    All,
+    /// Sockets in a pod's network namespace.
+    Pods,
+    /// Sockets in the host's network namespace.
+    Host,
+}
+
+/// A client that is recognised whatever address it has: the pod behind `skipRedirectFromBackend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClientId {
+    /// `SO_NETNS_COOKIE` of the client's network namespace.
+    NetnsCookie(u64),
+    /// Inode of the client's cgroup2 directory; processes of its children are recognised too.
+    Cgroup(u64),
+}
+
+/// One policy's decision for a frontend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// `serviceId` of the policy; names it in counters, events and commands.
+    pub service_id: u32,
+    /// Sorted by address and port, no duplicates.
+    pub backends: Vec<Backend>,
+    /// Sockets to which the layer applies.
+    pub clients: Clients,
+    /// Redirections a second, shared by all frontends with the same `service_id`.
+    pub qos_limit: Option<NonZeroU32>,
+    /// Seconds a client keeps its backend (`ClientIP` affinity).
+    pub affinity: Option<NonZeroU32>,
+    /// Without a backend: refuse with EHOSTUNREACH instead of falling through.
+    pub reject: bool,
+    /// Clients to which the layer does not apply.
+    pub skip: BTreeSet<ClientId>,
+}
+
+/// Everything the kernel knows about one frontend: the deciding layer and the one that decides
+/// where the first does not apply (QoS limit reached, skipped, other clients).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Decides first.
+    pub first: Layer,
+    /// Decides where `first` stands aside; without it the connection goes where it was dialled.
+    pub second: Option<Layer>,
+}
+
+/// The kinds of policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyKind {
+    /// `LocalRedirectPolicy`: backends on this node, decides before the other kind.
+    LocalRedirect,
+    /// `BalancingPolicy`: backends anywhere.
+    Balancing,
+}
+
+impl PolicyKind {
+    /// The Kubernetes kind.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::LocalRedirect => "LocalRedirectPolicy",
+            Self::Balancing => "BalancingPolicy",
+        }
+    }
+}
+
+impl fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
+/// The policy behind a `service_id`, kept beside the tables so that commands can name it while no
+/// agent runs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PolicyName {
+    /// Its kind.
+    pub kind: PolicyKind,
+    /// `metadata.name`.
+    pub name: String,
+}

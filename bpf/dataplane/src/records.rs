@@ -1,0 +1,311 @@
+//! What the CNI plugin remembers of each attachment: `<run-dir>/cni/<network>/<containerID>_<ifname>.json`.
+//!
+//! The plugin writes and removes records under the pod's lock; the agent reads them. They are no source of
+//! truth for links, which speak for themselves. The directory is on tmpfs: after a reboot neither records
+//! nor links are left.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::PodUid;
+
+/// End of a record's name.
+const RECORD: &str = ".json";
+/// End of the name of a record that is being written.
+const UNFINISHED: &str = ".tmp";
+/// Names that encode to more are shortened: a file name has at most 255 bytes.
+const LONGEST: usize = 200;
+
+/// Why records cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("cannot {operation} {path}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The content is not a record.
+    #[error("{path} is not a record of an attachment: {source}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+}
+
+/// What CNI identifies an attachment by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// `name` of the network configuration.
+    pub network: String,
+    /// `CNI_CONTAINERID`: the sandbox.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
+}
+
+/// How far an attachment came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state", content = "reason")]
+pub enum State {
+    /// The pod's links were made.
+    Attached,
+    /// They were not, and the pod may run (`failurePolicy: ignore`): the agent attaches it. Holds the reason.
+    Pending(String),
+    /// They must not be made: an excluded namespace or an annotation. Holds the reason.
+    Excluded(String),
+}
+
+/// One attachment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its identity.
+    #[serde(flatten)]
+    pub attachment: Attachment,
+    /// UID of the pod, as the runtime told it.
+    #[serde(with = "uid_text")]
+    pub pod_uid: PodUid,
+    /// Namespace of the pod; empty when the runtime did not tell.
+    #[serde(default)]
+    pub pod_namespace: String,
+    /// Name of the pod; empty when the runtime did not tell.
+    #[serde(default)]
+    pub pod_name: String,
+    /// The pod's cgroup2 directory, once it was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
+    /// `SO_NETNS_COOKIE` of the pod's network namespace, where the kernel has it and it is not the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_cookie: Option<u64>,
+    /// How far it came.
+    #[serde(flatten)]
+    pub state: State,
+}
+
+/// All that was found in a directory of records.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The records, by network, container and interface.
+    pub records: Vec<Record>,
+    /// Files that are no records or cannot be read.
+    pub broken: Vec<Error>,
+}
+
+/// The records below one run directory.
+#[derive(Clone, Debug)]
+pub struct Records {
+    dir: PathBuf,
+}
+
+impl Records {
+    /// The records below `run_dir`. Nothing is made yet.
+    #[must_use]
+    pub fn new(run_dir: &Path) -> Self {
+        Self { dir: run_dir.join("cni") }
+    }
+
+    /// Directory of all networks' records: what a watcher watches.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes or replaces a record. Readers see the old or the new one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, record: &Record) -> Result<(), Error> {
+        let path = self.path(&record.attachment, RECORD);
+        let temporary = self.path(&record.attachment, UNFINISHED);
+        let content =
+            serde_json::to_vec(record).map_err(|source| Error::Content { path: path.clone(), source })?;
+        let network = self.network(&record.attachment.network);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&network)
+            .map_err(io_error("make the directory", &network))?;
+        OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&temporary)
+            .and_then(|mut file| file.write_all(&content))
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(io_error("write", &path))
+    }
+
+    /// One record; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Content`], [`Error::Io`].
+    pub fn get(&self, attachment: &Attachment) -> Result<Option<Record>, Error> {
+        read(&self.path(attachment, RECORD))
+    }
+
+    /// Removes a record and what an interrupted write left. `false`: there was none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove(&self, attachment: &Attachment) -> Result<bool, Error> {
+        let mut found = false;
+        for end in [UNFINISHED, RECORD] {
+            let path = self.path(attachment, end);
+            match fs::remove_file(&path) {
+                Ok(()) => found |= end == RECORD,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(io_error("remove", &path)(source)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every record of every network.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a directory cannot be listed; see [`Listing::broken`] for single files.
+    pub fn read_all(&self) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        for network in list(&self.dir)? {
+            if network.is_dir() {
+                read_network(&network, &mut listing)?;
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The records of one network.
+    ///
+    /// # Errors
+    /// As [`Self::read_all`].
+    pub fn read_network(&self, network: &str) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        read_network(&self.network(network), &mut listing)?;
+        Ok(listing)
+    }
+
+    /// How many attachments a pod has: it keeps its links while there is one.
+    ///
+    /// # Errors
+    /// As [`Self::read_all`].
+    pub fn references(&self, uid: &PodUid) -> Result<usize, Error> {
+        Ok(self.read_all()?.records.iter().filter(|record| record.pod_uid == *uid).count())
+    }
+
+    fn network(&self, name: &str) -> PathBuf {
+        self.dir.join(encode(name))
+    }
+
+    fn path(&self, attachment: &Attachment, end: &str) -> PathBuf {
+        let name = format!("{}_{}{end}", encode(&attachment.container_id), encode(&attachment.ifname));
+        self.network(&attachment.network).join(name)
+    }
+}
+
+fn read_network(dir: &Path, listing: &mut Listing) -> Result<(), Error> {
+    for path in list(dir)? {
+        if path.extension().is_none_or(|end| end != &RECORD[1..]) {
+            continue;
+        }
+        match read(&path) {
+            Ok(record) => listing.records.extend(record),
+            Err(error) => listing.broken.push(error),
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Option<Record>, Error> {
+    let content = match fs::read(path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io_error("read", path)(source)),
+    };
+    serde_json::from_slice(&content)
+        .map(Some)
+        .map_err(|source| Error::Content { path: path.to_owned(), source })
+}
+
+/// Paths in a directory, sorted; none when there is no directory.
+fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(io_error("list", dir)(source)),
+    };
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(io_error("list", dir))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// A name as a part of a file name, differently for different names: letters, digits, `-` and inner dots stay,
+/// other bytes become `%XX`, so `_` is free as a separator and nothing is hidden or climbs.
+///
+/// A name too long for a file system is cut, and a hash of the whole is appended.
+fn encode(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for (index, byte) in name.bytes().enumerate() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || (byte == b'.' && index > 0) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if encoded.is_empty() {
+        // No other name encodes to a lone percent sign.
+        encoded.push('%');
+    } else if encoded.len() > LONGEST {
+        encoded.truncate(LONGEST - 18);
+        encoded.push_str(&format!("%h{:016x}", fnv1a(name.as_bytes())));
+    }
+    encoded
+}
+
+/// Hash of Fowler, Noll and Vo, 64 bits: stable between builds, as a file name has to be.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn io_error(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Io { operation, path: path.to_owned(), source }
+}
+
+/// A UID in a record is checked again when it is read: it becomes part of paths.
+mod uid_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::cgroup::PodUid;
+
+    pub(super) fn serialize<S: Serializer>(uid: &PodUid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(uid.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PodUid, D::Error> {
+        PodUid::new(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! Who has which index: frontend ids, backend ids, ranges of slots. Pure bookkeeping.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
+};
+
+use crate::model::{Backend, Protocol};
+
+/// Consecutive slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Range {
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+}
+
+/// Free slots: best fit, neighbours are joined again.
+#[derive(Debug)]
+pub(crate) struct Ranges {
+    by_start: BTreeMap<u32, u32>,
+    by_size: BTreeSet<(u32, u32)>,
+    taken: Vec<Range>,
+    capacity: u32,
+}
+
+impl Ranges {
+    pub(crate) fn new(capacity: u32) -> Self {
+        let mut ranges =
+            Self { by_start: BTreeMap::new(), by_size: BTreeSet::new(), taken: Vec::new(), capacity };
+        ranges.insert(0, capacity);
+        ranges
+    }
+
+    /// Notes a range found in the kernel; [`Ranges::settle`] ends the noting.
+    pub(crate) fn take(&mut self, range: Range) {
+        self.taken.push(range);
+    }
+
+    /// Everything that was not taken is free.
+    pub(crate) fn settle(&mut self) {
+        self.by_start.clear();
+        self.by_size.clear();
+        let mut taken = std::mem::take(&mut self.taken);
+        taken.sort_unstable();
+        let mut next = 0;
+        for range in taken {
+            if range.first > next {
+                self.insert(next, range.first - next);
+            }
+            next = next.max(range.first.saturating_add(range.count));
+        }
+        if next < self.capacity {
+            self.insert(next, self.capacity - next);
+        }
+    }
+
+    pub(crate) fn allocate(&mut self, count: u32) -> Option<Range> {
+        let (size, first) = *self.by_size.range((count, 0)..).next()?;
+        self.erase(first, size);
+        if size > count {
+            self.insert(first + count, size - count);
+        }
+        Some(Range { first, count })
+    }
+
+    pub(crate) fn free(&mut self, range: Range) {
+        let (mut first, mut count) = (range.first, range.count);
+        if let Some((&before, &size)) = self.by_start.range(..first).next_back()
+            && before + size == first
+        {
+            self.erase(before, size);
+            first = before;
+            count += size;
+        }
+        if let Some(&size) = self.by_start.get(&(first + count)) {
+            self.erase(first + count, size);
+            count += size;
+        }
+        self.insert(first, count);
+    }
+
+    fn insert(&mut self, first: u32, count: u32) {
+        self.by_start.insert(first, count);
+        self.by_size.insert((count, first));
+    }
+
+    fn erase(&mut self, first: u32, count: u32) {
+        self.by_start.remove(&first);
+        self.by_size.remove(&(count, first));
+    }
+}
+
+/// Ids of frontends. Freed ids are used again as late as possible, so that a name outlives its frontend for a while.
+#[derive(Debug)]
+pub(crate) struct FrontendIds {
+    free: VecDeque<u32>,
+    taken: BTreeSet<u32>,
+    next: u32,
+    capacity: u32,
+}
+
+impl FrontendIds {
+    pub(crate) fn new(capacity: u32) -> Self {
+        Self { free: VecDeque::new(), taken: BTreeSet::new(), next: 0, capacity }
+    }
+
+    /// Notes an id found in the kernel; [`FrontendIds::settle`] ends the noting.
+    pub(crate) fn take(&mut self, id: u32) {
+        self.taken.insert(id);
+    }
+
+    pub(crate) fn settle(&mut self) {
+        let taken = std::mem::take(&mut self.taken);
+        self.next = taken.last().map_or(0, |id| id + 1);
+        self.free = (0..self.next).filter(|id| !taken.contains(id)).collect();
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.next == self.capacity && self.free.is_empty()
+    }
+
+    pub(crate) fn allocate(&mut self) -> Option<u32> {
+        if self.next < self.capacity {
+            self.next += 1;
+            return Some(self.next - 1);
+        }
+        self.free.pop_front()
+    }
+
+    pub(crate) fn free(&mut self, id: u32) {
+        self.free.push_back(id);
+    }
+}
+
+/// Ids of backends: one for as long as any set holds the backend.
+#[derive(Debug, Default)]
+pub(crate) struct BackendIds {
+    known: HashMap<(IpAddr, u16, Protocol), (u32, u32)>,
+    used: BTreeSet<u32>,
+    last: u32,
+}
+
+impl BackendIds {
+    /// Notes a use found in the kernel.
+    pub(crate) fn take(&mut self, id: u32, backend: &Backend, protocol: Protocol) {
+        self.known.entry((backend.address, backend.port, protocol)).or_insert((id, 0)).1 += 1;
+        self.used.insert(id);
+        self.last = self.last.max(id);
+    }
+
+    pub(crate) fn acquire(&mut self, backend: &Backend, protocol: Protocol) -> u32 {
+        let key = (backend.address, backend.port, protocol);
+        if let Some((id, users)) = self.known.get_mut(&key) {
+            *users += 1;
+            return *id;
+        }
+        // 0 means "none" to the programs.
+        loop {
+            self.last = self.last.wrapping_add(1).max(1);
+            if self.used.insert(self.last) {
+                break;
+            }
+        }
+        self.known.insert(key, (self.last, 1));
+        self.last
+    }
+
+    pub(crate) fn release(&mut self, backend: &Backend, protocol: Protocol) {
+        let key = (backend.address, backend.port, protocol);
+        if let Some((id, users)) = self.known.get_mut(&key) {
+            *users -= 1;
+            if *users == 0 {
+                self.used.remove(id);
+                self.known.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freed_ranges_join_and_serve_again() {
+        let mut ranges = Ranges::new(10);
+        let a = ranges.allocate(4).unwrap();
+        let b = ranges.allocate(4).unwrap();
+        assert!(ranges.allocate(4).is_none());
+        ranges.free(a);
+        ranges.free(b);
+        assert_eq!(ranges.allocate(10), Some(Range { first: 0, count: 10 }));
+    }
+
+    #[test]
+    fn what_was_found_is_not_given_away() {
+        let mut ranges = Ranges::new(10);
+        ranges.take(Range { first: 6, count: 2 });
+        ranges.take(Range { first: 0, count: 3 });
+        ranges.settle();
+        assert_eq!(ranges.allocate(3), Some(Range { first: 3, count: 3 }));
+        assert_eq!(ranges.allocate(2), Some(Range { first: 8, count: 2 }));
+        assert_eq!(ranges.allocate(1), None);
+    }
+
+    #[test]
+    fn frontend_ids_come_back_last() {
+        let mut ids = FrontendIds::new(3);
+        assert_eq!(ids.allocate(), Some(0));
+        ids.free(0);
+        assert_eq!(ids.allocate(), Some(1));
+        assert_eq!(ids.allocate(), Some(2));
+        assert_eq!(ids.allocate(), Some(0));
+        assert!(ids.is_full());
+        assert_eq!(ids.allocate(), None);
+    }
+
+    #[test]
+    fn a_backend_keeps_its_id_while_a_set_holds_it() {
+        let mut ids = BackendIds::default();
+        let backend = Backend { address: [10, 0, 0, 1].into(), port: 80, weight: 1 };
+        let id = ids.acquire(&backend, Protocol::Tcp);
+        assert_eq!(ids.acquire(&backend, Protocol::Tcp), id);
+        assert_ne!(ids.acquire(&backend, Protocol::Udp), id);
+        ids.release(&backend, Protocol::Tcp);
+        assert_eq!(ids.acquire(&backend, Protocol::Tcp), id);
+        ids.release(&backend, Protocol::Tcp);
+        ids.release(&backend, Protocol::Tcp);
+        assert_ne!(ids.acquire(&backend, Protocol::Tcp), id);
+    }
+}
