@@ -18,3 +18,5 @@ mod shape;
 pub mod sys;
 #[cfg(feature = "loader")]
 pub mod tables;
+
+pub use balancing_abi::ABI;

@@ -149,6 +149,47 @@ impl Programs {
         Ok(Self { programs })
     }
 
+    /// Programs that this process has loaded.
+    ///
+    /// # Errors
+    /// [`Error::ProgramsMissing`] unless there is one for every hook, [`Error::Foreign`].
+    #[cfg(feature = "loader")]
+    pub(crate) fn loaded(programs: Vec<(Hook, OwnedFd)>, pins: &Path) -> Result<Self, Error> {
+        let mut complete = BTreeMap::new();
+        for (hook, program) in programs {
+            let foreign = |_error| Error::Foreign { path: pins.join(hook.name()), expected: "a BPF program" };
+            let id = sys::prog_info(program.as_fd()).map_err(foreign)?.id;
+            complete.insert(hook, (program, id));
+        }
+        if complete.len() < Hook::ALL.len() {
+            return Err(Error::ProgramsMissing { path: pins.to_owned() });
+        }
+        Ok(Self { programs: complete })
+    }
+
+    /// Pins the programs in `dir`, each in place of its predecessor; there is no moment without one, and a pin that
+    /// is right stays.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn publish(&self, dir: &Path) -> Result<(), Error> {
+        for (hook, program, id) in self.iter() {
+            let path = dir.join(hook.name());
+            let pinned = sys::obj_get(&path).and_then(|pinned| sys::prog_info(pinned.as_fd()));
+            if pinned.is_ok_and(|pinned| pinned.id == id) {
+                continue;
+            }
+            let temporary = dir.join(format!("{TEMPORARY}{}", hook.name()));
+            match std::fs::remove_file(&temporary) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", &temporary)(e)),
+                _ => {}
+            }
+            sys::obj_pin(program, &temporary).map_err(io_error("pin the program", &temporary))?;
+            std::fs::rename(&temporary, &path).map_err(io_error("publish the program", &path))?;
+        }
+        Ok(())
+    }
+
     /// Opens the programs of the newest ABI that has a complete set. Needs to know no ABI number.
     ///
     /// # Errors

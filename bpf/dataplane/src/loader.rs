@@ -1,7 +1,7 @@
 //! Loads the programs and opens the tables: the beginning of everything that writes to the kernel.
 //!
-//! Maps are created once and stay pinned; programs are loaded anew by every agent and replace the pins of their
-//! predecessors one by one, by rename. Loading attaches nothing.
+//! Maps are created once and stay pinned; programs are loaded anew by every agent. Loading attaches nothing and
+//! publishes nothing: that is for when the tables are filled.
 
 use std::{
     fs, io,
@@ -12,13 +12,13 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{MapData, MapError, MapInfo},
-    pin::PinError,
     programs::{CgroupSockAddr, ProgramError},
 };
 use balancing_abi::{conn, flags, maps};
 
 use crate::{
     layout::{Hook, Layout},
+    links::{self, Programs},
     probe::Features,
 };
 
@@ -115,22 +115,9 @@ pub enum LoadError {
         /// Why.
         source: Box<ProgramError>,
     },
-    /// A program cannot be pinned.
-    #[error("cannot pin {path}: {}", chain(source), path = path.display())]
-    Pin {
-        /// The pin.
-        path: PathBuf,
-        /// Why.
-        source: Box<PinError>,
-    },
-    /// A pin cannot be replaced.
-    #[error("cannot publish {path}: {source}", path = path.display())]
-    Publish {
-        /// The pin.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// A loaded program cannot be used.
+    #[error(transparent)]
+    Programs(#[from] links::Error),
     /// The object lacks something that this crate was built with.
     #[error("the BPF object has no {kind} {name}: build the programs and the agent from one checkout")]
     Missing {
@@ -157,15 +144,15 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Programs of one agent; the maps are opened by their pins.
 pub struct Loaded {
-    /// Programs for pods, by hook.
-    pub pods: Vec<(Hook, OwnedFd)>,
-    /// Programs for the cgroup root, by hook.
-    pub host: Vec<(Hook, OwnedFd)>,
+    /// Programs for pods; nobody sees them before they are published.
+    pub pods: Programs,
+    /// Programs for the cgroup root.
+    pub host: Programs,
     /// What the kernel can do.
     pub features: Features,
 }
 
-/// Loads everything and pins maps and pod programs.
+/// Loads everything and pins the maps.
 ///
 /// # Errors
 /// Any step that the kernel refuses, naming the object. What was pinned before is untouched, except that
@@ -183,12 +170,9 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
         HostScope::Everything => None,
     };
     let mut host = open(options, &features, &Flavour { clients: flags::HOST, host_only })?;
-    let pod_programs = load_programs(&mut pods)?;
-    let host_programs = load_programs(&mut host)?;
-    for hook in Hook::ALL {
-        publish(&mut pods, hook, layout)?;
-    }
-    Ok(Loaded { pods: pod_programs, host: host_programs, features })
+    let pods = Programs::loaded(load_programs(&mut pods)?, &layout.programs())?;
+    let host = Programs::loaded(load_programs(&mut host)?, &layout.host())?;
+    Ok(Loaded { pods, host, features })
 }
 
 /// The constants in which the two sets of programs differ.
@@ -275,21 +259,6 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<(Hook, OwnedFd)>, LoadError> {
             Ok((hook, fd))
         })
         .collect()
-}
-
-/// Pins a program in place of its predecessor; there is no moment without one.
-fn publish(ebpf: &mut Ebpf, hook: Hook, layout: &Layout) -> Result<(), LoadError> {
-    let path = layout.program(hook);
-    let temporary = layout.programs().join(format!("tmp-{}", hook.name()));
-    let failed = |source| LoadError::Publish { path: path.clone(), source };
-    match fs::remove_file(&temporary) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => {}
-    }
-    program(ebpf, hook)?
-        .pin(&temporary)
-        .map_err(|source| LoadError::Pin { path: temporary.clone(), source: Box::new(source) })?;
-    fs::rename(&temporary, &path).map_err(failed)
 }
 
 /// The capacity of a pinned table, 0 when it cannot be asked.

@@ -16,6 +16,10 @@ use std::{
     path::Path,
 };
 
+pub use self::types::{Attached, LinkInfo, MapInfo, ObjectKind, ProgInfo, ProgramSpec};
+
+mod types;
+
 const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
@@ -40,84 +44,6 @@ pub const PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
 /// The smallest program that every socket hook accepts: `return 1`, which lets the call pass.
 pub const RETURN_ONE: [u64; 2] =
     [u64::from_ne_bytes(instruction(0xb7, 1)), u64::from_ne_bytes(instruction(0x95, 0))];
-
-/// What a BPF file descriptor stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ObjectKind {
-    /// A map.
-    Map,
-    /// A program.
-    Program,
-    /// A link.
-    Link,
-}
-
-/// State of a cgroup link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkInfo {
-    /// Id of the link.
-    pub id: u32,
-    /// Id of the program that runs now.
-    pub prog_id: u32,
-    /// Inode of the cgroup's directory; 0 once the cgroup is gone.
-    pub cgroup_id: u64,
-    /// `enum bpf_attach_type`.
-    pub attach_type: u32,
-}
-
-/// Identity of a loaded program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProgInfo {
-    /// `enum bpf_prog_type`.
-    pub prog_type: u32,
-    /// Id of the program, unique while it is loaded.
-    pub id: u32,
-    /// Hash of the instructions, the same for the same program loaded twice.
-    pub tag: [u8; 8],
-    /// Name, at most 15 bytes.
-    pub name: String,
-}
-
-/// Shape of a map.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MapInfo {
-    /// `enum bpf_map_type`.
-    pub map_type: u32,
-    /// Id of the map, unique while it exists.
-    pub id: u32,
-    /// Bytes of a key.
-    pub key_size: u32,
-    /// Bytes of a value.
-    pub value_size: u32,
-    /// Capacity.
-    pub max_entries: u32,
-    /// `BPF_F_*` flags of its creation.
-    pub flags: u32,
-    /// Name, at most 15 bytes.
-    pub name: String,
-}
-
-/// Programs attached to a cgroup itself, not those of its ancestors.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
-    /// 0 = exclusive, 1 = `BPF_F_ALLOW_OVERRIDE`, 2 = `BPF_F_ALLOW_MULTI` (also every link).
-    pub flags: u32,
-    /// Ids of the programs in the order in which they run; at most 64.
-    pub programs: Vec<u32>,
-}
-
-/// A few instructions for the verifier: a probe or a test program.
-#[derive(Clone, Copy, Debug)]
-pub struct ProgramSpec<'a> {
-    /// `enum bpf_prog_type`.
-    pub prog_type: u32,
-    /// `enum bpf_attach_type` the program is checked for.
-    pub attach_type: u32,
-    /// At most 15 bytes, letters, digits, `_` and `.`.
-    pub name: &'a str,
-    /// Instructions as the kernel reads them, 8 bytes each.
-    pub instructions: &'a [u64],
-}
 
 #[repr(C)]
 struct ObjectAttr {
@@ -473,38 +399,4 @@ const fn instruction(code: u8, immediate: i32) -> [u8; 8] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_with_nul_is_refused_before_the_call() {
-        let error = obj_get(Path::new("/sys/fs/bpf/a\0b")).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[test]
-    fn a_name_of_16_bytes_is_refused() {
-        let spec = ProgramSpec {
-            prog_type: PROG_TYPE_CGROUP_SOCK_ADDR,
-            attach_type: 10,
-            name: "0123456789abcdef",
-            instructions: &RETURN_ONE,
-        };
-        assert_eq!(prog_load(&spec, None).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[test]
-    fn a_file_is_no_bpf_object() {
-        let file = std::fs::File::open("/proc/self/status").unwrap();
-        assert_eq!(object_kind(file.as_fd()).unwrap(), None);
-        assert_eq!(link_info(file.as_fd()).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[test]
-    fn attributes_have_the_kernels_layout() {
-        assert_eq!(std::mem::offset_of!(LoadAttr, expected_attach_type), 68);
-        assert_eq!(std::mem::offset_of!(QueryAttr, prog_cnt), 24);
-        assert_eq!(size_of::<ObjectAttr>(), 16);
-        assert_eq!(size_of::<InfoAttr>(), 16);
-    }
-}
+mod tests;

@@ -97,6 +97,7 @@ pub struct Tables {
     retired_ids: Vec<u32>,
     skips: BTreeMap<(u32, ClientId), u32>,
     windows: BTreeMap<u32, u32>,
+    policies: BTreeMap<u32, PolicyName>,
     sizes: Sizes,
 }
 
@@ -106,8 +107,10 @@ impl Tables {
     /// # Errors
     /// A pin that cannot be opened or read.
     pub fn open(layout: &Layout, sizes: Sizes) -> Result<Self, TableError> {
+        let pins = Pins::open(layout)?;
         let mut tables = Self {
-            pins: Pins::open(layout)?,
+            policies: pins.policies()?,
+            pins,
             entries: BTreeMap::new(),
             placed: BTreeMap::new(),
             frontend_ids: FrontendIds::new(sizes.frontends),
@@ -422,9 +425,23 @@ impl Tables {
     /// Writes down which policy is behind a service id, for commands that run without an agent.
     ///
     /// # Errors
-    /// A refused operation.
-    pub fn set_policies(&mut self, policies: &BTreeMap<u32, PolicyName>) -> Result<(), TableError> {
-        self.pins.set_policies(policies)
+    /// A full table or a refused operation; nothing but those commands suffers.
+    pub fn set_policy(&mut self, service_id: u32, policy: Option<&PolicyName>) -> Result<(), TableError> {
+        if self.policies.get(&service_id) == policy {
+            return Ok(());
+        }
+        self.pins.set_policy(service_id, policy)?;
+        match policy {
+            Some(policy) => self.policies.insert(service_id, policy.clone()),
+            None => self.policies.remove(&service_id),
+        };
+        Ok(())
+    }
+
+    /// The policies written down.
+    #[must_use]
+    pub fn policies(&self) -> &BTreeMap<u32, PolicyName> {
+        &self.policies
     }
 
     /// Switches events on or off.

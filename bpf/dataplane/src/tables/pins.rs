@@ -209,21 +209,14 @@ impl Pins {
         self.control.set(0, control, 0).map_err(failed())
     }
 
-    pub(crate) fn set_policies(&mut self, policies: &BTreeMap<u32, PolicyName>) -> Result<(), TableError> {
-        let known = self.policies()?;
-        for (id, policy) in policies {
-            if known.get(id) != Some(policy) {
-                self.policies
-                    .insert(id, Raw(raw_policy(policy)), 0)
-                    .map_err(operation("write", maps::POLICIES, &policy.name))?;
-            }
+    pub(crate) fn set_policy(&mut self, id: u32, policy: Option<&PolicyName>) -> Result<(), TableError> {
+        match policy {
+            Some(policy) => self
+                .policies
+                .insert(id, Raw(raw_policy(policy)), 0)
+                .map_err(operation("write", maps::POLICIES, &policy.name)),
+            None => gone(self.policies.remove(&id)).map_err(operation("delete", maps::POLICIES, id)),
         }
-        for (id, policy) in &known {
-            if !policies.contains_key(id) {
-                gone(self.policies.remove(id)).map_err(operation("delete", maps::POLICIES, &policy.name))?;
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn policies(&self) -> Result<BTreeMap<u32, PolicyName>, TableError> {

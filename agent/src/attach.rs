@@ -1,0 +1,345 @@
+//! The links of this host: at the cgroup root for host processes, at the cgroups of pods that have none yet.
+//!
+//! The CNI plugin attaches pods at their birth. This module adopts the others, brings links up to date with the
+//! agent's programs, and takes over what an agent of another ABI left.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use balancing_dataplane::{
+    cgroup::{self, CgroupDir, PodUid},
+    layout::Layout,
+    links::{self, Change, Locks, Programs},
+    model::{ClientId, Clients},
+    records::{Record, Records},
+};
+
+use crate::{objects::Pod, resolve::Role};
+
+/// First and longest wait before a pod without a cgroup is looked for again.
+const SEARCH: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Longest wait for the plugin to finish with a pod.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Why links are not as they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The cgroup cannot be used.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// A link cannot be made or changed.
+    #[error(transparent)]
+    Links(#[from] links::Error),
+    /// A directory of an earlier ABI cannot be taken over.
+    #[error("cannot {operation} {path}: {source}", path = path.display())]
+    Takeover {
+        /// What was tried.
+        operation: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What is known of one local pod.
+#[derive(Debug)]
+struct Known {
+    attached: bool,
+    identities: BTreeSet<ClientId>,
+    next: Instant,
+    wait: Duration,
+    failure: Option<String>,
+}
+
+/// Makes and mends links.
+pub struct Attacher {
+    layout: Layout,
+    cgroup_root: PathBuf,
+    pods: Programs,
+    host: Programs,
+    scope: Clients,
+    role: Role,
+    locks: Locks,
+    records: Records,
+    known: BTreeMap<String, Known>,
+    exempt: BTreeSet<ClientId>,
+}
+
+/// What a look at the pods found.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// By what the connections of a pod are recognised, for pods where that changed.
+    pub identities: Vec<(String, BTreeSet<ClientId>)>,
+    /// Clients that are never redirected, when that changed.
+    pub exempt: Option<BTreeSet<ClientId>>,
+}
+
+impl Attacher {
+    /// An attacher of loaded programs.
+    #[must_use]
+    pub fn new(
+        layout: Layout,
+        cgroup_root: PathBuf,
+        (pods, host): (Programs, Programs),
+        (scope, role): (Clients, Role),
+        run_dir: &Path,
+    ) -> Self {
+        Self {
+            layout,
+            cgroup_root,
+            pods,
+            host,
+            scope,
+            role,
+            locks: Locks::new(run_dir),
+            records: Records::new(run_dir),
+            known: BTreeMap::new(),
+            exempt: BTreeSet::new(),
+        }
+    }
+
+    fn hooks_pods(&self) -> bool {
+        self.role == Role::Node && self.scope != Clients::Host
+    }
+
+    fn hooks_host(&self) -> bool {
+        self.scope != Clients::Pods
+    }
+
+    /// Brings every link that there is up to date and attaches the host; the tables must be filled. Idempotent.
+    ///
+    /// # Errors
+    /// The first failure; what follows it is left for the next call.
+    pub fn attach_all(&mut self) -> Result<(), AttachError> {
+        self.take_over()?;
+        let root = CgroupDir::open(&self.cgroup_root)?;
+        let host = self.layout.host();
+        if self.hooks_host() {
+            // Made by the loader as an empty place; only a published directory may be mended.
+            let changes = links::attach(&self.host, &root, &host)?;
+            report("host", &changes);
+        } else {
+            links::remove(&host)?;
+        }
+        if !self.hooks_pods() {
+            for dir in links::pods(&self.layout)?.values() {
+                links::remove(dir)?;
+            }
+            return Ok(());
+        }
+        self.pods.publish(&self.layout.programs())?;
+        self.refresh_pods()?;
+        self.remove_older()
+    }
+
+    /// Gives the pods' links the current programs and sweeps those of pods that are gone.
+    fn refresh_pods(&self) -> Result<(), AttachError> {
+        let swept = links::sweep(&self.layout, &self.cgroup_root, &self.locks)?;
+        for uid in &swept.pods {
+            tracing::info!(%uid, "pod is gone, its links are removed");
+        }
+        for error in &swept.failed {
+            tracing::warn!("{error}");
+        }
+        let records = self.records();
+        for (uid, dir) in links::pods(&self.layout)? {
+            let _lock = match self.locks.try_acquire(&uid) {
+                Ok(Some(lock)) => lock,
+                Ok(None) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            match self.find(&uid, records.get(&uid)) {
+                Ok(cgroup) => report(uid.as_str(), &links::attach(&self.pods, &cgroup, &dir)?),
+                Err(error) => tracing::debug!(%uid, "{error}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the plugin wrote down, by pod. Unreadable records are its business.
+    fn records(&self) -> BTreeMap<PodUid, Record> {
+        let listing = self.records.read_all().map(|l| l.records).unwrap_or_default();
+        listing.into_iter().map(|record| (record.pod_uid.clone(), record)).collect()
+    }
+
+    fn find(&self, uid: &PodUid, record: Option<&Record>) -> Result<CgroupDir, cgroup::Error> {
+        if let Some(path) = record.and_then(|r| r.cgroup.as_ref())
+            && let Ok(found) = CgroupDir::open(path)
+        {
+            return Ok(found);
+        }
+        cgroup::find(&self.cgroup_root, uid, None, Duration::ZERO)
+    }
+
+    /// Moves the links of other ABIs here; `attach` then gives them our programs without a gap.
+    fn take_over(&self) -> Result<(), AttachError> {
+        for old in self.older()? {
+            move_dir(&old.host(), &self.layout.host())?;
+            for (uid, dir) in links::pods(&old)? {
+                let _lock = self.locks.acquire(&uid, PATIENCE)?;
+                move_dir(&dir, &self.layout.pods().join(uid.as_str()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn older(&self) -> Result<Vec<Layout>, AttachError> {
+        let all = links::layouts(self.layout.bpffs())?;
+        Ok(all.into_iter().filter(|layout| layout.abi() != self.layout.abi()).collect())
+    }
+
+    /// Removes what other ABIs left, once none of their links is in use.
+    fn remove_older(&self) -> Result<(), AttachError> {
+        for old in self.older()? {
+            if !links::pods(&old)?.is_empty() {
+                continue;
+            }
+            let path = old.root();
+            fs::remove_dir_all(&path)
+                .map_err(|source| AttachError::Takeover { operation: "remove", path, source })?;
+            tracing::info!(abi = old.abi(), "the older data plane is removed");
+        }
+        Ok(())
+    }
+
+    /// Looks at the local pods: attaches those that have no links, detaches those that must not have any, and tells
+    /// by what they are recognised.
+    pub fn look(&mut self, pods: &[&Pod], everything: bool) -> Observed {
+        let mut observed = Observed::default();
+        let mut exempt = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        let mut records = None;
+        for pod in pods.iter().filter(|pod| !pod.uid.is_empty() && !pod.finished) {
+            seen.insert(pod.uid.clone());
+            let before = self.known.get(&pod.uid).map(|k| k.identities.clone()).unwrap_or_default();
+            if self.is_due(pod, everything) {
+                let records = records.get_or_insert_with(|| self.records());
+                let known = self.look_at(pod, records);
+                self.known.insert(pod.uid.clone(), known);
+            }
+            let Some(known) = self.known.get(&pod.uid) else { continue };
+            if known.identities != before {
+                observed.identities.push((pod.uid.clone(), known.identities.clone()));
+            }
+            if pod.redirect_disabled && pod.host_network {
+                exempt.extend(known.identities.iter().copied());
+            }
+        }
+        let gone: Vec<String> = self.known.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.known.remove(&uid);
+            observed.identities.push((uid, BTreeSet::new()));
+        }
+        if exempt != self.exempt {
+            self.exempt = exempt.clone();
+            observed.exempt = Some(exempt);
+        }
+        observed
+    }
+
+    fn wants_links(&self, pod: &Pod) -> bool {
+        self.hooks_pods() && !pod.host_network && !pod.redirect_disabled
+    }
+
+    fn is_due(&self, pod: &Pod, everything: bool) -> bool {
+        let Some(known) = self.known.get(&pod.uid) else { return true };
+        let settled = known.attached == self.wants_links(pod) && !known.identities.is_empty();
+        if settled { everything } else { Instant::now() >= known.next }
+    }
+
+    fn look_at(&self, pod: &Pod, records: &BTreeMap<PodUid, Record>) -> Known {
+        let before = self.known.get(&pod.uid);
+        let wait = before.map_or(SEARCH.0, |k| (k.wait * 2).min(SEARCH.1));
+        let next = Instant::now() + wait;
+        let mut known = Known { attached: false, identities: BTreeSet::new(), next, wait, failure: None };
+        if let Err(error) = self.connect(pod, records, &mut known) {
+            let failure = error.to_string();
+            if before.is_none_or(|k| k.failure.as_ref() != Some(&failure)) {
+                tracing::info!(namespace = pod.namespace, name = pod.name, "pod is not attached: {failure}");
+            }
+            known.failure = Some(failure);
+        }
+        known
+    }
+
+    fn connect(
+        &self,
+        pod: &Pod,
+        records: &BTreeMap<PodUid, Record>,
+        known: &mut Known,
+    ) -> Result<(), AttachError> {
+        let uid = PodUid::new(&pod.uid)?;
+        let record = records.get(&uid);
+        let cgroup = self.find(&uid, record);
+        match (record.and_then(|r| r.netns_cookie), &cgroup) {
+            // A host-network pod shares the host's namespace: only its cgroup tells it apart.
+            (Some(cookie), _) if !pod.host_network => {
+                known.identities.insert(ClientId::NetnsCookie(cookie));
+            }
+            (_, Ok(found)) => {
+                known.identities.insert(ClientId::Cgroup(found.id()));
+            }
+            (_, Err(_)) => {}
+        }
+        let dir = self.layout.pods().join(uid.as_str());
+        if !self.wants_links(pod) {
+            if links::remove(&dir)? {
+                tracing::info!(namespace = pod.namespace, name = pod.name, "pod is detached");
+            }
+            return Ok(());
+        }
+        let _lock = self.locks.acquire(&uid, PATIENCE)?;
+        let changes = links::attach(&self.pods, &cgroup?, &dir)?;
+        if changes.values().any(|change| *change != Change::Kept) {
+            tracing::info!(namespace = pod.namespace, name = pod.name, "pod is attached");
+        }
+        known.attached = true;
+        Ok(())
+    }
+
+    /// Pods that want links and have none, in words.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.known.iter().filter_map(|(uid, k)| k.failure.as_ref().map(|f| format!("pod {uid}: {f}"))).collect()
+    }
+
+    /// When a pod that was not found should be looked for again.
+    #[must_use]
+    pub fn next_search(&self) -> Option<Instant> {
+        self.known.values().filter(|known| known.failure.is_some()).map(|known| known.next).min()
+    }
+}
+
+fn report(target: &str, changes: &BTreeMap<balancing_dataplane::layout::Hook, Change>) {
+    let changed = changes.values().filter(|change| **change != Change::Kept).count();
+    if changed > 0 {
+        tracing::info!(target, hooks = changed, "links are up to date");
+    }
+}
+
+/// Moves a directory of pins; an empty place is filled, a taken one keeps what it has.
+fn move_dir(from: &Path, to: &Path) -> Result<(), AttachError> {
+    let failed = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| AttachError::Takeover { operation, path, source }
+    };
+    let is_empty = |path: &Path| fs::read_dir(path).map(|mut entries| entries.next().is_none());
+    match is_empty(from) {
+        Ok(false) => {}
+        Ok(true) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed("read", from)(e)),
+    }
+    match is_empty(to) {
+        Ok(true) => fs::remove_dir(to).map_err(failed("replace", to))?,
+        Ok(false) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed("read", to)(e)),
+    }
+    fs::rename(from, to).map_err(failed("move", from))
+}

@@ -1,0 +1,380 @@
+//! The agent's settings: flags, then environment, then defaults; all problems in one message.
+//!
+//! `run` and `cleanup` share the flags that say where things are.
+
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
+
+use balancing_dataplane::{loader::Sizes, model::Clients};
+use clap::{Args, Parser, Subcommand};
+
+use crate::resolve::{Role, Settings};
+
+/// Exit status for wrong settings (`EX_USAGE` of `sysexits.h`).
+pub const EXIT_USAGE: u8 = 64;
+
+const MIN_CONNECTIONS: u32 = 1 << 16;
+const MAX_FRONTENDS: u32 = 1 << 20;
+
+/// Client-side load balancing for Kubernetes: the node agent.
+#[derive(Debug, Parser)]
+#[command(name = "balancing-agent", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent (the default).
+    Run(RunArgs),
+    /// Detach and remove everything of ours on this host.
+    Cleanup(PlaceArgs),
+}
+
+/// Where things are on this host.
+#[derive(Args, Clone, Debug)]
+struct PlaceArgs {
+    /// Mount point of bpffs; mounted when it is not.
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    bpffs: PathBuf,
+    /// Directory of the socket, locks and the CNI plugin's records.
+    #[arg(long, env = "BALANCING_RUN_DIR", default_value = "/run/balancing")]
+    run_dir: PathBuf,
+    /// Level of the log: error, warn, info, debug, trace.
+    #[arg(long, default_value = "info")]
+    log_level: String,
+    /// Form of the log: text or json.
+    #[arg(long, default_value = "text")]
+    log_format: String,
+}
+
+// Values are taken as text, so that every wrong one can be reported at once.
+#[derive(Args, Clone, Debug)]
+struct RunArgs {
+    /// Where objects come from: dir:PATH.
+    #[arg(long, env = "BALANCING_SOURCE")]
+    source: Option<String>,
+    /// Name of this node's Node object; default: the host's name.
+    #[arg(long, env = "NODE_NAME")]
+    node_name: Option<String>,
+    /// node: on a node of the cluster; external: on a host outside it.
+    #[arg(long, env = "BALANCING_ROLE", default_value = "node")]
+    role: String,
+    /// Redirections per second and LocalRedirectPolicy; 0 = no limit.
+    #[arg(long, env = "REDIRECT_QOS_LIMIT", default_value = "0")]
+    redirect_qos_limit: String,
+    /// Which sockets are hooked: all, pods or host.
+    #[arg(long, default_value = "all")]
+    scope: String,
+    /// Root of the cgroup2 hierarchy; default: found in /proc/self/mountinfo.
+    #[arg(long)]
+    cgroup_root: Option<PathBuf>,
+    /// Frontends there is room for.
+    #[arg(long)]
+    max_frontends: Option<String>,
+    /// Backends of all sets there is room for; a set of one takes none.
+    #[arg(long)]
+    max_backends: Option<String>,
+    /// Connected sockets that keep the name of their frontend: a power of two, at least 65536.
+    #[arg(long)]
+    max_connections: Option<String>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Run the agent.
+    Run(Config),
+    /// Remove everything of ours.
+    Cleanup(Place),
+}
+
+/// Where things are on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Mount point of bpffs.
+    pub bpffs: PathBuf,
+    /// Directory of the socket, locks and records.
+    pub run_dir: PathBuf,
+    /// How to log.
+    pub log: Log,
+}
+
+/// How to log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Least important level that is written.
+    pub level: tracing::Level,
+    /// One JSON object a line.
+    pub json: bool,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// Files below a directory.
+    Dir(PathBuf),
+}
+
+/// Valid settings of `run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where objects come from.
+    pub source: SourceConfig,
+    /// What decisions depend on.
+    pub settings: Settings,
+    /// Root of the cgroup2 hierarchy, if it was given.
+    pub cgroup_root: Option<PathBuf>,
+    /// Capacities.
+    pub sizes: Sizes,
+    /// Places and log.
+    pub place: Place,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("wrong settings:\n  {}", .0.join("\n  "))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Cli {
+    /// Validates everything.
+    ///
+    /// # Errors
+    /// All problems at once, each naming the flag, the value and what it may be.
+    pub fn into_action(self) -> Result<Action, ConfigError> {
+        let mut problems = Problems::default();
+        let action = match self.command {
+            Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place)),
+            Some(Command::Run(run)) => Action::Run(problems.run(run)),
+            None => Action::Run(problems.run(self.run)),
+        };
+        if problems.0.is_empty() { Ok(action) } else { Err(ConfigError(problems.0)) }
+    }
+}
+
+/// Collects problems; a wrong value is replaced by its default so that the others are looked at too.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn run(&mut self, args: RunArgs) -> Config {
+        let scope = self.choice("--scope", &args.scope, &[
+            ("all", Clients::All),
+            ("pods", Clients::Pods),
+            ("host", Clients::Host),
+        ]);
+        let role = self.choice("--role", &args.role, &[("node", Role::Node), ("external", Role::External)]);
+        if role == Role::External && scope == Clients::Pods {
+            self.0.push("--scope pods: a host outside the cluster has no pods; use all or host".to_owned());
+        }
+        let limit = self.number("--redirect-qos-limit", Some(&args.redirect_qos_limit), 0, 0..=u32::MAX);
+        let defaults = Sizes::default();
+        let sizes = Sizes {
+            frontends: self.number(
+                "--max-frontends",
+                args.max_frontends.as_deref(),
+                defaults.frontends,
+                1..=MAX_FRONTENDS,
+            ),
+            backends: self.number(
+                "--max-backends",
+                args.max_backends.as_deref(),
+                defaults.backends,
+                1..=u32::MAX / 64,
+            ),
+            connections: self.connections(args.max_connections.as_deref(), defaults.connections),
+        };
+        Config {
+            source: self.source(args.source.as_deref()),
+            settings: Settings {
+                role,
+                node_name: self.node_name(args.node_name, role),
+                qos_limit: NonZeroU32::new(limit),
+                scope,
+            },
+            cgroup_root: args.cgroup_root.map(|path| self.absolute("--cgroup-root", path)),
+            sizes,
+            place: self.place(args.place),
+        }
+    }
+
+    fn place(&mut self, args: PlaceArgs) -> Place {
+        Place {
+            bpffs: self.absolute("--bpffs", args.bpffs),
+            run_dir: self.absolute("--run-dir", args.run_dir),
+            log: Log {
+                level: self.choice("--log-level", &args.log_level, &[
+                    ("info", tracing::Level::INFO),
+                    ("error", tracing::Level::ERROR),
+                    ("warn", tracing::Level::WARN),
+                    ("debug", tracing::Level::DEBUG),
+                    ("trace", tracing::Level::TRACE),
+                ]),
+                json: self.choice("--log-format", &args.log_format, &[("text", false), ("json", true)]),
+            },
+        }
+    }
+
+    fn source(&mut self, value: Option<&str>) -> SourceConfig {
+        let path = value.and_then(|v| v.strip_prefix("dir:")).filter(|path| !path.is_empty());
+        if let Some(path) = path {
+            return SourceConfig::Dir(PathBuf::from(path));
+        }
+        self.0.push(match value {
+            Some(other) => format!("--source {other}: must be dir:PATH, a directory of Kubernetes objects"),
+            None => "--source is missing: give dir:PATH, a directory of Kubernetes objects".to_owned(),
+        });
+        SourceConfig::Dir(PathBuf::new())
+    }
+
+    fn node_name(&mut self, given: Option<String>, role: Role) -> String {
+        if let Some(name) = given.filter(|name| !name.is_empty()) {
+            return name;
+        }
+        if role == Role::External {
+            return String::new();
+        }
+        match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+            Ok(name) => name.trim().to_owned(),
+            Err(error) => {
+                self.0.push(format!("--node-name is missing and the host's name cannot be read: {error}"));
+                String::new()
+            }
+        }
+    }
+
+    fn connections(&mut self, value: Option<&str>, default: u32) -> u32 {
+        let n = self.number("--max-connections", value, default, MIN_CONNECTIONS..=1 << 26);
+        if n.is_power_of_two() {
+            return n;
+        }
+        self.0.push(format!("--max-connections {n}: must be a power of two; use {}", n.next_power_of_two()));
+        default
+    }
+
+    fn number(
+        &mut self,
+        flag: &str,
+        value: Option<&str>,
+        default: u32,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> u32 {
+        let Some(value) = value else { return default };
+        match value.parse::<u32>() {
+            Ok(n) if range.contains(&n) => n,
+            _ => {
+                let (low, high) = (range.start(), range.end());
+                self.0.push(format!("{flag} {value}: must be a number from {low} to {high}"));
+                default
+            }
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, flag: &str, value: &str, choices: &[(&str, T)]) -> T {
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
+            return *choice;
+        }
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.0.push(format!("{flag} {value}: must be one of {}", names.join(", ")));
+        choices[0].1
+    }
+
+    fn absolute(&mut self, flag: &str, path: PathBuf) -> PathBuf {
+        if !path.is_absolute() {
+            self.0.push(format!("{flag} {}: must be an absolute path", path.display()));
+        }
+        path
+    }
+}
+
+/// Parses `ADDRESS:PORT` or `[ADDRESS]:PORT` with an optional `/tcp` or `/udp`.
+///
+/// # Errors
+/// What the text must look like.
+pub fn parse_frontend(text: &str) -> Result<balancing_dataplane::model::FrontendKey, String> {
+    use balancing_dataplane::model::{FrontendKey, Protocol};
+    let wrong = || format!("{text}: must be ADDRESS:PORT or ADDRESS:PORT/udp, IPv6 addresses in brackets");
+    let (address, protocol) = match text.rsplit_once('/') {
+        Some((address, "udp" | "UDP")) => (address, Protocol::Udp),
+        Some((address, "tcp" | "TCP")) => (address, Protocol::Tcp),
+        Some(_) => return Err(wrong()),
+        None => (text, Protocol::Tcp),
+    };
+    let socket: std::net::SocketAddr = address.parse().map_err(|_unparsable| wrong())?;
+    let ip: IpAddr = socket.ip().to_canonical();
+    if socket.port() == 0 {
+        return Err(wrong());
+    }
+    Ok(FrontendKey { address: ip, port: socket.port(), protocol })
+}
+
+/// The agent's socket.
+#[must_use]
+pub fn socket_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("agent.sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(args: &[&str]) -> Result<Action, ConfigError> {
+        Cli::try_parse_from([&["balancing-agent"], args].concat()).unwrap().into_action()
+    }
+
+    #[test]
+    fn every_wrong_value_is_in_one_message() {
+        let error = action(&[
+            "--source=ftp:x",
+            "--role=boss",
+            "--scope=some",
+            "--redirect-qos-limit=-1",
+            "--max-connections=70000",
+            "--max-frontends=0",
+            "--bpffs=bpf",
+            "--log-level=loud",
+        ])
+        .unwrap_err()
+        .to_string();
+        for flag in [
+            "--source ftp:x",
+            "--role boss",
+            "--scope some",
+            "--redirect-qos-limit -1",
+            "use 131072",
+            "--max-frontends 0",
+            "--bpffs bpf",
+            "--log-level loud",
+        ] {
+            assert!(error.contains(flag), "{flag} is missing in: {error}");
+        }
+    }
+
+    #[test]
+    fn run_is_the_default_and_may_be_named() {
+        for args in [&["--source=dir:/x", "--node-name=a"][..], &["run", "--source=dir:/x", "--node-name=a"]] {
+            let Ok(Action::Run(config)) = action(args) else { panic!("{args:?}") };
+            assert_eq!(config.source, SourceConfig::Dir("/x".into()));
+            assert_eq!(config.settings.node_name, "a");
+        }
+        assert!(matches!(action(&["cleanup"]), Ok(Action::Cleanup(_))));
+    }
+
+    #[test]
+    fn frontends_are_written_as_on_the_wire() {
+        assert_eq!(parse_frontend("10.0.0.1:53/udp").unwrap().to_string(), "10.0.0.1:53/UDP");
+        assert_eq!(parse_frontend("[fd00::1]:80").unwrap().to_string(), "[fd00::1]:80/TCP");
+        assert_eq!(parse_frontend("[::ffff:10.0.0.1]:80").unwrap().to_string(), "10.0.0.1:80/TCP");
+        for wrong in ["10.0.0.1", "10.0.0.1:0", "10.0.0.1:80/icmp", "a:80"] {
+            assert!(parse_frontend(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `balancingctl`: looks at the data plane and asks the agent. It changes nothing.
+//!
+//! Tables, links and records are read from the host itself, so those commands work without an agent; what only
+//! the agent knows (verdicts, pods behind backends, explanations) is asked over its socket.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+mod collect;
+mod table;
+
+use collect::{CollectError, Host};
+
+/// Shows what Balancing does on this host. Also runs as `kubectl balancing`.
+#[derive(Debug, Parser)]
+#[command(name = "balancingctl", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value = "table", global = true)]
+    output: Output,
+    /// Directory of the agent's socket and the CNI plugin's records.
+    #[arg(long, env = "BALANCING_RUN_DIR", default_value = "/run/balancing", global = true)]
+    run_dir: PathBuf,
+    /// Mount point of bpffs.
+    #[arg(long, default_value = "/sys/fs/bpf", global = true)]
+    bpffs: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The agent, the kernel, hooks and tables.
+    Status,
+    /// Policies and what became of them.
+    Policies,
+    /// Frontends as the kernel has them, with counters.
+    Frontends,
+    /// Backends as the kernel has them.
+    Backends,
+    /// Pods with hooks.
+    Pods,
+    /// Why a connection goes where it goes.
+    Explain {
+        /// ADDRESS:PORT, with /udp for UDP.
+        frontend: String,
+        /// The client pod.
+        #[arg(long, value_name = "NAMESPACE/NAME")]
+        pod: Option<String>,
+    },
+    /// Versions of this command and of the agent.
+    Version,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+    Yaml,
+}
+
+/// Why nothing can be shown.
+#[derive(Debug, thiserror::Error)]
+enum CtlError {
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+    #[error("{0}")]
+    Argument(String),
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    #[error("cannot encode the output: {0}")]
+    Encode(String),
+}
+
+/// Runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads may have seen enough.
+        Err(CtlError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("balancingctl: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), CtlError> {
+    let host = Host::new(&cli.run_dir, &cli.bpffs);
+    match &cli.command {
+        Command::Status => show(cli.output, &host.status()?, table::status),
+        Command::Policies => show(cli.output, &host.policies()?, |rows| table::policies(rows)),
+        Command::Frontends => show(cli.output, &host.frontends()?, |rows| table::frontends(rows)),
+        Command::Backends => show(cli.output, &host.backends()?, |rows| table::backends(rows)),
+        Command::Pods => show(cli.output, &host.pods()?, |rows| table::pods(rows)),
+        Command::Explain { frontend, pod } => {
+            let key = crate::config::parse_frontend(frontend).map_err(CtlError::Argument)?;
+            let pod = pod.as_deref().map(parse_pod).transpose()?;
+            show(cli.output, &host.explain(&key, pod)?, table::explain)
+        }
+        Command::Version => show(cli.output, &host.version(), table::version),
+    }
+}
+
+fn parse_pod(text: &str) -> Result<(String, String), CtlError> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(CtlError::Argument(format!("--pod {text}: must be NAMESPACE/NAME"))),
+    }
+}
+
+fn show<T: Serialize>(output: Output, value: &T, table: impl Fn(&T) -> String) -> Result<(), CtlError> {
+    let text = match output {
+        Output::Table => table(value),
+        Output::Json => serde_json::to_string_pretty(value).map_err(|e| CtlError::Encode(e.to_string()))?,
+        Output::Yaml => yaml_serde::to_string(value).map_err(|e| CtlError::Encode(e.to_string()))?,
+    };
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", text.trim_end())?;
+    Ok(())
+}

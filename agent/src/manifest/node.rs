@@ -1,0 +1,84 @@
+//! Nodes, reduced to what `resolve` needs.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    document::Document,
+    notes::{Metadata, Notes},
+    policy::usable_ip,
+};
+use crate::objects::Node;
+
+#[derive(Deserialize)]
+struct NodeFields {
+    metadata: Metadata<Annotations>,
+    status: Option<StatusFields>,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    #[serde(rename = "balancing.elf.io/nodeProxyIpv4")]
+    proxy_ipv4: Option<Value>,
+    #[serde(rename = "balancing.elf.io/nodeProxyIpv6")]
+    proxy_ipv6: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct StatusFields {
+    addresses: Option<Vec<Address>>,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    address: Option<String>,
+}
+
+/// Reads a node.
+///
+/// # Errors
+///
+/// When a field has a type that no node has; the message names it.
+pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Node, String> {
+    let NodeFields { metadata, status } = document.decode()?;
+    let mut ips = BTreeSet::new();
+    for (i, address) in status.and_then(|s| s.addresses).iter().flatten().enumerate() {
+        if address.kind.as_deref() == Some("InternalIP") {
+            let text = address.address.as_deref().unwrap_or_default();
+            notes.ip(format_args!("status.addresses[{i}].address"), text, &mut ips);
+        }
+    }
+    Ok(Node {
+        name: metadata.name,
+        labels: metadata.labels.unwrap_or_default(),
+        ips,
+        proxy_ips: metadata.annotations.map(|a| proxy_ips(&a, notes)).unwrap_or_default(),
+    })
+}
+
+fn proxy_ips(annotations: &Annotations, notes: &mut Notes) -> BTreeSet<IpAddr> {
+    let mut ips = BTreeSet::new();
+    let v4 = ("nodeProxyIpv4", "must be an IPv4 address", &annotations.proxy_ipv4);
+    let v6 = ("nodeProxyIpv6", "must be an IPv6 address", &annotations.proxy_ipv6);
+    for (name, rule, value) in [v4, v6] {
+        // An empty annotation is how one is cleared by hand.
+        let Some(value) = value.as_ref().filter(|v| v.as_str() != Some("")) else { continue };
+        let wants_v4 = name == "nodeProxyIpv4";
+        match value.as_str().map(usable_ip) {
+            Some(Ok(ip)) if ip.is_ipv4() == wants_v4 => {
+                ips.insert(ip);
+            }
+            Some(Err(rule)) => notes.left_out(field(name), rule, value),
+            Some(Ok(_)) | None => notes.left_out(field(name), rule, value),
+        }
+    }
+    ips
+}
+
+fn field(name: &str) -> String {
+    format!("metadata.annotations[\"balancing.elf.io/{name}\"]")
+}

@@ -1,0 +1,151 @@
+//! Pods, reduced to what `resolve` needs.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    document::Document,
+    namespace_or_default,
+    notes::{IpEntry, Metadata, Notes},
+};
+use crate::objects::{ContainerPort, Pod};
+
+#[derive(Deserialize)]
+struct PodFields {
+    metadata: Metadata<Annotations>,
+    spec: Option<SpecFields>,
+    status: Option<StatusFields>,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    #[serde(rename = "balancing.elf.io/redirect")]
+    redirect: Option<Value>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct SpecFields {
+    node_name: Option<String>,
+    host_network: Option<bool>,
+    containers: Option<Vec<ContainerFields>>,
+    init_containers: Option<Vec<ContainerFields>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerFields {
+    restart_policy: Option<String>,
+    ports: Option<Vec<PortFields>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortFields {
+    name: Option<String>,
+    container_port: i64,
+    host_port: Option<i64>,
+    protocol: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct StatusFields {
+    phase: Option<String>,
+    conditions: Option<Vec<Condition>>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<IpEntry>>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
+    #[serde(rename = "hostIPs")]
+    host_ips: Option<Vec<IpEntry>>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    status: Option<String>,
+}
+
+/// Reads a pod.
+///
+/// # Errors
+///
+/// When a field has a type that no pod has; the message names it.
+pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Pod, String> {
+    let PodFields { metadata, spec, status } = document.decode()?;
+    let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
+    Ok(Pod {
+        namespace: namespace_or_default(&metadata.namespace.unwrap_or_default()),
+        name: metadata.name,
+        uid: metadata.uid.unwrap_or_default(),
+        labels: metadata.labels.unwrap_or_default(),
+        ports: ports(&spec, notes),
+        node: spec.node_name.unwrap_or_default(),
+        host_network: spec.host_network.unwrap_or_default(),
+        ready: status.conditions.iter().flatten().any(Condition::is_ready),
+        terminating: metadata.deletion_timestamp.is_some(),
+        finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+        ips: notes.ips("status.podIPs", status.pod_ips.as_deref(), "status.podIP", status.pod_ip.as_deref()),
+        host_ips: notes.ips(
+            "status.hostIPs",
+            status.host_ips.as_deref(),
+            "status.hostIP",
+            status.host_ip.as_deref(),
+        ),
+        redirect_disabled: metadata.annotations.is_some_and(|a| redirect_disabled(a, notes)),
+    })
+}
+
+fn redirect_disabled(annotations: Annotations, notes: &mut Notes) -> bool {
+    match annotations.redirect {
+        None => false,
+        Some(Value::String(text)) if text == "disabled" => true,
+        Some(Value::String(text)) if text == "enabled" || text.is_empty() => false,
+        Some(other) => {
+            let field = "metadata.annotations[\"balancing.elf.io/redirect\"]";
+            notes.left_out(field, "must be \"disabled\" or \"enabled\"", other);
+            false
+        }
+    }
+}
+
+/// The ports of the containers that run beside each other: all containers, and the init containers that are
+/// sidecars (Kubernetes, "Sidecar Containers": `restartPolicy: Always`).
+fn ports(spec: &SpecFields, notes: &mut Notes) -> Vec<ContainerPort> {
+    let mut ports = Vec::new();
+    let sidecar = |c: &ContainerFields| c.restart_policy.as_deref() == Some("Always");
+    let containers = spec.containers.iter().flatten().enumerate().map(|c| ("containers", c));
+    let sidecars = spec.init_containers.iter().flatten().enumerate().filter(|(_, c)| sidecar(c));
+    for (list, (i, container)) in containers.chain(sidecars.map(|c| ("initContainers", c))) {
+        for (j, fields) in container.ports.iter().flatten().enumerate() {
+            let field = format_args!("spec.{list}[{i}].ports[{j}]");
+            ports.extend(port(fields, spec.host_network.unwrap_or_default(), field, notes));
+        }
+    }
+    ports
+}
+
+fn port(
+    fields: &PortFields,
+    host_network: bool,
+    field: std::fmt::Arguments<'_>,
+    notes: &mut Notes,
+) -> Option<ContainerPort> {
+    let protocol = notes.protocol(format_args!("{field}.protocol"), fields.protocol.as_deref())?;
+    let port = notes.port(format_args!("{field}.containerPort"), fields.container_port)?;
+    let host_port = match fields.host_port {
+        // 0 is how Kubernetes writes "none"; with hostNetwork the API server fills in the containerPort.
+        None | Some(0) => host_network.then_some(port),
+        Some(number) => Some(notes.port(format_args!("{field}.hostPort"), number)?),
+    };
+    Some(ContainerPort { name: fields.name.clone().unwrap_or_default(), port, host_port, protocol })
+}
+
+impl Condition {
+    fn is_ready(&self) -> bool {
+        self.kind.as_deref() == Some("Ready") && self.status.as_deref() == Some("True")
+    }
+}

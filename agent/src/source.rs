@@ -1,0 +1,50 @@
+//! Where objects come from.
+//!
+//! A source delivers its complete list once and every change after it, in batches. It knows nothing of
+//! policies being in force; what it cannot read it reports in its status and keeps as it was.
+
+use crate::objects::{Object, ObjectKey};
+
+pub mod dir;
+
+/// One change of one object.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all changes are upserts, a box would only cost an allocation"
+)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The object is new or different.
+    Upsert(Object),
+    /// The object is gone.
+    Delete(ObjectKey),
+}
+
+/// Changes that belong together; each object appears at most once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// In the order of their keys.
+    pub changes: Vec<Change>,
+    /// The source's complete list has been delivered with or before this batch.
+    pub synced: bool,
+}
+
+/// How a source is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// What it is, such as `dir:/etc/balancing`.
+    pub description: String,
+    /// The complete list has been delivered.
+    pub synced: bool,
+    /// What is wrong now, in the order of the paths.
+    pub problems: Vec<SourceProblem>,
+}
+
+/// One thing that is wrong with a source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceProblem {
+    /// The file or directory.
+    pub path: String,
+    /// The object, the rule and what became of it, in one line.
+    pub message: String,
+}
