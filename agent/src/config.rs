@@ -32,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent (the default).
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Detach and remove everything of ours on this host.
     Cleanup(PlaceArgs),
 }
@@ -153,7 +153,7 @@ impl Cli {
         let mut problems = Problems::default();
         let action = match self.command {
             Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place)),
-            Some(Command::Run(run)) => Action::Run(problems.run(run)),
+            Some(Command::Run(run)) => Action::Run(problems.run(*run)),
             None => Action::Run(problems.run(self.run)),
         };
         if problems.0.is_empty() { Ok(action) } else { Err(ConfigError(problems.0)) }

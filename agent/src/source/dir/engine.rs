@@ -61,15 +61,19 @@ impl Engine {
 
     /// Looks and reads. Blocks on the file system.
     pub(super) fn pass(&mut self, work: Work) -> Pass {
-        match self.look(work) {
-            Ok(delta) => {
-                self.root_error = None;
-                self.apply(delta);
-                self.synced = true;
-            }
-            Err(error) => self.root_error = Some(error),
-        }
+        self.root_error = self.try_pass(work).err();
         Pass { changes: self.index.take_changes(), status: self.status(), root_ok: self.root_error.is_none() }
+    }
+
+    fn try_pass(&mut self, work: Work) -> Result<(), RootError> {
+        if !self.synced {
+            let delta = self.tree.survey()?;
+            self.apply(delta);
+        }
+        let delta = self.look(work)?;
+        self.apply(delta);
+        self.synced = true;
+        Ok(())
     }
 
     fn look(&mut self, work: Work) -> Result<Delta, RootError> {

@@ -8,6 +8,7 @@ use std::{
     panic::resume_unwind,
     path::{Path, PathBuf},
     thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crate::manifest::{self, Format, Manifest, ManifestError};
@@ -31,7 +32,7 @@ pub(super) struct Stamp {
 /// What reading a file came to.
 pub(super) struct Reading {
     pub(super) path: PathBuf,
-    /// Of the content that was read, or that was refused.
+    /// Of the content that was read or refused; `None` when it changed so recently that the stamp proves nothing.
     pub(super) stamp: Option<Stamp>,
     pub(super) result: Result<Manifest, ReadError>,
 }
@@ -61,6 +62,10 @@ pub(super) enum ReadError {
     Manifest(#[from] ManifestError),
 }
 
+/// More than a tick of the clock that file systems take their times from (10 ms at 100 Hz): a file that changed
+/// longer ago than this gets another stamp with its next change.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
+
 impl Stamp {
     /// The stamp of a file with this metadata.
     pub(super) fn of(file: &Metadata) -> Self {
@@ -71,6 +76,14 @@ impl Stamp {
             modified: (file.mtime(), file.mtime_nsec()),
             changed: (file.ctime(), file.ctime_nsec()),
         }
+    }
+
+    /// The stamp, unless the file can change once more without getting another one.
+    fn proven(self) -> Option<Self> {
+        let (seconds, nanos) = self.changed;
+        let changed = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        (changed + CLOCK_TICK < now).then_some(self)
     }
 }
 
@@ -110,7 +123,7 @@ fn read_text(path: &Path, size_limit: u64, stamp: &mut Option<Stamp>) -> Result<
     }
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    *stamp = Some(Stamp::of(&metadata));
+    *stamp = Stamp::of(&metadata).proven();
     let too_large = |size| ReadError::TooLarge { size, limit: size_limit };
     if metadata.size() > size_limit {
         return Err(too_large(metadata.size()));

@@ -98,6 +98,24 @@ impl Tree {
         }
     }
 
+    /// Looks at everything without watching it. What is read meanwhile has to be looked at again, by a rescan.
+    ///
+    /// The watcher reports every opened file, so reading many of them unwatched is far cheaper.
+    ///
+    /// # Errors
+    ///
+    /// When the root cannot be listed.
+    pub(super) fn survey(&mut self) -> Result<Delta, RootError> {
+        let root = self.root.clone();
+        let mut found = self.walk(&root, false);
+        if let Some(error) = found.errors.remove(&root) {
+            return Err(error.into());
+        }
+        let mut delta = Delta::default();
+        self.merge(&root, found, &BTreeSet::new(), &mut delta);
+        Ok(delta)
+    }
+
     /// Looks at everything. Files in `writing` are left for later.
     ///
     /// # Errors
@@ -106,7 +124,7 @@ impl Tree {
     pub(super) fn rescan(&mut self, writing: &BTreeSet<PathBuf>) -> Result<Delta, RootError> {
         let root = self.root.clone();
         self.watcher.ensure();
-        let mut found = self.walk(&root);
+        let mut found = self.walk(&root, true);
         if let Some(error) = found.errors.remove(&root) {
             return Err(self.lose_root(error.into()));
         }
@@ -168,7 +186,7 @@ impl Tree {
                 for dir in below(&self.dirs, path) {
                     self.dirs.remove(&dir);
                 }
-                let found = self.walk(path);
+                let found = self.walk(path, true);
                 self.merge(path, found, writing, delta);
             }
             Ok(target) if target.is_file() && is_ours => self.refresh_file(path, delta),
@@ -192,12 +210,12 @@ impl Tree {
         self.problems.insert(path.to_path_buf(), message);
     }
 
-    fn walk(&mut self, dir: &Path) -> Found {
+    fn walk(&mut self, dir: &Path, watch: bool) -> Found {
         let walk = Walk {
             root: &self.root,
             known_dirs: &self.dirs,
             known_files: &self.files,
-            watcher: &mut self.watcher,
+            watcher: watch.then_some(&mut self.watcher),
             limits: self.limits,
             room: self.limits.files.saturating_sub(self.files.len()),
         };

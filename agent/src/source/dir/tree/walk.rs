@@ -18,7 +18,8 @@ pub(super) struct Walk<'a> {
     pub(super) known_dirs: &'a BTreeMap<PathBuf, Identity>,
     /// Files that are taken in any case.
     pub(super) known_files: &'a BTreeMap<PathBuf, Option<Stamp>>,
-    pub(super) watcher: &'a mut Watcher,
+    /// Watches every directory before it is listed.
+    pub(super) watcher: Option<&'a mut Watcher>,
     pub(super) limits: Limits,
     /// Files that may be taken beside the known ones.
     pub(super) room: usize,
@@ -64,14 +65,7 @@ impl Walk<'_> {
                 format!("there are more than {} directories; this one is not read", self.limits.files);
             return drop(found.problems.insert(dir.to_path_buf(), message));
         }
-        if self.known_dirs.get(dir) == Some(&identity) {
-            found.dirs.insert(dir.to_path_buf(), identity);
-        } else {
-            match self.watcher.watch(dir) {
-                Ok(()) => drop(found.dirs.insert(dir.to_path_buf(), identity)),
-                Err(message) => drop(found.problems.insert(dir.to_path_buf(), message)),
-            }
-        }
+        self.watch(dir, identity, found);
         match list(dir) {
             Ok(entries) => {
                 above.push(identity);
@@ -81,6 +75,15 @@ impl Walk<'_> {
                 above.pop();
             }
             Err(error) => drop(found.errors.insert(dir.to_path_buf(), error)),
+        }
+    }
+
+    fn watch(&mut self, dir: &Path, identity: Identity, found: &mut Found) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let known = self.known_dirs.get(dir) == Some(&identity);
+        match if known { Ok(()) } else { watcher.watch(dir) } {
+            Ok(()) => drop(found.dirs.insert(dir.to_path_buf(), identity)),
+            Err(message) => drop(found.problems.insert(dir.to_path_buf(), message)),
         }
     }
 

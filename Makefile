@@ -1,0 +1,22 @@
+# Entry points; docs/development.md explains them. `make` alone builds.
+.PHONY: build demo test bench lint setup
+
+build: ## release binaries in target/release
+	tests/setup.sh build
+	cargo build --release --locked -p balancing-agent -p balancing-cni
+
+demo: build ## a live redirect on this machine, without Kubernetes
+	tests/setup.sh run && tests/as-root.sh tests/demo.sh
+
+test: ## every test, kernel tests as root
+	tests/setup.sh build run go && cargo build --locked --workspace
+	tests/as-root.sh cargo test --locked --workspace --no-fail-fast
+
+bench: build ## the numbers of docs/, measured here
+	tests/setup.sh run && tests/as-root.sh cargo bench --locked -p balancing-tests
+
+lint: ## formatting, clippy and the project's own rules
+	tests/setup.sh build lint && tests/lint.sh
+
+setup: ## install everything the other targets need
+	tests/setup.sh

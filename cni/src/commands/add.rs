@@ -1,0 +1,144 @@
+//! ADD: attaches the pod and hands on the result of the plugins before.
+
+use balancing_dataplane::{
+    cgroup::PodUid,
+    links::{self, Locks, Programs},
+    records::{Record, Records, State},
+};
+
+use super::LOCK_PATIENCE;
+use crate::{
+    Request,
+    config::FailurePolicy,
+    error::{CniError, Code},
+    netns, pod,
+};
+
+/// Attaches the pod unless it is excluded. A failure counts only under `failurePolicy: fail`.
+pub(super) fn run(request: &Request<'_>) -> Result<String, CniError> {
+    let result = request.config.prev_result()?;
+    match add(request) {
+        Ok(()) => {}
+        Err(error) if request.config.failure_policy == FailurePolicy::Ignore => {
+            request.log.warn(&format!("the pod starts without redirection (failurePolicy: ignore): {error}"));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(format!("{}\n", result.get()))
+}
+
+fn add(request: &Request<'_>) -> Result<(), CniError> {
+    let excluded = pod::exclusion(request);
+    let Some(uid) = pod::uid(request, None) else {
+        return excluded.map_or_else(
+            || Err(no_uid()),
+            |why| {
+                request.log.debug(&why);
+                Ok(())
+            },
+        );
+    };
+    let _lock = Locks::new(&request.config.run_dir).acquire(&uid, LOCK_PATIENCE)?;
+    // Written before the links: DEL and GC find whatever a killed call leaves.
+    let mut record = mk_record(request, uid);
+    if let Some(why) = excluded {
+        request.log.debug(&why);
+        record.state = State::Excluded(why);
+        write(request, &record);
+        return Ok(());
+    }
+    write(request, &record);
+    match attach(request, &mut record) {
+        Ok(()) => {
+            record.state = State::Attached;
+            write(request, &record);
+            Ok(())
+        }
+        Err(error) => {
+            give_up(request, record, &error);
+            Err(error)
+        }
+    }
+}
+
+/// Finds the cgroup and makes the links. A cgroup that is replaced meanwhile is looked for once more.
+fn attach(request: &Request<'_>, record: &mut Record) -> Result<(), CniError> {
+    let uid = record.pod_uid.clone();
+    let (layout, programs) = Programs::newest(&request.config.bpffs)?;
+    let dir = layout.pods().join(uid.as_str());
+    let mut cgroup = pod::cgroup(request, &uid)?;
+    let mut attached = links::attach(&programs, &cgroup, &dir);
+    if matches!(attached, Err(links::Error::CgroupGone { .. })) {
+        cgroup = pod::cgroup(request, &uid)?;
+        attached = links::attach(&programs, &cgroup, &dir);
+    }
+    let changes = attached?;
+    detach_older(request, &uid, layout.abi());
+    let kept = changes.values().all(|change| *change == links::Change::Kept);
+    let what = if kept { "was attached already" } else { "attached" };
+    request.log.info(&format!("pod {uid} {what}: {} hooks at {}", changes.len(), cgroup.path().display()));
+    record.cgroup = Some(cgroup.path().to_owned());
+    Ok(())
+}
+
+/// Two ABIs on one pod would both translate.
+fn detach_older(request: &Request<'_>, uid: &PodUid, newest: u32) {
+    let removed = links::layouts(&request.config.bpffs).and_then(|layouts| {
+        layouts
+            .iter()
+            .filter(|layout| layout.abi() != newest)
+            .try_for_each(|layout| links::remove(&layout.pods().join(uid.as_str())).map(drop))
+    });
+    if let Err(error) = removed {
+        request.log.warn(&format!("links of another ABI stay: {error}"));
+    }
+}
+
+fn mk_record(request: &Request<'_>, uid: PodUid) -> Record {
+    let environment = &request.environment;
+    let netns_cookie = environment.netns.as_deref().and_then(|path| {
+        netns::cookie(path).unwrap_or_else(|error| {
+            request.log.debug(&format!("no cookie of CNI_NETNS {}: {error}", path.display()));
+            None
+        })
+    });
+    Record {
+        attachment: environment.attachment(&request.config.name),
+        pod_uid: uid,
+        pod_namespace: environment.args.namespace.clone(),
+        pod_name: environment.args.name.clone(),
+        cgroup: None,
+        netns_cookie,
+        state: State::Pending("ADD did not finish".to_owned()),
+    }
+}
+
+/// The record tells the agent why the pod is not attached; without a pod it has nothing to tell.
+fn give_up(request: &Request<'_>, mut record: Record, error: &CniError) {
+    match request.config.failure_policy {
+        FailurePolicy::Ignore => {
+            record.state = State::Pending(error.to_string());
+            write(request, &record);
+        }
+        FailurePolicy::Fail => {
+            if let Err(error) = Records::new(&request.config.run_dir).remove(&record.attachment) {
+                request.log.warn(&error.to_string());
+            }
+        }
+    }
+}
+
+/// A pod can be attached without a record; GC and a DEL that does not tell the pod then leave its links to the agent.
+fn write(request: &Request<'_>, record: &Record) {
+    if let Err(error) = Records::new(&request.config.run_dir).write(record) {
+        request.log.warn(&error.to_string());
+    }
+}
+
+fn no_uid() -> CniError {
+    CniError::new(
+        Code::CgroupNotFound,
+        "cannot tell which pod this is",
+        "neither K8S_POD_UID in CNI_ARGS nor the capability cgroupPath with a pod's cgroup was given",
+    )
+}

@@ -1,0 +1,220 @@
+//! The configuration on stdin: keys of CNI and our own.
+//!
+//! Keys are taken apart one by one, so an error names its key, and what is not ours is never interpreted:
+//! `prevResult` stays the text that the runtime wrote.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use crate::{
+    environment::is_name,
+    error::{CniError, Code},
+    log::Level,
+    version::Version,
+};
+
+/// Capability with the literal path of the pod's cgroup: containerd 1.7.0, CRI-O 1.28.0 and later.
+const CGROUP_PATH: &str = "cgroupPath";
+/// Capability with the pod's annotations: containerd 1.5.0 and later, CRI-O 1.30 at the latest.
+const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+/// Keys under which GC tells what is in use: the specification's, and the one that libcni sends too.
+const VALID_ATTACHMENTS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+
+type Keys<'a> = BTreeMap<String, &'a RawValue>;
+
+/// What happens to a pod that cannot be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailurePolicy {
+    /// It starts; the agent attaches it later.
+    Ignore,
+    /// It does not start.
+    Fail,
+}
+
+/// One network configuration.
+#[derive(Debug)]
+pub(crate) struct Config<'a> {
+    pub(crate) version: Version,
+    /// `name` of the network; may be empty below 0.4.0.
+    pub(crate) name: String,
+    /// `failurePolicy`.
+    pub(crate) failure_policy: FailurePolicy,
+    /// `excludeNamespaces`.
+    pub(crate) exclude_namespaces: Vec<String>,
+    /// `bpffs`.
+    pub(crate) bpffs: PathBuf,
+    /// `cgroupRoot`; `None`: to be discovered.
+    pub(crate) cgroup_root: Option<PathBuf>,
+    /// `runDir`.
+    pub(crate) run_dir: PathBuf,
+    /// `logLevel`.
+    pub(crate) log_level: Level,
+    /// Capability `cgroupPath`.
+    pub(crate) cgroup_path: Option<String>,
+    /// Capability `io.kubernetes.cri.pod-annotations`; `None`: not told, or not in a form that is understood.
+    pub(crate) annotations: Option<BTreeMap<String, String>>,
+    keys: Keys<'a>,
+}
+
+/// One entry of GC's list.
+#[derive(Debug, Deserialize)]
+struct ValidAttachment {
+    #[serde(rename = "containerID")]
+    container_id: String,
+    ifname: String,
+}
+
+/// Version of a configuration that may be anything at all.
+pub(crate) fn version_of(input: &[u8]) -> Option<Version> {
+    let keys: Keys<'_> = serde_json::from_slice(input).ok()?;
+    Version::parse(&typed::<String>(&keys, "cniVersion").ok()??)
+}
+
+impl<'a> Config<'a> {
+    pub(crate) fn parse(input: &'a [u8]) -> Result<Self, CniError> {
+        let keys: Keys<'a> =
+            serde_json::from_slice(input).map_err(|error| undecodable("stdin", &error.to_string()))?;
+        let version = version(&keys)?;
+        let runtime: Keys<'_> = typed_keys(&keys, "runtimeConfig")?;
+        Ok(Self {
+            version,
+            name: name(&keys, version)?,
+            failure_policy: one_of(
+                &keys,
+                "failurePolicy",
+                &[("ignore", FailurePolicy::Ignore), ("fail", FailurePolicy::Fail)],
+            )?
+            .unwrap_or(FailurePolicy::Ignore),
+            exclude_namespaces: typed(&keys, "excludeNamespaces")?.unwrap_or_default(),
+            bpffs: path(&keys, "bpffs")?.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf")),
+            cgroup_root: path(&keys, "cgroupRoot")?,
+            run_dir: path(&keys, "runDir")?.unwrap_or_else(|| PathBuf::from("/run/balancing")),
+            log_level: one_of(&keys, "logLevel", &Level::NAMES)?.unwrap_or(Level::Info),
+            cgroup_path: typed(&runtime, CGROUP_PATH)?.filter(|path: &String| !path.is_empty()),
+            // A runtime's odd annotations must not keep a pod from starting.
+            annotations: typed(&runtime, ANNOTATIONS).ok().flatten(),
+            keys,
+        })
+    }
+
+    /// The result to hand on, exactly as it was given.
+    ///
+    /// libcni has brought it into the configuration's version; another one would be a mixture.
+    pub(crate) fn prev_result(&self) -> Result<&'a RawValue, CniError> {
+        let key = "prevResult";
+        let Some(raw) = self.keys.get(key).copied() else {
+            return Err(invalid(
+                key,
+                "is missing: this plugin is chained and comes after one that makes the interface",
+            ));
+        };
+        let result: Keys<'_> =
+            serde_json::from_str(raw.get()).map_err(|error| undecodable(key, &error.to_string()))?;
+        let result_version: Option<String> =
+            typed(&result, "cniVersion").map_err(|_error| undecodable(key, "cniVersion is not a string"))?;
+        let ours = self.version.as_str();
+        if let Some(other) = result_version.filter(|version| version != ours) {
+            return Err(incompatible(&format!(
+                "prevResult is of version {other}, the configuration of {ours}"
+            )));
+        }
+        if !result.contains_key("ips") && (result.contains_key("ip4") || result.contains_key("ip6")) {
+            return Err(incompatible("prevResult has the form of 0.2.0 and older"));
+        }
+        Ok(raw)
+    }
+
+    /// Container and interface of everything that is in use. An attachment under either key is.
+    ///
+    /// `null` means nothing is: a runtime without containers sends an empty Go slice that way. Without any of the
+    /// keys nothing is known, and nothing may be removed.
+    pub(crate) fn valid_attachments(&self) -> Result<BTreeSet<(String, String)>, CniError> {
+        let mut told = false;
+        let mut valid = BTreeSet::new();
+        for key in VALID_ATTACHMENTS {
+            told |= self.keys.contains_key(key);
+            let entries: Vec<ValidAttachment> = typed(&self.keys, key)?.unwrap_or_default();
+            valid.extend(entries.into_iter().map(|entry| (entry.container_id, entry.ifname)));
+        }
+        if told {
+            Ok(valid)
+        } else {
+            Err(invalid(VALID_ATTACHMENTS[0], "is missing: what is in use is not known, nothing was removed"))
+        }
+    }
+}
+
+fn version(keys: &Keys<'_>) -> Result<Version, CniError> {
+    let text: Option<String> =
+        typed(keys, "cniVersion").map_err(|_error| undecodable("stdin", "cniVersion is not a string"))?;
+    // The specification's meaning of a missing version.
+    let text = text.filter(|text| !text.is_empty()).unwrap_or_else(|| "0.1.0".to_owned());
+    Version::parse(&text).ok_or_else(|| incompatible(&format!("cniVersion is {text:?}")))
+}
+
+/// Below 0.4.0 runtimes did not check the name, so anything is taken.
+fn name(keys: &Keys<'_>, version: Version) -> Result<String, CniError> {
+    let name: String = typed(keys, "name")?.unwrap_or_default();
+    if version < Version::V0_4_0 || is_name(&name) {
+        return Ok(name);
+    }
+    Err(invalid(
+        "name",
+        &format!(
+            "is {name:?}, but has to begin with a letter or digit and hold only letters, digits, `_`, `.` and `-`"
+        ),
+    ))
+}
+
+fn typed<T: DeserializeOwned>(keys: &Keys<'_>, key: &str) -> Result<Option<T>, CniError> {
+    let Some(raw) = keys.get(key) else { return Ok(None) };
+    serde_json::from_str(raw.get()).map_err(|error| invalid(key, &format!("has a wrong type: {error}")))
+}
+
+fn typed_keys<'a>(keys: &Keys<'a>, key: &str) -> Result<Keys<'a>, CniError> {
+    let Some(raw) = keys.get(key) else { return Ok(Keys::new()) };
+    let inner: Option<Keys<'a>> = serde_json::from_str(raw.get())
+        .map_err(|error| invalid(key, &format!("has a wrong type: {error}")))?;
+    Ok(inner.unwrap_or_default())
+}
+
+fn one_of<T: Copy>(keys: &Keys<'_>, key: &str, values: &[(&str, T)]) -> Result<Option<T>, CniError> {
+    let Some(text) = typed::<String>(keys, key)? else { return Ok(None) };
+    match values.iter().find(|(name, _)| *name == text) {
+        Some((_, value)) => Ok(Some(*value)),
+        None => {
+            let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+            Err(invalid(key, &format!("is {text:?}, not one of {}", names.join(", "))))
+        }
+    }
+}
+
+fn path(keys: &Keys<'_>, key: &str) -> Result<Option<PathBuf>, CniError> {
+    let Some(text) = typed::<String>(keys, key)? else { return Ok(None) };
+    if Path::new(&text).is_absolute() && !text.contains('\0') {
+        Ok(Some(PathBuf::from(text)))
+    } else {
+        Err(invalid(key, &format!("is {text:?}, not an absolute path")))
+    }
+}
+
+fn invalid(key: &str, why: &str) -> CniError {
+    CniError::new(Code::Config, "the network configuration is not valid", format!("{key} {why}"))
+}
+
+fn undecodable(what: &str, why: &str) -> CniError {
+    CniError::new(Code::Decode, format!("cannot decode {what}"), why)
+}
+
+fn incompatible(why: &str) -> CniError {
+    let details = format!("{why}; supported versions: {}", Version::list());
+    CniError::new(Code::Version, "incompatible CNI version", details)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! The plugin's log: stderr, which runtimes put into their own, and a file in the run directory.
+//!
+//! Nothing of it ever goes to stdout, and a log that cannot be written stops nothing.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{config::Config, environment::Environment};
+
+/// The file is renamed when it has grown beyond this; two files are kept.
+const LIMIT: u64 = 512 * 1024;
+
+/// How much is written, most severe first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Commands that failed.
+    Error,
+    /// Pods that run without redirection, leftovers that cannot be removed.
+    Warn,
+    /// One line for each pod.
+    Info,
+    /// Why something was not done.
+    Debug,
+    /// As debug; accepted because the agent has it.
+    Trace,
+}
+
+/// A log whose lines begin with what they are about.
+#[derive(Debug)]
+pub(crate) struct Log {
+    level: Level,
+    path: PathBuf,
+    about: String,
+}
+
+impl Level {
+    pub(crate) const NAMES: [(&'static str, Self); 5] = [
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, level)| *level == self).map_or("", |(name, _)| *name)
+    }
+}
+
+impl Log {
+    pub(crate) fn new(config: &Config<'_>, environment: &Environment) -> Self {
+        let mut about = format!("{} network={:?}", environment.command.name(), config.name);
+        let args = &environment.args;
+        for (key, value) in [
+            ("container", environment.container_id.as_str()),
+            ("ifname", &environment.ifname),
+            ("namespace", &args.namespace),
+            ("pod", &args.name),
+            ("traceparent", environment.trace.as_deref().unwrap_or_default()),
+        ] {
+            if !value.is_empty() {
+                about.push_str(&format!(" {key}={value:?}"));
+            }
+        }
+        Self { level: config.log_level, path: config.run_dir.join("cni.log"), about }
+    }
+
+    pub(crate) fn error(&self, message: &str) {
+        self.write(Level::Error, message);
+    }
+
+    pub(crate) fn warn(&self, message: &str) {
+        self.write(Level::Warn, message);
+    }
+
+    pub(crate) fn info(&self, message: &str) {
+        self.write(Level::Info, message);
+    }
+
+    pub(crate) fn debug(&self, message: &str) {
+        self.write(Level::Debug, message);
+    }
+
+    fn write(&self, level: Level, message: &str) {
+        if level > self.level {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // One line whatever the message holds; one write, so parallel calls do not mix.
+        let message = message.replace('\n', " ");
+        let line = format!(
+            "{}.{:03} {} balancing-cni {}: {message}\n",
+            now.as_secs(),
+            now.subsec_millis(),
+            level.name(),
+            self.about
+        );
+        drop(io::stderr().write_all(line.as_bytes()));
+        drop(self.file().and_then(|mut file| file.write_all(line.as_bytes())));
+    }
+
+    fn file(&self) -> io::Result<File> {
+        if fs::metadata(&self.path).is_ok_and(|file| file.len() > LIMIT) {
+            fs::rename(&self.path, self.path.with_extension("log.1"))?;
+        }
+        if let Some(dir) = self.path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        OpenOptions::new().create(true).append(true).open(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(test: &str, level: Level) -> Log {
+        let dir = std::env::temp_dir().join(format!("balancing-log-{test}-{}", std::process::id()));
+        Log { level, path: dir.join("cni.log"), about: "ADD".to_owned() }
+    }
+
+    fn remove(log: &Log) {
+        fs::remove_dir_all(log.path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn lines_are_filtered_and_stay_lines() {
+        let log = log("level", Level::Warn);
+        log.info("hidden");
+        log.warn("a\nb");
+        let content = fs::read_to_string(&log.path).unwrap();
+        assert!(content.ends_with(" warn balancing-cni ADD: a b\n"), "{content}");
+        assert_eq!(content.lines().count(), 1);
+        remove(&log);
+    }
+
+    #[test]
+    fn the_file_stays_bounded() {
+        let log = log("size", Level::Info);
+        fs::create_dir_all(log.path.parent().unwrap()).unwrap();
+        for _ in 0..3 {
+            fs::write(&log.path, vec![b'x'; LIMIT as usize]).unwrap();
+            log.info("fits");
+            log.info("is the first of a new file");
+        }
+        let sizes: Vec<u64> = fs::read_dir(log.path.parent().unwrap())
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .collect();
+        assert_eq!(sizes.len(), 2);
+        assert!(sizes.iter().all(|size| *size <= LIMIT + 100), "{sizes:?}");
+        remove(&log);
+    }
+}

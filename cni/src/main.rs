@@ -1,0 +1,107 @@
+//! Chained CNI plugin of Balancing: attaches a pod's cgroup to the programs that the agent has pinned.
+//!
+//! It owns the protocol with the container runtime and the records of attachments. It loads no program,
+//! asks no API server, needs no credentials and no running agent, and leaves the network alone.
+//!
+//! ```text
+//! environment + stdin → Environment, Config → commands/{add,del,check,status,gc} → stdout
+//!                                                      └→ dataplane: cgroup, links, records
+//! ```
+//!
+//! It may be killed at any instruction: see [`balancing_dataplane::links`].
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use crate::{
+    config::Config,
+    environment::{Command, Environment},
+    error::{CniError, Code},
+    log::Log,
+    version::Version,
+};
+
+mod args;
+mod commands;
+mod config;
+mod environment;
+mod error;
+mod log;
+mod netns;
+mod pod;
+mod stdin;
+mod version;
+
+/// How long the runtime may take to write the configuration.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// VERSION needs no configuration; one that is there tells the version to answer in.
+const VERSION_PATIENCE: Duration = Duration::from_millis(200);
+
+/// One call of the plugin.
+struct Request<'a> {
+    environment: Environment,
+    config: Config<'a>,
+    log: Log,
+}
+
+fn main() -> ExitCode {
+    // The release profile aborts on panic: the hook is the last chance to answer in the protocol.
+    std::panic::set_hook(Box::new(|panic| {
+        let error = CniError::new(Code::Internal, "balancing-cni failed unexpectedly", panic.to_string());
+        drop(answer(error.to_json(Version::NEWEST).as_bytes()));
+        std::process::exit(1);
+    }));
+    let mut version = Version::NEWEST;
+    let printed = run(&mut version).map(|reply| answer(reply.as_bytes()));
+    match printed {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        // Nobody reads the answer: the runtime must not take this for a success.
+        Ok(Err(_)) => ExitCode::FAILURE,
+        Err(error) => {
+            drop(answer(error.to_json(version).as_bytes()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what the environment says and returns what belongs on stdout. Sets the version to answer in once it is known.
+fn run(version: &mut Version) -> Result<String, CniError> {
+    let variable = |name: &str| std::env::var_os(name);
+    let Some(command) = Command::read(&variable)? else {
+        drop(writeln!(io::stderr(), "{}", about()));
+        return Ok(String::new());
+    };
+    if command == Command::Version {
+        let input = stdin::read(VERSION_PATIENCE).unwrap_or_default();
+        return Ok(version::reply(config::version_of(&input)));
+    }
+    let environment = Environment::read(command, &variable)?;
+    let input = stdin::read(PATIENCE)?;
+    *version = config::version_of(&input).unwrap_or(Version::NEWEST);
+    let config = Config::parse(&input)?;
+    let log = Log::new(&config, &environment);
+    let request = Request { environment, config, log };
+    let result = commands::run(&request);
+    if let Err(error) = &result {
+        request.log.error(&error.to_string());
+    }
+    result
+}
+
+/// Writes the one thing that goes to stdout.
+fn answer(reply: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(reply)?;
+    stdout.flush()
+}
+
+fn about() -> String {
+    format!(
+        "balancing-cni {}: chained CNI plugin that attaches pods to Balancing\nCNI versions: {}",
+        env!("CARGO_PKG_VERSION"),
+        Version::list()
+    )
+}

@@ -1,0 +1,306 @@
+//! ADD and CHECK against the running kernel.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::Child,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use balancing_dataplane::{
+    cgroup::CgroupDir,
+    layout::Hook,
+    links::{self, LinkState, Programs},
+    sys,
+};
+use serde_json::json;
+
+use crate::{
+    fixture::{Fixture, UID, attached},
+    plugin::{Answer, Call},
+};
+
+/// Checks that the pod has exactly the links it should have.
+fn assert_attached(fixture: &Fixture, programs: &Programs, cgroup: &CgroupDir, abi: u32) {
+    let wanted: BTreeMap<Hook, LinkState> = Hook::ALL
+        .into_iter()
+        .map(|hook| (hook, LinkState { prog_id: programs.id(hook).unwrap(), cgroup_id: cgroup.id() }))
+        .collect();
+    assert_eq!(links::inspect(&fixture.pod_dir(abi, UID)).unwrap(), wanted);
+    for hook in Hook::ALL {
+        assert_eq!(attached(cgroup, hook), 1, "{}", hook.name());
+    }
+}
+
+#[test]
+fn add_check_del() {
+    let Some(fixture) = Fixture::new("add") else { return };
+    let programs = fixture.pin_programs(7);
+    let cgroup = fixture.make_pod(UID);
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let call = Call::new(&fixture, UID).with("cniVersion", json!(version));
+        call.add();
+        assert_attached(&fixture, &programs, &cgroup, 7);
+        let record = &call.records()[0];
+        assert_eq!((&record["podUid"], &record["state"]), (&json!(UID), &json!("attached")));
+        assert_eq!((&record["podNamespace"], &record["podName"]), (&json!("default"), &json!("web-0")));
+        assert_eq!(record["cgroup"], json!(cgroup.path()));
+        if version >= "0.4.0" {
+            call.silent("CHECK");
+        }
+        call.silent("DEL");
+        call.silent("DEL");
+        assert!(!fixture.pod_dir(7, UID).exists());
+        assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+        assert!(call.records().is_empty());
+        assert_eq!(fs::read_dir(fixture.run_dir.join("lock")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn add_twice_is_add_once() {
+    let Some(fixture) = Fixture::new("twice") else { return };
+    let programs = fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    assert!(call.add().stderr.contains("was attached already"));
+    assert_attached(&fixture, &programs, &cgroup, 1);
+    assert_eq!(call.records().len(), 1);
+}
+
+#[test]
+fn many_calls_for_one_pod_make_one_set_of_links() {
+    let Some(fixture) = Fixture::new("parallel") else { return };
+    let programs = fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let ifnames: Vec<String> = (0..25).map(|number| format!("eth{number}")).collect();
+    // Each interface twice.
+    let calls: Vec<Child> = ifnames
+        .iter()
+        .chain(&ifnames)
+        .map(|ifname| Call::new(&fixture, UID).set("CNI_IFNAME", ifname).spawn("ADD"))
+        .collect();
+    for child in calls {
+        let answer = Answer::of(child);
+        assert_eq!(answer.code, Some(0), "{}", answer.stdout);
+    }
+    assert_attached(&fixture, &programs, &cgroup, 1);
+    let call = Call::new(&fixture, UID);
+    assert_eq!(call.records().len(), 25);
+    let calls: Vec<Child> =
+        ifnames.iter().map(|ifname| call.clone().set("CNI_IFNAME", ifname).spawn("DEL")).collect();
+    for child in calls {
+        assert_eq!(Answer::of(child).code, Some(0));
+    }
+    assert_eq!(links::pods(&fixture.layout(1)).unwrap().len(), 0);
+    assert_eq!(attached(&cgroup, Hook::Connect6), 0);
+}
+
+#[test]
+fn many_pods_at_once() {
+    let Some(fixture) = Fixture::new("pods") else { return };
+    fixture.pin_programs(1);
+    let uids: Vec<String> = (0..60).map(|number| format!("{number:032x}")).collect();
+    let calls: Vec<Child> = uids
+        .iter()
+        .map(|uid| {
+            fixture.make_pod(uid);
+            Call::new(&fixture, uid).set("CNI_CONTAINERID", uid).spawn("ADD")
+        })
+        .collect();
+    for child in calls {
+        assert_eq!(Answer::of(child).code, Some(0));
+    }
+    assert_eq!(links::pods(&fixture.layout(1)).unwrap().len(), 60);
+}
+
+#[test]
+fn a_call_killed_anywhere_is_completed_by_the_next() {
+    let Some(fixture) = Fixture::new("kill") else { return };
+    let programs = fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    let begin = Instant::now();
+    call.add();
+    call.silent("DEL");
+    let span = begin.elapsed();
+    let mut unfinished = 0;
+    for step in 0..120 {
+        let command = if step % 2 == 0 { "ADD" } else { "DEL" };
+        let mut child = call.spawn(command);
+        let end = Instant::now() + span * (step / 2) / 60;
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        unfinished += usize::from(Answer::of(child).code.is_none());
+        if step % 3 == 0 {
+            call.silent("DEL");
+            assert!(links::pods(&fixture.layout(1)).unwrap().is_empty());
+            // A killed process releases its descriptors, and the kernel its links, some time later.
+            await_none(&cgroup);
+        } else {
+            call.add();
+            await_one(&cgroup);
+            assert_attached(&fixture, &programs, &cgroup, 1);
+        }
+    }
+    assert!(unfinished > 10, "only {unfinished} calls were killed in time");
+    call.silent("DEL");
+    assert_eq!(fs::read_dir(fixture.layout(1).pods()).unwrap().count(), 0);
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+}
+
+fn await_none(cgroup: &CgroupDir) {
+    await_count(cgroup, 0);
+}
+
+fn await_one(cgroup: &CgroupDir) {
+    await_count(cgroup, 1);
+}
+
+fn await_count(cgroup: &CgroupDir, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    for hook in Hook::ALL {
+        while attached(cgroup, hook) != count {
+            assert!(Instant::now() < deadline, "{} has {} programs", hook.name(), attached(cgroup, hook));
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn links_of_a_cgroup_that_was_made_anew_are_healed() {
+    let Some(fixture) = Fixture::new("heal") else { return };
+    let programs = fixture.pin_programs(1);
+    let old = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    fs::remove_dir(old.path()).unwrap();
+    let new = fixture.make_pod(UID);
+    let message = call.fail("CHECK", 106);
+    assert!(Hook::ALL.iter().all(|hook| message.contains(hook.name())), "{message}");
+    call.add();
+    assert_attached(&fixture, &programs, &new, 1);
+    call.silent("CHECK");
+}
+
+#[test]
+fn new_programs_replace_those_of_the_links() {
+    let Some(fixture) = Fixture::new("replace") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    let newer = fixture.pin_programs(1);
+    let message = call.fail("CHECK", 106);
+    assert!(message.contains("connect4 runs program"), "{message}");
+    call.add();
+    assert_attached(&fixture, &newer, &cgroup, 1);
+    call.silent("CHECK");
+}
+
+#[test]
+fn the_newest_complete_abi_is_used_and_the_one_before_detached() {
+    let Some(fixture) = Fixture::new("abi") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    fs::create_dir_all(fixture.layout(3).programs()).unwrap();
+    call.silent("CHECK");
+    let newer = fixture.pin_programs(2);
+    // The agent has not switched the pod yet: still attached as it should be.
+    call.silent("CHECK");
+    call.add();
+    assert!(!fixture.pod_dir(1, UID).exists());
+    assert_attached(&fixture, &newer, &cgroup, 2);
+    call.silent("CHECK");
+    call.silent("DEL");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+}
+
+#[test]
+fn check_names_the_hook_that_is_missing() {
+    let Some(fixture) = Fixture::new("check") else { return };
+    fixture.pin_programs(1);
+    fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    fs::remove_file(fixture.pod_dir(1, UID).join("recvmsg6")).unwrap();
+    for policy in ["fail", "ignore"] {
+        let message = call.clone().with("failurePolicy", json!(policy)).fail("CHECK", 106);
+        assert!(message.contains("recvmsg6 has no link") && !message.contains("recvmsg4"), "{message}");
+    }
+}
+
+#[test]
+fn the_runtimes_path_needs_no_uid_and_wins_over_it() {
+    let Some(fixture) = Fixture::new("path") else { return };
+    let programs = fixture.pin_programs(1);
+    let cgroup = fixture.make_cgroup(&format!("elsewhere/pod{UID}"));
+    let path = json!({"cgroupPath": format!("/elsewhere/pod{UID}")});
+    let call = Call::new(&fixture, UID).unset("CNI_ARGS").with("runtimeConfig", path);
+    call.add();
+    assert_attached(&fixture, &programs, &cgroup, 1);
+    call.silent("CHECK");
+    call.silent("DEL");
+
+    let decoy = fixture.make_pod(UID);
+    let call = call.set("CNI_ARGS", &format!("IgnoreUnknown=1;K8S_POD_UID={UID}"));
+    call.add();
+    assert_attached(&fixture, &programs, &cgroup, 1);
+    assert_eq!(attached(&decoy, Hook::Connect4), 0);
+}
+
+#[test]
+fn an_excluded_pod_is_left_alone() {
+    let Some(fixture) = Fixture::new("excluded") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let annotated = |value: &str| {
+        let annotations = json!({"balancing.elf.io/redirect": value});
+        Call::new(&fixture, UID)
+            .with("runtimeConfig", json!({"io.kubernetes.cri.pod-annotations": annotations}))
+    };
+    for call in
+        [Call::new(&fixture, UID).with("excludeNamespaces", json!(["x", "default"])), annotated("disabled")]
+    {
+        call.add();
+        assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+        assert_eq!(call.records()[0]["state"], "excluded");
+        call.silent("CHECK");
+        call.silent("DEL");
+        assert!(call.records().is_empty());
+    }
+    let odd = annotated("no");
+    assert!(odd.add().stderr.contains("which means nothing"));
+    assert_eq!(attached(&cgroup, Hook::Connect4), 1);
+}
+
+#[test]
+fn the_pods_network_namespace_is_remembered_and_the_hosts_is_not() {
+    let Some(fixture) = Fixture::new("netns") else { return };
+    fixture.pin_programs(1);
+    fixture.make_pod(UID);
+    let (tell, told) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let namespace = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let path = fs::canonicalize("/proc/thread-self").unwrap().join("ns/net");
+        tell.send((path, sys::netns_cookie().unwrap())).unwrap();
+        ended.recv().unwrap_err();
+    });
+    let (path, cookie) = told.recv().unwrap();
+    let call = Call::new(&fixture, UID);
+    call.clone().set("CNI_NETNS", path.to_str().unwrap()).add();
+    assert_eq!(call.records()[0]["netnsCookie"], json!(cookie));
+    drop(end);
+    namespace.join().unwrap();
+    for other in ["/proc/self/ns/net", "dummy", "/nonexistent"] {
+        call.clone().set("CNI_NETNS", other).add();
+        assert_eq!(call.records()[0].get("netnsCookie"), None, "{other}");
+    }
+}

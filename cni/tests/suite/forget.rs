@@ -1,0 +1,150 @@
+//! DEL and GC against the running kernel.
+
+use std::fs;
+
+use balancing_dataplane::{layout::Hook, links, records::Records};
+use serde_json::{Value, json};
+
+use crate::{
+    fixture::{Fixture, UID, attached},
+    plugin::Call,
+};
+
+const OTHER: &str = "11111111-2222-3333-4444-555555555555";
+
+fn valid(entries: &[(&str, &str)]) -> Value {
+    entries.iter().map(|(id, ifname)| json!({"containerID": id, "ifname": ifname})).collect()
+}
+
+#[test]
+fn links_stay_until_the_last_attachment_goes() {
+    let Some(fixture) = Fixture::new("refs") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let first = Call::new(&fixture, UID);
+    let second = first.clone().set("CNI_IFNAME", "net1").with("name", json!("another"));
+    // The sandbox was made anew; the old one's DEL comes late, after the new one's ADD.
+    let third = first.clone().set("CNI_CONTAINERID", "c2");
+    for call in [&first, &second, &third] {
+        call.add();
+    }
+    first.silent("DEL");
+    second.silent("DEL");
+    second.silent("DEL");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 1);
+    third.silent("CHECK");
+    third.silent("DEL");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+}
+
+#[test]
+fn del_needs_nothing_but_the_container() {
+    let Some(fixture) = Fixture::new("bare") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    Call::new(&fixture, UID).add();
+    let mut bare = Call::new(&fixture, UID).unset("CNI_ARGS").unset("CNI_NETNS").unset("CNI_PATH");
+    bare.prev_result = None;
+    bare.silent("DEL");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+    assert!(!fixture.pod_dir(1, UID).exists());
+}
+
+#[test]
+fn del_works_from_the_uid_when_records_are_lost_or_broken() {
+    let Some(fixture) = Fixture::new("lost") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    fs::remove_dir_all(&fixture.run_dir).unwrap();
+    call.silent("DEL");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+    call.add();
+    fs::write(fixture.run_dir.join("cni/net/c1_eth0.json"), "{").unwrap();
+    call.silent("DEL");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+    assert!(!fixture.run_dir.join("cni/net/c1_eth0.json").exists());
+}
+
+#[test]
+fn del_succeeds_when_everything_is_gone() {
+    let Some(fixture) = Fixture::new("gone") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.silent("DEL");
+    call.add();
+    fs::remove_dir(cgroup.path()).unwrap();
+    call.silent("DEL");
+    assert!(!fixture.pod_dir(1, UID).exists());
+    call.clone().with("bpffs", json!("/nonexistent")).silent("DEL");
+    call.with("runDir", json!("/proc/self/status/run")).silent("DEL");
+}
+
+#[test]
+fn gc_removes_what_is_not_in_use_in_its_own_network() {
+    let Some(fixture) = Fixture::new("gc") else { return };
+    fixture.pin_programs(1);
+    let [kept, gone] = [UID, OTHER].map(|uid| fixture.make_pod(uid));
+    let call = Call::new(&fixture, UID);
+    let other = Call::new(&fixture, OTHER).set("CNI_CONTAINERID", "c2");
+    call.add();
+    other.add();
+    let gc = call.clone().unset("CNI_CONTAINERID").unset("CNI_NETNS").unset("CNI_IFNAME").unset("CNI_ARGS");
+
+    // Nothing is known of what is in use, and another network's list says nothing about this one.
+    gc.fail("GC", 7);
+    gc.clone().with("name", json!("another")).with("cni.dev/valid-attachments", json!([])).silent("GC");
+    assert_eq!(call.records().len(), 2);
+
+    for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+        other.add();
+        gc.clone().with(key, valid(&[("c1", "eth0")])).silent("GC");
+        assert_eq!((attached(&kept, Hook::Connect4), attached(&gone, Hook::Connect4)), (1, 0), "{key}");
+        assert_eq!(call.records().len(), 1);
+    }
+    gc.with("cni.dev/valid-attachments", Value::Null).silent("GC");
+    assert_eq!(attached(&kept, Hook::Connect4), 0);
+    assert!(call.records().is_empty());
+}
+
+#[test]
+fn gc_sweeps_what_no_record_tells_of() {
+    let Some(fixture) = Fixture::new("gcsweep") else { return };
+    let programs = fixture.pin_programs(1);
+    let live = fixture.make_pod(UID);
+    let dead = fixture.make_pod(OTHER);
+    links::attach(&programs, &live, &fixture.pod_dir(1, UID)).unwrap();
+    links::attach(&programs, &dead, &fixture.pod_dir(1, OTHER)).unwrap();
+    fs::remove_dir(dead.path()).unwrap();
+    fs::rename(fixture.pod_dir(1, UID), fixture.pod_dir(1, "tmp-killed")).unwrap();
+    links::attach(&programs, &live, &fixture.pod_dir(1, UID)).unwrap();
+    Call::new(&fixture, UID).with("cni.dev/valid-attachments", json!([])).silent("GC");
+    let left: Vec<String> =
+        links::pods(&fixture.layout(1)).unwrap().keys().map(ToString::to_string).collect();
+    assert_eq!(left, [UID]);
+    assert!(!fixture.pod_dir(1, "tmp-killed").exists());
+    assert_eq!(attached(&live, Hook::Connect4), 1);
+}
+
+#[test]
+fn gc_goes_on_after_what_cannot_be_removed() {
+    let Some(fixture) = Fixture::new("gcerror") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    fixture.make_pod(OTHER);
+    let call = Call::new(&fixture, UID).set("CNI_CONTAINERID", "c2");
+    call.add();
+    Call::new(&fixture, OTHER).add();
+    // A directory in the place of a link cannot be unpinned.
+    fs::create_dir(fixture.pod_dir(1, OTHER).join("foreign")).unwrap();
+    let message = call.clone().with("cni.dev/valid-attachments", json!([])).fail("GC", 5);
+    assert!(message.contains(OTHER), "{message}");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+    assert!(Records::new(&fixture.run_dir).read_all().unwrap().records.is_empty());
+    let leftover = fixture.pod_dir(1, &format!("tmp-{OTHER}"));
+    fs::remove_dir(leftover.join("foreign")).unwrap();
+    call.with("cni.dev/valid-attachments", json!([])).silent("GC");
+    assert!(!leftover.exists());
+}

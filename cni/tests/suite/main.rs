@@ -1,0 +1,11 @@
+//! The built plugin, called as a runtime calls it.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+
+mod attach;
+#[path = "../../../bpf/dataplane/tests/kernel/fixture.rs"]
+mod fixture;
+mod forget;
+mod plugin;
+mod protocol;
+mod refuse;

@@ -1,0 +1,105 @@
+//! What ADD and STATUS say when a pod cannot be attached.
+
+use std::{fs, os::fd::AsFd, path::PathBuf};
+
+use balancing_dataplane::{layout::Hook, sys};
+use serde_json::json;
+
+use crate::{
+    fixture::{Fixture, UID, attached, load},
+    plugin::Call,
+};
+
+/// ADD fails with the code under `fail` and leaves nothing; under `ignore` it hands on the result and says why.
+fn refused(call: &Call, code: u32) -> String {
+    let message = call.fail("ADD", code);
+    assert!(call.records().is_empty(), "{message}");
+    let ignoring = call.clone().with("failurePolicy", json!("ignore"));
+    let answer = ignoring.add();
+    assert!(answer.stderr.contains("failurePolicy: ignore"), "{}", answer.stderr);
+    for record in ignoring.records() {
+        assert_eq!(record["state"], "pending");
+        assert!(record["reason"].as_str().unwrap().contains(&format!("(code {code})")), "{record}");
+        ignoring.silent("CHECK");
+    }
+    ignoring.silent("DEL");
+    message
+}
+
+#[test]
+fn no_programs() {
+    let Some(fixture) = Fixture::new("programs") else { return };
+    fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    let message = refused(&call, 11);
+    assert!(message.contains("balancing-agent"), "{message}");
+    refused(&call.clone().with("bpffs", json!("/nonexistent")), 11);
+    fixture.pin_programs(1);
+    fs::remove_file(fixture.layout(1).program(Hook::Getpeername6)).unwrap();
+    refused(&call, 11);
+    call.fail("STATUS", 50);
+}
+
+#[test]
+fn no_cgroup() {
+    let Some(fixture) = Fixture::new("cgroup") else { return };
+    fixture.pin_programs(1);
+    let call = Call::new(&fixture, UID);
+    let message = refused(&call, 100);
+    assert!(message.contains(UID) && message.contains("cgroups-per-qos"), "{message}");
+    let unknown = call.clone().unset("CNI_ARGS");
+    let message = refused(&unknown, 100);
+    assert!(message.contains("K8S_POD_UID"), "{message}");
+    refused(&call.with("runtimeConfig", json!({"cgroupPath": "/../../etc"})), 7);
+}
+
+#[test]
+fn no_cgroup2() {
+    let Some(fixture) = Fixture::new("cgroup2") else { return };
+    fixture.pin_programs(1);
+    let call = Call::new(&fixture, UID).with("cgroupRoot", json!(fixture.run_dir));
+    let message = refused(&call, 101);
+    assert!(message.contains("is not on cgroup2"), "{message}");
+    call.fail("STATUS", 50);
+}
+
+#[test]
+fn a_foreign_object_in_our_place() {
+    let Some(fixture) = Fixture::new("foreign") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let pin: PathBuf = fixture.pod_dir(1, UID).join("connect4");
+    fs::create_dir_all(&pin).unwrap();
+    let message = Call::new(&fixture, UID).fail("ADD", 5);
+    assert!(message.contains(pin.to_str().unwrap()), "{message}");
+    assert!(pin.is_dir());
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+}
+
+#[test]
+fn too_many_programs() {
+    let Some(fixture) = Fixture::new("many") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let program = load("p", Hook::Connect6).unwrap();
+    let _others: Vec<_> = (0..64)
+        .map(|_| sys::link_create(program.as_fd(), cgroup.as_fd(), Hook::Connect6.attach_type()).unwrap())
+        .collect();
+    let message = refused(&Call::new(&fixture, UID), 105);
+    assert!(message.contains("connect6"), "{message}");
+    assert_eq!(fs::read_dir(fixture.layout(1).pods()).unwrap().count(), 0);
+}
+
+#[test]
+fn ready() {
+    let Some(fixture) = Fixture::new("ready") else { return };
+    let status = Call::new(&fixture, UID).unset("CNI_CONTAINERID").unset("CNI_NETNS").unset("CNI_IFNAME");
+    let message = status.fail("STATUS", 50);
+    assert!(message.contains("balancing-agent"), "{message}");
+    fixture.pin_programs(1);
+    status.silent("STATUS");
+    // Without a configured root the mount table tells it.
+    let mut discovering = status;
+    discovering.config.as_object_mut().unwrap().remove("cgroupRoot");
+    discovering.silent("STATUS");
+}

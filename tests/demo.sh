@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The demo: a node with two pods made by a real CNI chain, its Services elsewhere, and the agent between them.
+#
+# Everything lives in mount, process and network namespaces of its own, which the kernel removes with the
+# last process, however the demo ends. Only cgroups have to be removed by hand; that is done here, and
+# a demo that was killed is swept by the next one.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+[ "$(id -u)" = 0 ] || { echo "demo: needs root; run: make demo" >&2; exit 1; }
+
+cgroup2=$(awk '$0 ~ / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
+[ -n "$cgroup2" ] || { echo "demo: no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified" >&2; exit 1; }
+
+# remove_cgroups NAME: the tree below, deepest first, once its processes are gone.
+remove_cgroups() {
+    local dir tries
+    [ -d "$cgroup2/$1" ] || return 0
+    for tries in $(seq 50); do
+        while read -r dir; do rmdir "$dir" 2>/dev/null || true; done < <(find "$cgroup2/$1" -depth -type d)
+        [ -d "$cgroup2/$1" ] || return 0
+        sleep 0.1
+    done
+    echo "demo: $cgroup2/$1 is still in use after $tries tries" >&2
+}
+
+for stale in "$cgroup2"/balancing-demo-*; do
+    [ -d "$stale" ] && [ ! -d "/proc/${stale##*-}" ] && remove_cgroups "${stale##*/}"
+done
+
+name=balancing-demo-$$
+trap 'remove_cgroups "$name"' EXIT
+trap 'exit 130' INT TERM
+mkdir "$cgroup2/$name"
+unshare --mount --pid --fork --kill-child=SIGKILL --mount-proc --propagation private \
+    env DEMO_CGROUP="$cgroup2/$name" bash "$here/demo/story.sh" "$@"

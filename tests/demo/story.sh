@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# The story that the demo tells. Started by demo.sh in namespaces of its own.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/demo/node.sh
+. "$here/node.sh"
+
+title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+run() { # LABEL COMMAND...
+    local label=$1
+    shift
+    printf '%-7s $ %s\n' "$label" "$*"
+    case $label in
+    client) client "$@" ;;
+    host) host "$@" ;;
+    *) "$@" ;;
+    esac | sed 's/^/          /'
+}
+
+# The three requests that are repeated through the story.
+ask_all() {
+    run client kdig +short +timeout=2 @10.96.0.10 whoami.demo TXT
+    run client curl -s -m 2 http://169.254.169.254/
+    run client curl -s -m 2 http://10.96.0.80/
+}
+
+answers() { # TEXT COMMAND...: whether the client's command prints the text
+    local text=$1
+    shift
+    [[ $(client "$@" 2>/dev/null) == *"$text"* ]]
+}
+
+DNS=(kdig +short +timeout=2 @10.96.0.10 whoami.demo TXT)
+
+private_mounts
+mkdir -p "$DEMO_CGROUP/host"
+make_remote
+write_conflist
+
+title "A node with two pods, made by bridge + host-local + balancing-cni; Services live on another node"
+make_pod client $client_uid
+make_pod local $local_uid
+serve_dns local "node-local cache, in the pod on this node"
+serve_http local 0.0.0.0:80 "the local pod"
+serve_http local 0.0.0.0:8181 "the local metadata proxy"
+serve_http local 0.0.0.0:8282 "the local metadata proxy, version 2"
+echo "client $(pod_ip client), local $(pod_ip local)"
+until_true "the cluster's DNS" answers "cluster DNS" "${DNS[@]}"
+until_true "the Service" answers "another node" curl -s -m 2 http://10.96.0.80/
+
+title "Before: no agent, everything goes where it is dialled"
+ask_all
+
+title "The agent starts on a directory: the policies of the documentation, DNS and metadata"
+cp "$here"/objects/*.yaml "$objects/"
+for seed in "$repository"/agent/tests/fixtures/seeds/*.yaml; do
+    case $seed in
+    *00-* | *01-* | *07-* | *08-* | *09-* | *10-*) cp "$seed" "$objects/" ;;
+    esac
+done
+local_pod True
+start_agent
+until_true "the pods to be adopted" eval '[ "$(ctl pods -o json | jq length)" = 2 ]'
+run "" ctl status
+run "" ctl policies
+
+title "After: the same requests, answered on this node; the applications saw the addresses they dialled"
+ask_all
+run client curl -s -o /dev/null -w 'curl was connected to %{remote_ip}:%{remote_port}\n' http://10.96.0.80/
+run host kdig +short +timeout=2 @10.96.0.10 whoami.demo TXT
+run "" ctl frontends
+
+title "A pod born now has its hooks before its first instruction: the plugin attached them"
+cni del client $client_uid
+ip netns del client
+make_pod client $client_uid
+ask_all
+run "" ctl pods
+
+title "Live change: the metadata policy now points at port 8282"
+sed 's/8181/8282/' "$here/objects/metadata.yaml" | put metadata.yaml
+until_true "the change" answers "version 2" curl -s -m 2 http://169.254.169.254/
+run client curl -s -m 2 http://169.254.169.254/
+
+title "Fall-back: the local pod is not ready; DNS goes to the cluster, 169.254.169.254 to the next layer, a BalancingPolicy"
+local_pod False
+until_true "the fall-back" answers "cluster DNS" "${DNS[@]}"
+ask_all
+run "" ctl explain 169.254.169.254:80
+local_pod True
+until_true "the local cache" answers "node-local cache" "${DNS[@]}"
+echo "The pod is ready again:"
+run client "${DNS[@]}"
+
+title "QoS: 5 local answers a second, the rest from the cluster"
+sed 's/^spec:/spec:\n  qosLimit: 5/' "$here/objects/node-local-dns.yaml" | put node-local-dns.yaml
+until_true "the limit" eval 'ctl explain 10.96.0.10:53/udp | grep -q "5"'
+twenty() { # shellcheck disable=SC2016
+    client bash -c 'while [ "${EPOCHREALTIME#*.}" -gt 100000 ]; do :; done
+        for i in $(seq 20); do kdig +short +timeout=2 @10.96.0.10 whoami.demo TXT; done | sort | uniq -c'
+}
+run "" twenty
+run "" ctl frontends
+cp "$here/objects/node-local-dns.yaml" "$objects/.dns" && mv "$objects/.dns" "$objects/node-local-dns.yaml"
+
+title "The agent is killed: nothing a user relies on stops"
+kill -KILL "$agent_pid"
+wait "$agent_pid" 2>/dev/null || true
+ask_all
+run "" ctl status
+
+title "Cleanup: one command, and everything goes where it is dialled again"
+"$bin/balancing-agent" cleanup --bpffs "$work/bpf" --run-dir "$work/agent"
+ask_all
+printf '\nDone. Nothing is left on this machine.\n'

@@ -1,0 +1,9 @@
+# Part `run`: the programs that the demo, the tests and the bench call.
+# shellcheck shell=bash disable=SC2154
+#
+# dnsmasq is a small real DNS server, kdig its client.
+
+programs=(ip:iproute2 mount:mount nsenter:util-linux busybox:busybox jq:jq curl:curl dnsmasq:dnsmasq-base kdig:knot-dnsutils)
+
+ready() { has_commands "${programs[@]}"; }
+install() { need_commands "${programs[@]}"; }

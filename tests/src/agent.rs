@@ -1,0 +1,112 @@
+//! The agent as a process under test.
+
+use std::{
+    ffi::OsString,
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use crate::{Place, Process, must::Must, programs::program};
+
+/// How long the agent may take until it is ready.
+const READY: Duration = Duration::from_secs(20);
+
+/// `balancing-agent` with fixed arguments and environment, started, killed and restarted at will. It is
+/// killed on drop and its output printed when the test is failing.
+///
+/// ```no_run
+/// # use balancing_tests::*;
+/// # let (files, run) = (TempDir::new("objects"), TempDir::new("run"));
+/// let mut agent = Agent::new(&Place::default()).args(["run", "--source"]).args([files.path()]);
+/// agent.start(|| run.path().join("agent.sock").exists());
+/// agent.kill();
+/// agent.start(|| run.path().join("agent.sock").exists());
+/// ```
+#[derive(Debug)]
+pub struct Agent {
+    place: Place,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    process: Option<Process>,
+    /// Output of earlier runs.
+    earlier: String,
+}
+
+impl Agent {
+    /// An agent at a place, not started yet.
+    #[must_use]
+    pub fn new(place: &Place) -> Self {
+        Self {
+            place: place.clone(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            process: None,
+            earlier: String::new(),
+        }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// The command that [`Agent::start`] runs, for subcommands that end by themselves.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = self.place.command(program("balancing-agent"));
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts it, anew when it ran before, and waits for the condition. Beware of conditions that an
+    /// earlier run has left behind.
+    ///
+    /// # Panics
+    /// When it is running, ends before it is ready, or takes longer than 20 seconds.
+    #[track_caller]
+    pub fn start(&mut self, ready: impl FnMut() -> bool) {
+        assert!(self.process.is_none(), "the agent is running: kill or terminate it first");
+        let process = Process::start("balancing-agent", &mut self.command());
+        self.process.insert(process).wait_ready(READY, ready);
+    }
+
+    /// Kills it as a crash would.
+    pub fn kill(&mut self) {
+        let mut process = self.take();
+        process.kill();
+        self.earlier += &process.log();
+    }
+
+    /// Asks it to end with SIGTERM and waits for its status.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let mut process = self.take();
+        let status = process.terminate();
+        self.earlier += &process.log();
+        status
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().must("ask for the process id: the agent is not running").pid()
+    }
+
+    /// What it has printed in all its runs.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.earlier.clone() + &self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    fn take(&mut self) -> Process {
+        self.process.take().must("stop the agent: it is not running")
+    }
+}

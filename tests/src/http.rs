@@ -1,0 +1,23 @@
+//! A minimal HTTP client for readiness and metrics.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// Status and body of a GET, or nothing when there is no complete answer. Connects from the calling
+/// thread's namespace: wrap it in [`crate::NetNs::run`] where that matters.
+#[must_use]
+pub fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let patience = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    // HTTP/1.0: the server closes after the answer and does not chunk it.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}

@@ -1,0 +1,33 @@
+//! Where built programs are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use crate::must::Must;
+
+/// A binary of this workspace, from the build the test itself belongs to (`target/debug` or the like).
+/// `cargo build --workspace` makes those of other crates; `make test` does that first.
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let own = env::current_exe().must("find the test's own binary");
+    // Tests are in `deps`, one level below the programs; so is a bench. The helper is not.
+    let found =
+        own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file());
+    found.must(format_args!("find the program {name} near {}: run `cargo build --workspace`", own.display()))
+}
+
+/// A test tool written in Go (`cnitool`, `bridge`, `host-local`, `loopback`), built by `tests/setup.sh go`.
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/bin").join(name);
+    assert!(path.is_file(), "no {}: run `tests/setup.sh go`", path.display());
+    path
+}

@@ -1,0 +1,34 @@
+//! Waiting for conditions, the only way a test may spend time.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Between two looks at a condition: short against any deadline, long against a look's cost.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Returns as soon as the condition holds.
+///
+/// # Panics
+/// At the caller's line, when the condition does not hold within the deadline.
+#[track_caller]
+pub fn wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) {
+    wait_for(deadline, || condition().then_some(()));
+}
+
+/// Returns the first value that the probe finds.
+///
+/// # Panics
+/// At the caller's line, when it finds none within the deadline.
+#[track_caller]
+pub fn wait_for<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(started.elapsed() < deadline, "nothing came of waiting {deadline:?}");
+        thread::sleep(PAUSE);
+    }
+}
