@@ -29,8 +29,20 @@ for stale in "$cgroup2"/balancing-demo-*; do
 done
 
 name=balancing-demo-$$
-trap 'remove_cgroups "$name"' EXIT
+stage=
+leave() {
+    # The kernel ends everything in the process namespace with its first process.
+    if [ -n "$stage" ]; then
+        kill -KILL "$stage" 2>/dev/null || true
+        wait "$stage" 2>/dev/null || true
+    fi
+    remove_cgroups "$name"
+}
+trap leave EXIT
 trap 'exit 130' INT TERM
 mkdir "$cgroup2/$name"
+# In the background, so that a signal is answered at once.
 unshare --mount --pid --fork --kill-child=SIGKILL --mount-proc --propagation private \
-    env DEMO_CGROUP="$cgroup2/$name" bash "$here/demo/story.sh" "$@"
+    env DEMO_CGROUP="$cgroup2/$name" bash "$here/demo/story.sh" "$@" &
+stage=$!
+wait "$stage"

@@ -7,7 +7,12 @@ use std::{
 
 use balancing_dataplane::{layout::Layout, links};
 
-use crate::config::Place;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+use crate::config::{Place, lock_path};
 
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +20,12 @@ pub enum CleanupError {
     /// Links.
     #[error(transparent)]
     Links(#[from] links::Error),
+    /// An agent would put everything back.
+    #[error("an agent is running with {path}: stop it first", path = path.display())]
+    Running {
+        /// Its lock.
+        path: PathBuf,
+    },
     /// A directory.
     #[error("cannot remove {path}: {source}", path = path.display())]
     Remove {
@@ -30,6 +41,13 @@ pub enum CleanupError {
 /// # Errors
 /// The first thing that cannot be removed; the command can be run again.
 pub fn cleanup(place: &Place) -> Result<(), CleanupError> {
+    let path = lock_path(&place.run_dir);
+    // Held until the end. Without the file no agent has run with this directory.
+    let _lock = match fs::File::open(&path).map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
+        Ok(Err((_, Errno::EWOULDBLOCK))) => return Err(CleanupError::Running { path }),
+        Ok(lock) => lock.ok(),
+        Err(_) => None,
+    };
     for layout in links::layouts(&place.bpffs)? {
         for dir in links::pods(&layout)?.values() {
             links::remove(dir)?;

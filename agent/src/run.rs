@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     attach::Attacher,
-    config::{Config, SourceConfig, socket_path},
+    config::{Config, SourceConfig, lock_path, socket_path},
     control::{self, ControlError, Pending, Request},
     explain::explain,
     owner::Owner,
@@ -121,7 +121,7 @@ fn lock(config: &Config) -> Result<Flock<fs::File>, RunError> {
         move |source| RunError::RunDir { operation, path, source }
     };
     fs::create_dir_all(dir).map_err(failed("create", dir))?;
-    let path = dir.join("agent.lock");
+    let path = lock_path(dir);
     let file = fs::File::create(&path).map_err(failed("create", &path))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => RunError::Running { path: path.clone() },

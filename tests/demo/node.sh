@@ -49,7 +49,7 @@ make_remote() {
     for address in 10.96.0.10 10.96.0.80 10.96.0.81 169.254.169.254 1.1.1.1 1.1.1.2; do
         ip -n remote addr add $address/32 dev lo
     done
-    serve_dns remote "cluster DNS, on another node"
+    serve_dns remote "cluster DNS on another node"
     serve_http remote 10.96.0.80:80 "the Service's own pod, on another node"
     serve_http remote 10.96.0.81:80 "the Service's own pod, on another node"
     serve_http remote 169.254.169.254:80 "the cloud's metadata service"
@@ -110,14 +110,14 @@ JSON
 pod_ip() { jq -r '.ips[0].address | split("/")[0]' "$work/cni-$1.json"; }
 
 start_agent() {
-    in_ns node "$bin/balancing-agent" --source "dir:$objects" --node-name demo-node --bpffs "$work/bpf" \
+    nsenter --net=/run/netns/node -- "$bin/balancing-agent" --source "dir:$objects" --node-name demo-node --bpffs "$work/bpf" \
         --run-dir "$work/agent" --cgroup-root "$DEMO_CGROUP" >>"$work/agent.log" 2>&1 &
     agent_pid=$!
     until_true "the agent to be ready" agent_is_ready
 }
 
-ctl() { "$bin/balancingctl" --bpffs "$work/bpf" --run-dir "$work/agent" "$@"; }
-agent_is_ready() { ctl status -o json 2>/dev/null | jq -e .ready >/dev/null; }
+balancingctl() { "$bin/balancingctl" --bpffs "$work/bpf" --run-dir "$work/agent" "$@"; }
+agent_is_ready() { balancingctl status -o json 2>/dev/null | jq -e .ready >/dev/null; }
 
 until_true() { # WHAT COMMAND...
     local tries
@@ -133,6 +133,16 @@ until_true() { # WHAT COMMAND...
 # The file appears in one step, so the agent never reads half of it.
 put() { # NAME: the object on standard input
     cat >"$objects/.$1" && mv "$objects/.$1" "$objects/$1"
+}
+
+client_pod() {
+    put client-pod.yaml <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: default, uid: $client_uid}
+spec: {nodeName: demo-node}
+status: {podIP: $(pod_ip client), conditions: [{type: Ready, status: "True"}]}
+YAML
 }
 
 local_pod() { # READY

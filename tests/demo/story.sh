@@ -41,7 +41,7 @@ write_conflist
 title "A node with two pods, made by bridge + host-local + balancing-cni; Services live on another node"
 make_pod client $client_uid
 make_pod local $local_uid
-serve_dns local "node-local cache, in the pod on this node"
+serve_dns local "node-local cache in a pod on this node"
 serve_http local 0.0.0.0:80 "the local pod"
 serve_http local 0.0.0.0:8181 "the local metadata proxy"
 serve_http local 0.0.0.0:8282 "the local metadata proxy, version 2"
@@ -59,24 +59,25 @@ for seed in "$repository"/agent/tests/fixtures/seeds/*.yaml; do
     *00-* | *01-* | *07-* | *08-* | *09-* | *10-*) cp "$seed" "$objects/" ;;
     esac
 done
+client_pod
 local_pod True
 start_agent
-until_true "the pods to be adopted" eval '[ "$(ctl pods -o json | jq length)" = 2 ]'
-run "" ctl status
-run "" ctl policies
+until_true "the pods to be adopted" eval '[ "$(balancingctl pods -o json | jq length)" = 2 ]'
+run "" balancingctl status
+run "" balancingctl policies
 
 title "After: the same requests, answered on this node; the applications saw the addresses they dialled"
 ask_all
 run client curl -s -o /dev/null -w 'curl was connected to %{remote_ip}:%{remote_port}\n' http://10.96.0.80/
 run host kdig +short +timeout=2 @10.96.0.10 whoami.demo TXT
-run "" ctl frontends
+run "" balancingctl frontends
 
 title "A pod born now has its hooks before its first instruction: the plugin attached them"
 cni del client $client_uid
 ip netns del client
 make_pod client $client_uid
 ask_all
-run "" ctl pods
+run "" balancingctl pods
 
 title "Live change: the metadata policy now points at port 8282"
 sed 's/8181/8282/' "$here/objects/metadata.yaml" | put metadata.yaml
@@ -87,7 +88,7 @@ title "Fall-back: the local pod is not ready; DNS goes to the cluster, 169.254.1
 local_pod False
 until_true "the fall-back" answers "cluster DNS" "${DNS[@]}"
 ask_all
-run "" ctl explain 169.254.169.254:80
+run "" balancingctl explain 169.254.169.254:80
 local_pod True
 until_true "the local cache" answers "node-local cache" "${DNS[@]}"
 echo "The pod is ready again:"
@@ -95,20 +96,21 @@ run client "${DNS[@]}"
 
 title "QoS: 5 local answers a second, the rest from the cluster"
 sed 's/^spec:/spec:\n  qosLimit: 5/' "$here/objects/node-local-dns.yaml" | put node-local-dns.yaml
-until_true "the limit" eval 'ctl explain 10.96.0.10:53/udp | grep -q "5"'
+until_true "the limit" eval 'balancingctl explain 10.96.0.10:53/udp | grep -q "5"'
 twenty() { # shellcheck disable=SC2016
     client bash -c 'while [ "${EPOCHREALTIME#*.}" -gt 100000 ]; do :; done
         for i in $(seq 20); do kdig +short +timeout=2 @10.96.0.10 whoami.demo TXT; done | sort | uniq -c'
 }
 run "" twenty
-run "" ctl frontends
+run "" balancingctl frontends
 cp "$here/objects/node-local-dns.yaml" "$objects/.dns" && mv "$objects/.dns" "$objects/node-local-dns.yaml"
+until_true "the end of the limit" eval '! balancingctl explain 10.96.0.10:53/udp | grep -q "5 "'
 
 title "The agent is killed: nothing a user relies on stops"
 kill -KILL "$agent_pid"
 wait "$agent_pid" 2>/dev/null || true
 ask_all
-run "" ctl status
+run "" balancingctl status
 
 title "Cleanup: one command, and everything goes where it is dialled again"
 "$bin/balancing-agent" cleanup --bpffs "$work/bpf" --run-dir "$work/agent"

@@ -100,6 +100,14 @@ impl Pins {
         }
     }
 
+    pub(crate) fn frontend(&self, key: &Key) -> Result<Option<Frontend>, TableError> {
+        let (table, result) = match key {
+            Key::V4(k) => (maps::FRONTENDS4, self.frontends4.get(&Raw(*k), 0)),
+            Key::V6(k) => (maps::FRONTENDS6, self.frontends6.get(&Raw(*k), 0)),
+        };
+        Ok(found(result).map_err(operation("read", table, "an entry"))?.map(|Raw(entry)| entry))
+    }
+
     pub(crate) fn remove_frontend(&mut self, key: &Key) -> Result<(), TableError> {
         let (table, result) = match key {
             Key::V4(k) => (maps::FRONTENDS4, self.frontends4.remove(&Raw(*k))),

@@ -211,6 +211,15 @@ impl Reader {
             .collect()
     }
 
+    /// The layer that decides first for one frontend, if it has one.
+    ///
+    /// # Errors
+    /// A refused operation.
+    pub fn layer(&self, key: &FrontendKey) -> Result<Option<Layer>, TableError> {
+        let Some(entry) = self.pins.frontend(&Key::new(key, 0))? else { return Ok(None) };
+        Ok(found(&self.pins, &entry, &self.pins.skips()?, *key)?.map(|found| found.layer))
+    }
+
     fn counters(&self, id: u32) -> Result<Counters, TableError> {
         Ok(Counters {
             redirected: self.pins.redirected(id)?,
