@@ -15,7 +15,7 @@ use balancing_dataplane::{
     layout::Layout,
     links::{self, Change, Locks, Programs},
     model::{ClientId, Clients},
-    records::{Record, Records},
+    records::{Record, Records, State},
 };
 
 use crate::{objects::Pod, resolve::Role};
@@ -49,7 +49,10 @@ pub enum AttachError {
 /// What is known of one local pod.
 #[derive(Debug)]
 struct Known {
-    attached: bool,
+    /// Whether it wanted links when it was looked at.
+    wanted: bool,
+    /// Everything was as wanted.
+    settled: bool,
     identities: BTreeSet<ClientId>,
     next: Instant,
     wait: Duration,
@@ -67,7 +70,12 @@ pub struct Attacher {
     locks: Locks,
     records: Records,
     known: BTreeMap<String, Known>,
-    exempt: BTreeSet<ClientId>,
+    /// What was told last; `None` at first, when the kernel still has what an earlier agent wrote.
+    exempt: Option<BTreeSet<ClientId>>,
+    /// The tables are filled: links of pods may be made.
+    filled: bool,
+    /// Pods whose links could not be brought up to date, in words.
+    stuck: Vec<String>,
 }
 
 /// What a look at the pods found.
@@ -99,7 +107,9 @@ impl Attacher {
             locks: Locks::new(run_dir),
             records: Records::new(run_dir),
             known: BTreeMap::new(),
-            exempt: BTreeSet::new(),
+            exempt: None,
+            filled: false,
+            stuck: Vec::new(),
         }
     }
 
@@ -114,8 +124,11 @@ impl Attacher {
     /// Brings every link that there is up to date and attaches the host; the tables must be filled. Idempotent.
     ///
     /// # Errors
-    /// The first failure; what follows it is left for the next call.
+    /// What concerns the whole host; what follows it is left for the next call. A pod that fails is among
+    /// [`Self::problems`] and keeps no other from being attached.
     pub fn attach_all(&mut self) -> Result<(), AttachError> {
+        self.filled = true;
+        self.stuck.clear();
         self.take_over()?;
         let root = CgroupDir::open(&self.cgroup_root)?;
         let host = self.layout.host();
@@ -126,19 +139,19 @@ impl Attacher {
         } else {
             links::remove(&host)?;
         }
-        if !self.hooks_pods() {
+        if self.hooks_pods() {
+            self.pods.publish(&self.layout.programs())?;
+            self.refresh_pods()?;
+        } else {
             for dir in links::pods(&self.layout)?.values() {
                 links::remove(dir)?;
             }
-            return Ok(());
         }
-        self.pods.publish(&self.layout.programs())?;
-        self.refresh_pods()?;
         self.remove_older()
     }
 
     /// Gives the pods' links the current programs and sweeps those of pods that are gone.
-    fn refresh_pods(&self) -> Result<(), AttachError> {
+    fn refresh_pods(&mut self) -> Result<(), AttachError> {
         let swept = links::sweep(&self.layout, &self.cgroup_root, &self.locks)?;
         for uid in &swept.pods {
             tracing::info!(%uid, "pod is gone, its links are removed");
@@ -148,15 +161,20 @@ impl Attacher {
         }
         let records = self.records();
         for (uid, dir) in links::pods(&self.layout)? {
-            let _lock = match self.locks.try_acquire(&uid) {
-                Ok(Some(lock)) => lock,
-                Ok(None) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            match self.find(&uid, records.get(&uid)) {
-                Ok(cgroup) => report(uid.as_str(), &links::attach(&self.pods, &cgroup, &dir)?),
-                Err(error) => tracing::debug!(%uid, "{error}"),
+            if let Err(error) = self.refresh(&uid, &dir, records.get(&uid)) {
+                tracing::warn!(%uid, "{error}");
+                self.stuck.push(format!("pod {uid}: {error}"));
             }
+        }
+        Ok(())
+    }
+
+    fn refresh(&self, uid: &PodUid, dir: &Path, record: Option<&Record>) -> Result<(), AttachError> {
+        // Whoever holds the lock attaches the newest programs.
+        let Some(_lock) = self.locks.try_acquire(uid)? else { return Ok(()) };
+        match self.find(uid, record) {
+            Ok(cgroup) => report(uid.as_str(), &links::attach(&self.pods, &cgroup, dir)?),
+            Err(error) => tracing::debug!(%uid, "{error}"),
         }
         Ok(())
     }
@@ -177,12 +195,15 @@ impl Attacher {
     }
 
     /// Moves the links of other ABIs here; `attach` then gives them our programs without a gap.
-    fn take_over(&self) -> Result<(), AttachError> {
+    fn take_over(&mut self) -> Result<(), AttachError> {
         for old in self.older()? {
             move_dir(&old.host(), &self.layout.host())?;
             for (uid, dir) in links::pods(&old)? {
-                let _lock = self.locks.acquire(&uid, PATIENCE)?;
-                move_dir(&dir, &self.layout.pods().join(uid.as_str()))?;
+                let to = self.layout.pods().join(uid.as_str());
+                let lock = self.locks.acquire(&uid, PATIENCE).map_err(AttachError::from);
+                if let Err(error) = lock.and_then(|_lock| move_dir(&dir, &to)) {
+                    self.stuck.push(format!("pod {uid}: {error}"));
+                }
             }
         }
         Ok(())
@@ -200,15 +221,18 @@ impl Attacher {
                 continue;
             }
             let path = old.root();
-            fs::remove_dir_all(&path)
-                .map_err(|source| AttachError::Takeover { operation: "remove", path, source })?;
+            fs::remove_dir_all(&path).map_err(|source| AttachError::Takeover {
+                operation: "remove",
+                path,
+                source,
+            })?;
             tracing::info!(abi = old.abi(), "the older data plane is removed");
         }
         Ok(())
     }
 
-    /// Looks at the local pods: attaches those that have no links, detaches those that must not have any, and tells
-    /// by what they are recognised.
+    /// Looks at the local pods: tells by what they are recognised and, once the tables are filled, attaches
+    /// those that have no links and detaches those that must not have any.
     pub fn look(&mut self, pods: &[&Pod], everything: bool) -> Observed {
         let mut observed = Observed::default();
         let mut exempt = BTreeSet::new();
@@ -235,8 +259,8 @@ impl Attacher {
             self.known.remove(&uid);
             observed.identities.push((uid, BTreeSet::new()));
         }
-        if exempt != self.exempt {
-            self.exempt = exempt.clone();
+        if self.exempt.as_ref() != Some(&exempt) {
+            self.exempt = Some(exempt.clone());
             observed.exempt = Some(exempt);
         }
         observed
@@ -248,15 +272,17 @@ impl Attacher {
 
     fn is_due(&self, pod: &Pod, everything: bool) -> bool {
         let Some(known) = self.known.get(&pod.uid) else { return true };
-        let settled = known.attached == self.wants_links(pod) && !known.identities.is_empty();
-        if settled { everything } else { Instant::now() >= known.next }
+        let wanted = self.wants_links(pod);
+        let settled = known.settled && !known.identities.is_empty();
+        everything || known.wanted != wanted || !settled && Instant::now() >= known.next
     }
 
     fn look_at(&self, pod: &Pod, records: &BTreeMap<PodUid, Record>) -> Known {
         let before = self.known.get(&pod.uid);
         let wait = before.map_or(SEARCH.0, |k| (k.wait * 2).min(SEARCH.1));
         let next = Instant::now() + wait;
-        let mut known = Known { attached: false, identities: BTreeSet::new(), next, wait, failure: None };
+        let (wanted, identities) = (self.wants_links(pod), BTreeSet::new());
+        let mut known = Known { wanted, settled: false, identities, next, wait, failure: None };
         if let Err(error) = self.connect(pod, records, &mut known) {
             let failure = error.to_string();
             if before.is_none_or(|k| k.failure.as_ref() != Some(&failure)) {
@@ -286,26 +312,34 @@ impl Attacher {
             }
             (_, Err(_)) => {}
         }
+        if !self.filled {
+            return Ok(());
+        }
         let dir = self.layout.pods().join(uid.as_str());
-        if !self.wants_links(pod) {
+        // Only the plugin's configuration knows the excluded namespaces.
+        let excluded = record.is_some_and(|r| matches!(r.state, State::Excluded { .. }));
+        let _lock = self.locks.acquire(&uid, PATIENCE)?;
+        if !known.wanted || excluded {
+            known.settled = true;
             if links::remove(&dir)? {
                 tracing::info!(namespace = pod.namespace, name = pod.name, "pod is detached");
             }
             return Ok(());
         }
-        let _lock = self.locks.acquire(&uid, PATIENCE)?;
         let changes = links::attach(&self.pods, &cgroup?, &dir)?;
         if changes.values().any(|change| *change != Change::Kept) {
             tracing::info!(namespace = pod.namespace, name = pod.name, "pod is attached");
         }
-        known.attached = true;
+        known.settled = true;
         Ok(())
     }
 
     /// Pods that want links and have none, in words.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        self.known.iter().filter_map(|(uid, k)| k.failure.as_ref().map(|f| format!("pod {uid}: {f}"))).collect()
+        let missing =
+            self.known.iter().filter_map(|(uid, k)| Some(format!("pod {uid}: {}", k.failure.as_ref()?)));
+        self.stuck.iter().cloned().chain(missing).collect()
     }
 
     /// When a pod that was not found should be looked for again.

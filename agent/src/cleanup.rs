@@ -7,12 +7,10 @@ use std::{
 
 use balancing_dataplane::{layout::Layout, links};
 
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
+use crate::{
+    config::Place,
+    lock::{self, LockError},
 };
-
-use crate::config::{Place, lock_path};
 
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +18,9 @@ pub enum CleanupError {
     /// Links.
     #[error(transparent)]
     Links(#[from] links::Error),
-    /// An agent would put everything back.
-    #[error("an agent is running with {path}: stop it first", path = path.display())]
-    Running {
-        /// Its lock.
-        path: PathBuf,
-    },
+    /// An agent is at work: it would put everything back.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A directory.
     #[error("cannot remove {path}: {source}", path = path.display())]
     Remove {
@@ -39,22 +34,21 @@ pub enum CleanupError {
 /// Detaches every link, removes all pins of all ABIs and the run directory. Nothing there is no failure.
 ///
 /// # Errors
-/// The first thing that cannot be removed; the command can be run again.
+/// A running agent, or the first thing that cannot be removed; the command can be run again.
 pub fn cleanup(place: &Place) -> Result<(), CleanupError> {
-    let path = lock_path(&place.run_dir);
-    // Held until the end. Without the file no agent has run with this directory.
-    let _lock = match fs::File::open(&path).map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock)) {
-        Ok(Err((_, Errno::EWOULDBLOCK))) => return Err(CleanupError::Running { path }),
-        Ok(lock) => lock.ok(),
-        Err(_) => None,
-    };
+    let base = Layout::new(&place.bpffs, 0).base();
+    // Held until the end. Where a directory is missing, no agent is at work.
+    let _locks = (
+        place.run_dir.is_dir().then(|| lock::run_dir(&place.run_dir)).transpose()?,
+        base.is_dir().then(|| lock::directory(&base)).transpose()?,
+    );
     for layout in links::layouts(&place.bpffs)? {
         for dir in links::pods(&layout)?.values() {
             links::remove(dir)?;
         }
         links::remove(&layout.host())?;
     }
-    remove(&Layout::new(&place.bpffs, 0).base())?;
+    remove(&base)?;
     remove(&place.run_dir)
 }
 

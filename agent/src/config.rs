@@ -322,12 +322,6 @@ pub fn socket_path(run_dir: &Path) -> PathBuf {
     run_dir.join("agent.sock")
 }
 
-/// The lock of the agent that uses the directory.
-#[must_use]
-pub fn lock_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("agent.lock")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@ pub mod control;
 pub mod ctl;
 pub mod diff;
 pub mod explain;
+pub mod lock;
 pub mod manifest;
 pub mod objects;
 pub mod owner;

@@ -19,6 +19,9 @@ use crate::{
     view::PolicyView,
 };
 
+/// Frontends whose failure is told word by word.
+const PROBLEMS: usize = 3;
+
 /// Decisions and tables of this host.
 pub struct Owner {
     engine: Engine,
@@ -61,6 +64,17 @@ impl Owner {
         &self.failures
     }
 
+    /// What could not be programmed, in a few lines.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.failures.values().take(PROBLEMS).cloned().collect();
+        let more = self.failures.len() - lines.len();
+        if more > 0 {
+            lines.push(format!("{more} more frontends are not programmed"));
+        }
+        lines
+    }
+
     /// Takes in a batch; [`Self::program`] puts it into force.
     pub fn apply(&mut self, batch: Batch) {
         self.engine.apply(batch.changes.into_iter().map(|change| match change {
@@ -99,6 +113,7 @@ impl Owner {
             self.pending.iter().map(|key| (*key, self.desired(key))).collect();
         let ops = diff(&desired, self.tables.entries(), self.synced);
         let mut done = desired;
+        let mut failed = BTreeMap::new();
         for op in &ops {
             let (key, result) = match op {
                 Op::Publish(key, entry) => (key, self.tables.publish(*key, entry)),
@@ -108,10 +123,11 @@ impl Owner {
                 Ok(()) => tracing::debug!(frontend = %key, "programmed"),
                 Err(error) => {
                     done.remove(key);
-                    self.fail(*key, &error);
+                    failed.insert(*key, error.to_string());
                 }
             }
         }
+        self.fail(failed);
         for key in done.keys() {
             // Without the complete list an unwanted entry stays, and stays pending.
             let kept = !self.synced && done[key].is_none() && self.tables.entries().contains_key(key);
@@ -127,12 +143,15 @@ impl Owner {
         self.engine.entry(key).map(|entry| entry.to_model().normalized())
     }
 
-    fn fail(&mut self, key: FrontendKey, error: &TableError) {
-        let message = error.to_string();
-        if self.failures.get(&key) != Some(&message) {
-            tracing::error!(frontend = %key, "{message}");
+    /// Remembers failures. Thousands of frontends may fail for one reason: that is one line.
+    fn fail(&mut self, failed: BTreeMap<FrontendKey, String>) {
+        let new = failed.iter().filter(|(key, message)| self.failures.get(key) != Some(message));
+        let mut new = new.map(|(_, message)| message);
+        if let Some(first) = new.next() {
+            let more = new.count();
+            tracing::error!(more, "{first}");
         }
-        self.failures.insert(key, message);
+        self.failures.extend(failed);
     }
 
     /// Keeps the names that commands show while no agent runs. Nothing depends on them, so a failure is only told.

@@ -4,20 +4,17 @@
 //! in force.
 
 use std::{
-    fs,
-    io,
-    path::PathBuf,
+    fs, io,
     time::{Duration, Instant},
 };
 
 use balancing_dataplane::{
+    cgroup::{self, CgroupDir},
     layout::Layout,
     loader::{self, HostScope, LoadError, Options},
-    mount,
-    sys,
+    mount, sys,
     tables::{TableError, Tables},
 };
-use nix::fcntl::{Flock, FlockArg};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -26,9 +23,10 @@ use tokio::{
 
 use crate::{
     attach::Attacher,
-    config::{Config, SourceConfig, lock_path, socket_path},
+    config::{Config, SourceConfig, socket_path},
     control::{self, ControlError, Pending, Request},
     explain::explain,
+    lock::{self, Lock, LockError},
     owner::Owner,
     resolve::Role,
     source::{
@@ -63,22 +61,14 @@ pub enum RunError {
     /// The source.
     #[error(transparent)]
     Source(#[from] DirSourceError),
-    /// The run directory.
-    #[error("cannot {operation} {path}: {source}", path = path.display())]
-    RunDir {
-        /// What was tried.
-        operation: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another agent.
-    #[error("another agent holds {path}: stop it first, or give this one its own --run-dir and --bpffs", path = path.display())]
-    Running {
-        /// The lock.
-        path: PathBuf,
-    },
+    /// Another agent, or the run directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The cgroup root.
+    #[error(
+        "--cgroup-root: {0}; give the directory where the cgroup2 hierarchy is mounted, or leave the flag out"
+    )]
+    CgroupRoot(cgroup::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(io::Error),
@@ -89,7 +79,7 @@ pub enum RunError {
 /// # Errors
 /// What keeps the agent from starting.
 pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
-    let _lock = lock(&config)?;
+    let _lock = lock::run_dir(&config.place.run_dir)?;
     let mut agent = Agent::start(&config, abi)?;
     let (batches_in, batches) = mpsc::channel(BATCHES);
     let (status_in, status) = watch::channel(SourceStatus::default());
@@ -113,31 +103,22 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// One agent per run directory.
-fn lock(config: &Config) -> Result<Flock<fs::File>, RunError> {
-    let dir = &config.place.run_dir;
-    let failed = |operation, path: &PathBuf| {
-        let path = path.clone();
-        move |source| RunError::RunDir { operation, path, source }
-    };
-    fs::create_dir_all(dir).map_err(failed("create", dir))?;
-    let path = lock_path(dir);
-    let file = fs::File::create(&path).map_err(failed("create", &path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => RunError::Running { path: path.clone() },
-        other => failed("lock", &path)(other.into()),
-    })
-}
-
 /// The parts that the loop drives.
 struct Agent {
     owner: Owner,
     attacher: Attacher,
+    /// Held as long as the agent owns what is pinned.
+    _pins: Lock,
+    /// The links have been right once; from then on the agent is ready.
     attached: bool,
+    links_due: bool,
     next_links: Instant,
     retry_at: Option<Instant>,
     retry: Duration,
-    problems: Vec<String>,
+    /// Why the links are not as they should be.
+    link_problem: Option<String>,
+    /// Why pods that must not be redirected may be.
+    exempt_problem: Option<String>,
     role: Role,
     node: String,
 }
@@ -149,7 +130,11 @@ impl Agent {
             Some(path) => path.clone(),
             None => mount::Mounts::read()?.cgroup2_root()?,
         };
+        CgroupDir::open(&cgroup_root).map_err(RunError::CgroupRoot)?;
         let layout = Layout::new(&config.place.bpffs, abi);
+        let base = layout.base();
+        fs::create_dir_all(&base).map_err(|source| LoadError::Directory { path: base.clone(), source })?;
+        let pins = lock::directory(&base)?;
         let host_scope = match config.settings.role {
             Role::External => HostScope::Everything,
             // Without the cookie the programs compare with the kernel's first namespace.
@@ -170,11 +155,14 @@ impl Agent {
                 &config.place.run_dir,
             ),
             owner: Owner::new(settings, tables),
+            _pins: pins,
             attached: false,
+            links_due: true,
             next_links: Instant::now() + LINKS,
             retry_at: None,
             retry: RETRY.0,
-            problems: Vec::new(),
+            link_problem: None,
+            exempt_problem: None,
         })
     }
 
@@ -210,41 +198,48 @@ impl Agent {
     }
 
     fn next_due(&self) -> Instant {
-        let search = self.attacher.next_search().map(|at| at.max(Instant::now() + Duration::from_millis(100)));
+        let search =
+            self.attacher.next_search().map(|at| at.max(Instant::now() + Duration::from_millis(100)));
         [self.retry_at, search].into_iter().flatten().fold(self.next_links, Instant::min)
     }
 
     /// Makes the kernel as the objects want it; what fails is tried again later.
     fn reconcile(&mut self, everything: bool) {
-        self.problems.clear();
-        self.look_at_pods(everything);
+        let synced = self.owner.is_synced();
+        if synced {
+            self.look_at_pods(everything);
+        }
         let mut done = self.owner.program();
-        if self.owner.is_synced() && (!self.attached || everything) {
-            self.next_links = Instant::now() + LINKS;
-            match self.attacher.attach_all() {
-                Ok(()) => {
-                    let first = !self.attached;
-                    self.attached = true;
-                    if first {
-                        self.look_at_pods(true);
-                        done &= self.owner.program();
-                        tracing::info!("ready");
-                    }
-                }
-                Err(error) => {
-                    tracing::error!("cannot attach: {error}");
-                    self.problems.push(error.to_string());
-                    done = false;
-                }
-            }
+        if synced && (self.links_due || everything) {
+            done &= self.attach();
         }
         self.retry_at = (!done).then(|| Instant::now() + self.retry);
         self.retry = if done { RETRY.0 } else { (self.retry * 2).min(RETRY.1) };
     }
 
-    /// Pods are attached only when the tables are filled: nothing attached sees an empty table.
+    /// Makes and mends all links; the tables are filled. `true` when nothing is left to do.
+    fn attach(&mut self) -> bool {
+        self.next_links = Instant::now() + LINKS;
+        self.link_problem = self.attacher.attach_all().err().map(|error| error.to_string());
+        self.links_due = self.link_problem.is_some();
+        if let Some(problem) = &self.link_problem {
+            tracing::error!("cannot attach: {problem}");
+            return false;
+        }
+        if self.attached {
+            return true;
+        }
+        self.attached = true;
+        self.look_at_pods(true);
+        let done = self.owner.program();
+        tracing::info!("ready");
+        done
+    }
+
+    /// By what pods are recognised must be known before the tables are filled, also after a restart; links of
+    /// pods are made after that ([`Attacher::look`]).
     fn look_at_pods(&mut self, everything: bool) {
-        if self.role == Role::External || !self.attached {
+        if self.role == Role::External {
             return;
         }
         let pods: Vec<_> = self.owner.engine().snapshot().pods_on(&self.node).collect();
@@ -252,22 +247,28 @@ impl Agent {
         for (uid, ids) in observed.identities {
             self.owner.set_identities(&uid, ids);
         }
-        if let Some(exempt) = observed.exempt
-            && let Err(error) = self.owner.set_exempt(&exempt)
-        {
-            tracing::error!("{error}");
-            self.problems.push(error.to_string());
+        if let Some(exempt) = observed.exempt {
+            self.exempt_problem = self.owner.set_exempt(&exempt).err().map(|error| error.to_string());
+            if let Some(problem) = &self.exempt_problem {
+                tracing::error!("{problem}");
+            }
         }
     }
 
-    fn answer(&self, request: &Request, status: &SourceStatus) -> Result<serde_json::Value, serde_json::Error> {
+    fn answer(
+        &self,
+        request: &Request,
+        status: &SourceStatus,
+    ) -> Result<serde_json::Value, serde_json::Error> {
         let engine = self.owner.engine();
         match request {
             Request::Agent => serde_json::to_value(self.view(status)),
             Request::Policies => serde_json::to_value(self.owner.policy_views()),
             Request::Origins => {
-                let origins: Vec<_> =
-                    engine.entries().flat_map(|(_, entry)| view::origins(&entry).collect::<Vec<_>>()).collect();
+                let origins: Vec<_> = engine
+                    .entries()
+                    .flat_map(|(_, entry)| view::origins(&entry).collect::<Vec<_>>())
+                    .collect();
                 serde_json::to_value(origins)
             }
             Request::Pods => {
@@ -286,8 +287,9 @@ impl Agent {
     }
 
     fn view(&self, status: &SourceStatus) -> AgentView {
-        let failures = self.owner.failures().values().cloned();
-        let mut problems: Vec<String> = self.problems.iter().cloned().chain(failures).collect();
+        let mut problems: Vec<String> =
+            self.link_problem.iter().chain(&self.exempt_problem).cloned().collect();
+        problems.extend(self.owner.problems());
         problems.extend(self.attacher.problems());
         AgentView {
             node: self.node.clone(),

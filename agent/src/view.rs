@@ -207,8 +207,9 @@ impl PolicyView {
         let failed: Vec<String> =
             verdict.frontends.keys().filter_map(|key| failures.get(key).cloned()).collect();
         let mut message = verdict.message.clone();
-        for failure in failed.iter().take(1) {
-            message = format!("{failure}; {message}");
+        if let Some(first) = failed.first() {
+            let all = verdict.frontends.len();
+            message = format!("{} of {all} frontends are not programmed: {first}; {message}", failed.len());
         }
         Self {
             kind: policy.kind.to_string(),

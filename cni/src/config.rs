@@ -132,8 +132,8 @@ impl<'a> Config<'a> {
     /// Container and interface of everything that is in use. An attachment under either key is.
     ///
     /// `null` means nothing is: a runtime without containers sends an empty Go slice that way. Without any of the
-    /// keys nothing is known, and nothing may be removed.
-    pub(crate) fn valid_attachments(&self) -> Result<BTreeSet<(String, String)>, CniError> {
+    /// keys, as cnitool calls, nothing is known (`None`), and nothing may be removed.
+    pub(crate) fn valid_attachments(&self) -> Result<Option<BTreeSet<(String, String)>>, CniError> {
         let mut told = false;
         let mut valid = BTreeSet::new();
         for key in VALID_ATTACHMENTS {
@@ -141,11 +141,7 @@ impl<'a> Config<'a> {
             let entries: Vec<ValidAttachment> = typed(&self.keys, key)?.unwrap_or_default();
             valid.extend(entries.into_iter().map(|entry| (entry.container_id, entry.ifname)));
         }
-        if told {
-            Ok(valid)
-        } else {
-            Err(invalid(VALID_ATTACHMENTS[0], "is missing: what is in use is not known, nothing was removed"))
-        }
+        Ok(told.then_some(valid))
     }
 }
 

@@ -25,6 +25,7 @@ const READY: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Agent {
     place: Place,
+    program: &'static str,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     process: Option<Process>,
@@ -38,6 +39,7 @@ impl Agent {
     pub fn new(place: &Place) -> Self {
         Self {
             place: place.clone(),
+            program: "balancing-agent",
             arguments: Vec::new(),
             environment: Vec::new(),
             process: None,
@@ -59,10 +61,20 @@ impl Agent {
         self
     }
 
+    /// Adds arguments to those of the next start.
+    pub fn add_args<A: Into<OsString>>(&mut self, arguments: impl IntoIterator<Item = A>) {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+    }
+
+    /// Makes the next start run another build of the agent, such as `agent_next`.
+    pub fn replace(&mut self, program: &'static str) {
+        self.program = program;
+    }
+
     /// The command that [`Agent::start`] runs, for subcommands that end by themselves.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = self.place.command(program("balancing-agent"));
+        let mut command = self.place.command(program(self.program));
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -75,7 +87,7 @@ impl Agent {
     #[track_caller]
     pub fn start(&mut self, ready: impl FnMut() -> bool) {
         assert!(self.process.is_none(), "the agent is running: kill or terminate it first");
-        let process = Process::start("balancing-agent", &mut self.command());
+        let process = Process::start(self.program, &mut self.command());
         self.process.insert(process).wait_ready(READY, ready);
     }
 

@@ -64,6 +64,14 @@ impl Client {
         expect!(self.call(&Request::Open { kind, bind: None }), Socket).must("open a socket")
     }
 
+    /// Opens a socket of a kind that the kernel may not have.
+    ///
+    /// # Errors
+    /// Of socket(2).
+    pub fn try_open(&mut self, kind: Kind) -> Result<Socket, Errno> {
+        expect!(self.call(&Request::Open { kind, bind: None }), Socket)
+    }
+
     /// Opens a socket and binds it.
     ///
     /// # Errors
@@ -133,6 +141,14 @@ impl Client {
     /// Of the call.
     pub fn send_to(&mut self, socket: Socket, to: SocketAddr, data: &str) -> Result<(), Errno> {
         self.done(&Request::SendTo { socket, to, data: data.into() })
+    }
+
+    /// sendto(2) with `MSG_FASTOPEN` on a TCP socket: connects, and sends as much as it can with the first packet.
+    ///
+    /// # Errors
+    /// Of the call; EOPNOTSUPP where the kernel does not allow it (`ipv4/tcp_fastopen`).
+    pub fn fast_open(&mut self, socket: Socket, to: SocketAddr, data: &str) -> Result<(), Errno> {
+        self.done(&Request::FastOpen { socket, to, data: data.into() })
     }
 
     /// sendmsg(2), with or without an address.
@@ -233,9 +249,10 @@ impl Client {
     /// Runs a churn to its end.
     ///
     /// # Panics
-    /// When it has no duration.
+    /// When it has neither a duration nor a number of rounds.
     pub fn churn(&mut self, churn: &Churn) -> ChurnReport {
-        assert!(churn.duration.is_some(), "this churn would never end: give it a duration");
+        let ends = churn.duration.is_some() || churn.rounds.is_some();
+        assert!(ends, "this churn would never end: give it a duration or a number of rounds");
         self.start_churn(churn);
         expect!(self.call(&Request::EndChurn { stop: false }), Churn).must("end a churn")
     }

@@ -42,13 +42,22 @@ impl EchoServer {
     /// Starts it on TCP and UDP. With port 0 the kernel chooses a port, the same for both.
     #[must_use]
     pub fn start(namespace: &NetNs, name: &str, addresses: &[SocketAddr]) -> Self {
-        let bound: Vec<(TcpListener, UdpSocket)> = namespace.run(|| addresses.iter().map(bind).collect());
+        let named: Vec<_> = addresses.iter().map(|address| (name.to_owned(), *address)).collect();
+        Self::start_named(namespace, &named)
+    }
+
+    /// Starts it with a name of its own for each address.
+    #[must_use]
+    pub fn start_named(namespace: &NetNs, named: &[(String, SocketAddr)]) -> Self {
+        let bound: Vec<(TcpListener, UdpSocket)> =
+            namespace.run(|| named.iter().map(|(_, address)| bind(address)).collect());
         let addresses = bound.iter().map(|(tcp, _)| tcp.local_addr().must("read an address")).collect();
         let stop = eventfd(0, EventfdFlags::CLOEXEC).must("create an eventfd");
-        let mut server = Loop::new(name, &stop);
-        for (tcp, udp) in bound {
-            server.add(Endpoint::Listener(tcp));
-            server.add(Endpoint::Datagrams(udp));
+        let mut server = Loop::new(&stop);
+        for ((name, _), (tcp, udp)) in named.iter().zip(bound) {
+            let name: Arc<str> = name.as_str().into();
+            server.add(Endpoint::Listener(tcp, Arc::clone(&name)));
+            server.add(Endpoint::Datagrams(udp, name));
         }
         let counters = Arc::clone(&server.counters);
         let thread = Some(thread::spawn(move || server.run()));
@@ -100,14 +109,13 @@ fn bind(address: &SocketAddr) -> (TcpListener, UdpSocket) {
 }
 
 enum Endpoint {
-    Listener(TcpListener),
-    Datagrams(UdpSocket),
+    Listener(TcpListener, Arc<str>),
+    Datagrams(UdpSocket, Arc<str>),
     Connection(TcpStream),
 }
 
 /// The server's thread: an epoll loop over all sockets.
 struct Loop {
-    name: String,
     epoll: OwnedFd,
     endpoints: BTreeMap<u64, Endpoint>,
     next: u64,
@@ -115,25 +123,19 @@ struct Loop {
 }
 
 impl Loop {
-    fn new(name: &str, stop: &OwnedFd) -> Self {
+    fn new(stop: &OwnedFd) -> Self {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).must("create an epoll instance");
         epoll::add(&epoll, stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)
             .must("watch an eventfd");
-        Self {
-            name: name.to_owned(),
-            epoll,
-            endpoints: BTreeMap::new(),
-            next: STOP + 1,
-            counters: Arc::default(),
-        }
+        Self { epoll, endpoints: BTreeMap::new(), next: STOP + 1, counters: Arc::default() }
     }
 
     fn add(&mut self, endpoint: Endpoint) {
         let data = epoll::EventData::new_u64(self.next);
         let flags = epoll::EventFlags::IN;
         match &endpoint {
-            Endpoint::Listener(socket) => epoll::add(&self.epoll, socket, data, flags),
-            Endpoint::Datagrams(socket) => epoll::add(&self.epoll, socket, data, flags),
+            Endpoint::Listener(socket, _) => epoll::add(&self.epoll, socket, data, flags),
+            Endpoint::Datagrams(socket, _) => epoll::add(&self.epoll, socket, data, flags),
             Endpoint::Connection(socket) => epoll::add(&self.epoll, socket, data, flags),
         }
         .must("watch a socket");
@@ -162,16 +164,16 @@ impl Loop {
 
     fn serve(&mut self, token: u64) {
         match self.endpoints.get(&token) {
-            Some(Endpoint::Listener(listener)) => {
+            Some(Endpoint::Listener(listener, name)) => {
                 let Ok((stream, _)) = listener.accept() else { return };
                 self.counters.connections.fetch_add(1, Ordering::Relaxed);
                 // A client that is gone already is no error: it wants no name any more.
-                if greet(&stream, &self.name).is_ok() {
+                if greet(&stream, name).is_ok() {
                     self.add(Endpoint::Connection(stream));
                 }
             }
-            Some(Endpoint::Datagrams(socket)) => {
-                let received = answer(socket, &self.name).is_ok();
+            Some(Endpoint::Datagrams(socket, name)) => {
+                let received = answer(socket, name).is_ok();
                 self.counters.datagrams.fetch_add(received.into(), Ordering::Relaxed);
             }
             Some(Endpoint::Connection(stream)) => {

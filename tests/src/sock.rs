@@ -114,6 +114,9 @@ impl Helper {
             Request::Disconnect { socket } => sockets.disconnect(socket).map(|()| Reply::Done),
             Request::Send { socket, data } => sockets.send(socket, &data).map(|()| Reply::Done),
             Request::SendTo { socket, to, data } => sockets.send_to(socket, to, &data).map(|()| Reply::Done),
+            Request::FastOpen { socket, to, data } => {
+                sockets.fast_open(socket, to, &data).map(|()| Reply::Done)
+            }
             Request::SendMsg { socket, to, data } => {
                 sockets.send_msg(socket, to, &data).map(|()| Reply::Done)
             }

@@ -37,8 +37,14 @@ pub(super) struct Header {
 struct HeaderFields {
     api_version: Option<Value>,
     kind: Option<Value>,
-    metadata: Option<Value>,
+    metadata: Option<MetadataFields>,
     items: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct MetadataFields {
+    name: Option<Value>,
+    namespace: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -96,13 +102,12 @@ impl<'a> Document<'a> {
             Self::Text(raw) => serde_json::from_str(raw.get()).map_err(|e| e.to_string())?,
             Self::Tree(tree) => HeaderFields::deserialize(tree).map_err(|e| e.to_string())?,
         };
-        let metadata = |key| text(fields.metadata.as_ref().and_then(|m| m.get(key)));
         let kind = text(fields.kind.as_ref());
         Ok(Header {
             is_list: kind == "List" || kind.ends_with("List") && fields.items.is_some(),
             api_version: text(fields.api_version.as_ref()),
-            namespace: metadata("namespace"),
-            name: metadata("name"),
+            namespace: text(fields.metadata.as_ref().and_then(|m| m.namespace.as_ref())),
+            name: text(fields.metadata.as_ref().and_then(|m| m.name.as_ref())),
             kind,
         })
     }

@@ -30,6 +30,7 @@ use events::Events;
 mod engine;
 mod events;
 mod index;
+mod path;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,8 @@ mod tree;
 const DEBOUNCE: Duration = Duration::from_millis(1);
 /// Time between two looks at everything.
 const RESCAN: Duration = Duration::from_secs(30);
+/// A rescan that takes long is done less often: at most one part in this many of the time.
+const RESCAN_SHARE: u32 = 2_000;
 /// Time without a change after which a file counts as written although it is still open.
 const SETTLE: Duration = Duration::from_millis(500);
 /// First and longest wait before a missing root is looked for again.
@@ -106,13 +109,12 @@ impl DirSource {
         loop {
             let work = events.take(schedule.is_due());
             if !work.is_empty() {
-                let rescanned = work.rescan;
                 let pass: Pass;
                 match tokio::task::spawn_blocking(move || (engine.pass(work), engine)).await {
                     Ok((done, back)) => (pass, engine) = (done, back),
                     Err(error) => return tracing::error!(%error, "the directory source stops"),
                 }
-                schedule.ran(rescanned, pass.root_ok);
+                schedule.ran(pass.rescan_took, pass.root_ok);
                 let first = pass.status.synced && !synced;
                 synced = pass.status.synced;
                 publish(&status, pass.status);
@@ -149,12 +151,12 @@ impl Schedule {
         self.due <= Instant::now()
     }
 
-    fn ran(&mut self, rescanned: bool, root_ok: bool) {
+    fn ran(&mut self, rescan_took: Option<Duration>, root_ok: bool) {
         if !root_ok {
             self.due = Instant::now() + self.retry;
             self.retry = (self.retry * 2).min(RETRY.1);
-        } else if rescanned {
-            self.due = Instant::now() + self.rescan;
+        } else if let Some(took) = rescan_took {
+            self.due = Instant::now() + self.rescan.max(took * RESCAN_SHARE);
             self.retry = RETRY.0;
         }
     }

@@ -62,7 +62,7 @@ pub struct Attachment {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state", content = "reason")]
 pub enum State {
-    /// The pod's links were made.
+    /// The pod's links were made, or an interrupted ADD was about to: they speak for themselves.
     Attached,
     /// They were not, and the pod may run (`failurePolicy: ignore`): the agent attaches it. Holds the reason.
     Pending(String),

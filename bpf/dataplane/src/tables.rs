@@ -16,6 +16,7 @@ use balancing_abi::{Frontend, control, maps};
 
 mod alloc;
 mod codec;
+pub mod events;
 mod pins;
 mod read;
 

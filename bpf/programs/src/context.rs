@@ -118,7 +118,7 @@ impl Context {
     /// Whether the socket is connected.
     #[inline(always)]
     pub(crate) fn is_connected(&self) -> bool {
-        // SAFETY: as in `was_used`; `dst_port` is two bytes wide.
+        // SAFETY: `sk` is a pointer field of the context, null-checked before use; `dst_port` is two bytes wide.
         unsafe {
             let sk: *mut bpf_sock = core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk);
             !sk.is_null() && core::ptr::read_volatile((&raw const (*sk).dst_port).cast::<u16>()) != 0

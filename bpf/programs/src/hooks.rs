@@ -131,7 +131,9 @@ fn finish(ctx: &Context, decision: Decision, call: Call, hook: u32) -> i32 {
         Decision::Failed => count::stat(stat::ERRORS + hook),
         Decision::Miss | Decision::Pass => {}
     }
-    // A socket that was used before may carry a record that would now name the wrong peer.
+    // A socket that was used before may carry a record that would now name the wrong peer. A socket that was dissolved by
+    // connect(2) with AF_UNSPEC looks like a new one, and looking up its record anyway would cost every connect(2) of the
+    // machine: such a socket keeps the frontend's name when it then dials that very backend. docs/operations.md says so.
     if call == Call::Connect && ctx.was_used() {
         names::forget(ctx);
     }

@@ -67,23 +67,31 @@ fn remembered(ctx: &Context, frontend: &Frontend, kept: u32) -> u32 {
     if frontend.flags & flags::DRAINED != 0 { NONE } else { draw(frontend) }
 }
 
-/// The backend with the id, if the set still has it. Slots are sorted by id.
-#[inline(never)]
+/// The backend with the id, if the set still has it.
+#[inline(always)]
 fn find(frontend: &Frontend, id: u32) -> u32 {
     if frontend.count == 1 {
         return if frontend.target.id == id { LONE } else { NONE };
     }
-    let first = frontend.target.address[0];
+    find_slot(frontend.target.address[0], frontend.count, id)
+}
+
+/// The slot with the id among consecutive ones sorted by id, or [`NONE`].
+///
+/// A global function to the verifier: it is checked once and not again for every way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_slot(first: u32, count: u32, id: u32) -> u32 {
     let mut low = 0;
-    let mut high = frontend.count;
+    let mut high = count;
     for _ in 0..pick::SEARCH_STEPS {
         if low >= high {
             return NONE;
         }
         let middle = low + (high - low) / 2;
-        let Some(slot) = backends.get(first + middle) else { return NONE };
+        let Some(slot) = backends.get(first.wrapping_add(middle)) else { return NONE };
         if slot.id == id {
-            return first + middle;
+            return first.wrapping_add(middle);
         }
         if slot.id < id {
             low = middle + 1;

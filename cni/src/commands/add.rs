@@ -39,7 +39,6 @@ fn add(request: &Request<'_>) -> Result<(), CniError> {
         );
     };
     let _lock = Locks::new(&request.config.run_dir).acquire(&uid, LOCK_PATIENCE)?;
-    // Written before the links: DEL and GC find whatever a killed call leaves.
     let mut record = mk_record(request, uid);
     if let Some(why) = excluded {
         request.log.debug(&why);
@@ -47,26 +46,22 @@ fn add(request: &Request<'_>) -> Result<(), CniError> {
         write(request, &record);
         return Ok(());
     }
-    write(request, &record);
-    match attach(request, &mut record) {
-        Ok(()) => {
-            record.state = State::Attached;
-            write(request, &record);
-            Ok(())
-        }
-        Err(error) => {
-            give_up(request, record, &error);
-            Err(error)
-        }
+    let attached = attach(request, &mut record);
+    if let Err(error) = &attached {
+        give_up(request, record, error);
     }
+    attached
 }
 
-/// Finds the cgroup and makes the links. A cgroup that is replaced meanwhile is looked for once more.
+/// Finds programs and cgroup, and makes the links. A cgroup that is replaced meanwhile is looked for once more.
 fn attach(request: &Request<'_>, record: &mut Record) -> Result<(), CniError> {
     let uid = record.pod_uid.clone();
     let (layout, programs) = Programs::newest(&request.config.bpffs)?;
     let dir = layout.pods().join(uid.as_str());
     let mut cgroup = pod::cgroup(request, &uid)?;
+    // Written before the links: DEL and GC find whatever a killed call leaves.
+    record.cgroup = Some(cgroup.path().to_owned());
+    write(request, record);
     let mut attached = links::attach(&programs, &cgroup, &dir);
     if matches!(attached, Err(links::Error::CgroupGone { .. })) {
         cgroup = pod::cgroup(request, &uid)?;
@@ -77,7 +72,6 @@ fn attach(request: &Request<'_>, record: &mut Record) -> Result<(), CniError> {
     let kept = changes.values().all(|change| *change == links::Change::Kept);
     let what = if kept { "was attached already" } else { "attached" };
     request.log.info(&format!("pod {uid} {what}: {} hooks at {}", changes.len(), cgroup.path().display()));
-    record.cgroup = Some(cgroup.path().to_owned());
     Ok(())
 }
 
@@ -109,7 +103,7 @@ fn mk_record(request: &Request<'_>, uid: PodUid) -> Record {
         pod_name: environment.args.name.clone(),
         cgroup: None,
         netns_cookie,
-        state: State::Pending("ADD did not finish".to_owned()),
+        state: State::Attached,
     }
 }
 
@@ -130,7 +124,11 @@ fn give_up(request: &Request<'_>, mut record: Record, error: &CniError) {
 
 /// A pod can be attached without a record; GC and a DEL that does not tell the pod then leave its links to the agent.
 fn write(request: &Request<'_>, record: &Record) {
-    if let Err(error) = Records::new(&request.config.run_dir).write(record) {
+    let records = Records::new(&request.config.run_dir);
+    if records.get(&record.attachment).is_ok_and(|found| found.as_ref() == Some(record)) {
+        return;
+    }
+    if let Err(error) = records.write(record) {
         request.log.warn(&error.to_string());
     }
 }

@@ -14,7 +14,10 @@ use crate::{
 
 /// Goes on after errors and reports them at the end. Without the list of what is in use nothing is touched.
 pub(super) fn run(request: &Request<'_>) -> Result<(), CniError> {
-    let valid = request.config.valid_attachments()?;
+    let Some(valid) = request.config.valid_attachments()? else {
+        request.log.warn("what is in use was not told: nothing is removed");
+        return Ok(());
+    };
     let records = Records::new(&request.config.run_dir);
     let listing = records.read_network(&request.config.name)?;
     let mut problems: Vec<String> = listing.broken.iter().map(ToString::to_string).collect();

@@ -155,8 +155,8 @@ fn idle(report: &mut Report, bpffs: &Path, dir: &TempDir, cgroup: &Path) {
 
 pub(crate) fn measure(report: &mut Report) {
     let cgroup = Cgroup::new("bench-agent");
-    let dir = TempDir::new();
-    let (large, small) = (Bpffs::new(), Bpffs::new());
+    let dir = TempDir::new("bench");
+    let (large, small) = (Bpffs::new("bench-large"), Bpffs::new("bench-small"));
     cold_start(report, large.path(), &dir, cgroup.path());
     idle(report, small.path(), &dir, cgroup.path());
 }

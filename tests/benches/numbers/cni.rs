@@ -40,7 +40,7 @@ fn call(command: &str, config: &str) -> f64 {
 }
 
 pub(crate) fn measure(report: &mut Report) {
-    let (bpffs, cgroup, dir) = (Bpffs::new(), Cgroup::new("bench-cni"), TempDir::new());
+    let (bpffs, cgroup, dir) = (Bpffs::new("bench-cni"), Cgroup::new("bench-cni"), TempDir::new("bench"));
     let layout = Layout::new(bpffs.path(), balancing_dataplane::ABI);
     let options =
         Options { layout: layout.clone(), sizes: Sizes::default(), host_scope: HostScope::Namespace(None) };

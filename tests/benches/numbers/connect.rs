@@ -127,7 +127,7 @@ fn shuffled() -> Vec<SocketAddrV4> {
 }
 
 fn rounds() -> Samples {
-    let bpffs = Bpffs::new();
+    let bpffs = Bpffs::new("bench");
     let layout = Layout::new(bpffs.path(), balancing_dataplane::ABI);
     let one = Layout::new(bpffs.path(), balancing_dataplane::ABI + 1);
     let (mut tables, pods, host) = fill(&layout);

@@ -16,7 +16,7 @@ fn bytes(layout: &Layout, map: &str) -> u64 {
 }
 
 pub(crate) fn measure(report: &mut Report) {
-    let bpffs = Bpffs::new();
+    let bpffs = Bpffs::new("bench-memory");
     let layout = Layout::new(bpffs.path(), balancing_dataplane::ABI);
     let _filled = connect::fill(&layout);
     let names: Vec<String> = fs::read_dir(layout.maps())

@@ -48,8 +48,10 @@ pub struct Churn {
     pub exchange: Exchange,
     /// Threads that loop, at least one.
     pub threads: usize,
-    /// How long; without it until the churn is stopped.
+    /// How long; with neither this nor `rounds` until the churn is stopped.
     pub duration: Option<Duration>,
+    /// How many rounds each thread makes at most.
+    pub rounds: Option<u64>,
     /// Whether each round is reported as a [`Sample`].
     pub samples: bool,
 }
@@ -58,7 +60,15 @@ impl Churn {
     /// Connected rounds on one thread, without samples, until stopped.
     #[must_use]
     pub fn to(kind: Kind, to: SocketAddr) -> Self {
-        Self { kind, to, exchange: Exchange::Connected, threads: 1, duration: None, samples: false }
+        Self {
+            kind,
+            to,
+            exchange: Exchange::Connected,
+            threads: 1,
+            duration: None,
+            rounds: None,
+            samples: false,
+        }
     }
 }
 
@@ -142,6 +152,7 @@ impl Running {
 fn work(churn: &Churn, stop: &AtomicBool) -> ChurnReport {
     let mut report = ChurnReport::default();
     let started = Instant::now();
+    let mut made = 0;
     // The first round is always made, so that a report is never empty.
     loop {
         let began_ns = monotonic_ns();
@@ -151,7 +162,9 @@ fn work(churn: &Churn, stop: &AtomicBool) -> ChurnReport {
             let outcome = outcome.map_err(|errno| format!("{errno:?}"));
             report.samples.push(Sample { began_ns, ended_ns: monotonic_ns(), outcome });
         }
-        let over = churn.duration.is_some_and(|duration| started.elapsed() >= duration);
+        made += 1;
+        let over = churn.duration.is_some_and(|duration| started.elapsed() >= duration)
+            || churn.rounds.is_some_and(|rounds| made >= rounds);
         if over || stop.load(Ordering::Relaxed) {
             return report;
         }

@@ -22,6 +22,14 @@ pub enum Kind {
     Udp4,
     /// UDP over IPv6.
     Udp6,
+    /// Multipath TCP over IPv4.
+    Mptcp4,
+    /// Multipath TCP over IPv6.
+    Mptcp6,
+    /// ICMP echo over a datagram socket; the kernel must allow it (`ipv4/ping_group_range`).
+    Icmp4,
+    /// ICMPv6 echo over a datagram socket.
+    Icmp6,
 }
 
 impl Kind {
@@ -38,7 +46,7 @@ impl Kind {
     }
 
     pub(crate) fn is_tcp(self) -> bool {
-        matches!(self, Self::Tcp4 | Self::Tcp6)
+        matches!(self, Self::Tcp4 | Self::Tcp6 | Self::Mptcp4 | Self::Mptcp6)
     }
 }
 
@@ -99,6 +107,11 @@ pub(crate) enum Request {
         data: String,
     },
     SendTo {
+        socket: Socket,
+        to: SocketAddr,
+        data: String,
+    },
+    FastOpen {
         socket: Socket,
         to: SocketAddr,
         data: String,

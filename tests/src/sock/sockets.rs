@@ -14,7 +14,7 @@ use rustix::{
     io::ioctl_fionbio,
     net::{
         self, AddressFamily, MMsgHdr, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags,
-        SocketAddrAny, SocketFlags, SocketType, sockopt,
+        SocketAddrAny, SocketFlags, SocketType, ipproto, sockopt,
     },
 };
 
@@ -94,6 +94,14 @@ impl Sockets {
         net::sendto(self.get(socket)?, data.as_bytes(), SendFlags::NOSIGNAL, &to).map(drop).map_err(errno)
     }
 
+    /// Connects and sends in one call.
+    pub(super) fn fast_open(&self, socket: Socket, to: SocketAddr, data: &str) -> Result<(), Errno> {
+        /// `MSG_FASTOPEN` of the kernel's `include/linux/socket.h`.
+        const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
+        let flags = SendFlags::NOSIGNAL | FAST_OPEN;
+        net::sendto(self.get(socket)?, data.as_bytes(), flags, &to).map(drop).map_err(errno)
+    }
+
     pub(super) fn send_msg(&self, socket: Socket, to: Option<SocketAddr>, data: &str) -> Result<(), Errno> {
         let socket = self.get(socket)?;
         let parts = [IoSlice::new(data.as_bytes())];
@@ -166,11 +174,21 @@ impl Sockets {
 /// A blocking socket whose calls end within [`PATIENCE`].
 pub(super) fn create(kind: Kind) -> Result<OwnedFd, Errno> {
     let family = match kind {
-        Kind::Tcp4 | Kind::Udp4 => AddressFamily::INET,
-        Kind::Tcp6 | Kind::Udp6 => AddressFamily::INET6,
+        Kind::Tcp4 | Kind::Udp4 | Kind::Mptcp4 | Kind::Icmp4 => AddressFamily::INET,
+        Kind::Tcp6 | Kind::Udp6 | Kind::Mptcp6 | Kind::Icmp6 => AddressFamily::INET6,
     };
-    let kind = if kind.is_tcp() { SocketType::STREAM } else { SocketType::DGRAM };
-    let socket = net::socket_with(family, kind, SocketFlags::CLOEXEC, None).map_err(errno)?;
+    let protocol = match kind {
+        Kind::Mptcp4 | Kind::Mptcp6 => Some(ipproto::MPTCP),
+        Kind::Icmp4 => Some(ipproto::ICMP),
+        Kind::Icmp6 => Some(ipproto::ICMPV6),
+        Kind::Tcp4 | Kind::Tcp6 | Kind::Udp4 | Kind::Udp6 => None,
+    };
+    let is_datagram = !kind.is_tcp();
+    let kind = if is_datagram { SocketType::DGRAM } else { SocketType::STREAM };
+    let socket = net::socket_with(family, kind, SocketFlags::CLOEXEC, protocol).map_err(errno)?;
+    if is_datagram {
+        sockopt::set_socket_broadcast(&socket, true).map_err(errno)?;
+    }
     for direction in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
         sockopt::set_socket_timeout(&socket, direction, Some(PATIENCE)).map_err(errno)?;
     }

@@ -5,12 +5,14 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{
     Limits,
     events::{Events, Work},
     index::Index,
+    path::FilePath,
     read::{ReadError, Reading, read_all},
     tree::{Delta, RootError, Tree, Watcher},
 };
@@ -31,10 +33,12 @@ pub(super) struct Engine {
     index: Index,
     limits: Limits,
     root_error: Option<RootError>,
-    file_problems: BTreeMap<PathBuf, Vec<String>>,
+    file_problems: BTreeMap<FilePath, Vec<String>>,
     /// Kinds that have been logged as ignored.
     ignored: BTreeSet<String>,
     synced: bool,
+    /// How long the last rescan took.
+    rescan_took: Option<Duration>,
 }
 
 /// What a pass came to.
@@ -43,6 +47,8 @@ pub(super) struct Pass {
     pub(super) status: SourceStatus,
     /// The root could be looked at.
     pub(super) root_ok: bool,
+    /// How long looking at everything took, if that was done.
+    pub(super) rescan_took: Option<Duration>,
 }
 
 impl Engine {
@@ -56,17 +62,24 @@ impl Engine {
             file_problems: BTreeMap::new(),
             ignored: BTreeSet::new(),
             synced: false,
+            rescan_took: None,
         }
     }
 
     /// Looks and reads. Blocks on the file system.
     pub(super) fn pass(&mut self, work: Work) -> Pass {
         self.root_error = self.try_pass(work).err();
-        Pass { changes: self.index.take_changes(), status: self.status(), root_ok: self.root_error.is_none() }
+        Pass {
+            changes: if self.synced { self.index.take_changes() } else { Vec::new() },
+            status: self.status(),
+            root_ok: self.root_error.is_none(),
+            rescan_took: self.rescan_took.take(),
+        }
     }
 
     fn try_pass(&mut self, work: Work) -> Result<(), RootError> {
         if !self.synced {
+            self.tree.check_root()?;
             let delta = self.tree.survey()?;
             self.apply(delta);
         }
@@ -77,10 +90,13 @@ impl Engine {
     }
 
     fn look(&mut self, work: Work) -> Result<Delta, RootError> {
+        if work.lost {
+            self.tree.drop_watches();
+        }
         let same_root = self.tree.check_root()?;
-        let rescan = work.rescan || !same_root || work.paths.contains(self.tree.root());
-        let mut delta = if rescan { self.tree.rescan(&work.writing)? } else { Delta::default() };
-        // After a rescan too: with coarse clocks a file can change and keep its stamp.
+        let rescan = work.rescan || !same_root || work.paths.contains(self.tree.root().as_os_str());
+        let mut delta = if rescan { self.rescan(&work)? } else { Delta::default() };
+        // After a rescan too: what happened may have cost a watch that the rescan takes for alive.
         for path in &work.paths {
             self.tree.visit(path, &work.writing, &mut delta);
         }
@@ -88,9 +104,16 @@ impl Engine {
         if !delta.gone.is_empty() && !matches!(self.tree.check_root(), Ok(true)) {
             self.tree.unsee(delta);
             self.tree.check_root()?;
-            delta = self.tree.rescan(&work.writing)?;
+            delta = self.rescan(&work)?;
         }
         Ok(delta)
+    }
+
+    fn rescan(&mut self, work: &Work) -> Result<Delta, RootError> {
+        let started = Instant::now();
+        let delta = self.tree.rescan(&work.writing);
+        self.rescan_took = Some(started.elapsed());
+        delta
     }
 
     fn apply(&mut self, delta: Delta) {
@@ -126,7 +149,7 @@ impl Engine {
         }
     }
 
-    fn accept(&mut self, path: &Path, manifest: Manifest) -> Vec<String> {
+    fn accept(&mut self, path: &FilePath, manifest: Manifest) -> Vec<String> {
         for kind in manifest.ignored {
             if !self.ignored.contains(&kind) {
                 tracing::info!(kind, path = %path.display(), "objects of this kind mean nothing here and are ignored");

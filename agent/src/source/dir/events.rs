@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,6 +14,11 @@ use notify::{
     event::{AccessKind, AccessMode, CreateKind, Flag, ModifyKind},
 };
 use tokio::{sync::Notify, time::Instant};
+
+use super::path::FilePath;
+
+#[cfg(test)]
+mod tests;
 
 /// A file that never stops changing is read after this many times the time in which it should have settled.
 const SETTLE_AT_MOST: u32 = 10;
@@ -33,16 +38,18 @@ pub(super) struct Events {
 pub(super) struct Work {
     /// Look at everything.
     pub(super) rescan: bool,
+    /// Events were lost: look at everything and trust no watch.
+    pub(super) lost: bool,
     /// Look at these paths.
-    pub(super) paths: BTreeSet<PathBuf>,
+    pub(super) paths: BTreeSet<FilePath>,
     /// Do not read these: somebody is writing them.
-    pub(super) writing: BTreeSet<PathBuf>,
+    pub(super) writing: BTreeSet<FilePath>,
 }
 
 #[derive(Default)]
 struct Marks {
-    rescan: bool,
-    paths: BTreeMap<PathBuf, Mark>,
+    lost: bool,
+    paths: BTreeMap<FilePath, Mark>,
 }
 
 #[derive(Clone, Copy)]
@@ -66,7 +73,7 @@ enum Meaning {
 impl Work {
     /// Nothing to look at.
     pub(super) fn is_empty(&self) -> bool {
-        !self.rescan && self.paths.is_empty()
+        !self.rescan && !self.lost && self.paths.is_empty()
     }
 }
 
@@ -91,7 +98,7 @@ impl Events {
             Ok(event) => self.mark(&event),
             Err(error) => {
                 tracing::debug!(%error, "the watch reports an error, everything is looked at again");
-                self.lock().rescan = true;
+                self.lock().lost = true;
                 self.wake.notify_one();
             }
         }
@@ -101,7 +108,7 @@ impl Events {
     pub(super) fn take(&self, rescan: bool) -> Work {
         let now = Instant::now();
         let mut marks = self.lock();
-        let mut work = Work { rescan: rescan || std::mem::take(&mut marks.rescan), ..Work::default() };
+        let mut work = Work { rescan, lost: std::mem::take(&mut marks.lost), ..Work::default() };
         marks.paths.retain(|path, mark| {
             let ready = mark.settled(self.settle).is_none_or(|at| at <= now);
             let to = if ready { &mut work.paths } else { &mut work.writing };
@@ -122,26 +129,27 @@ impl Events {
     }
 
     fn mark(&self, event: &Event) {
-        let rescan = event.attrs.flag() == Some(Flag::Rescan);
+        let lost = event.attrs.flag() == Some(Flag::Rescan);
         let meaning = meaning(event);
-        if matches!(meaning, Meaning::Nothing) && !rescan {
+        if matches!(meaning, Meaning::Nothing) && !lost {
             return;
         }
         let now = Instant::now();
         let mut marks = self.lock();
-        marks.rescan |= rescan;
+        marks.lost |= lost;
         for path in &event.paths {
-            let old = marks.paths.get(path).copied();
+            let path = FilePath::from(path.as_path());
+            let old = marks.paths.get(&path).copied();
             let new = match (meaning, old) {
                 (Meaning::Written, Some(Mark::Writing { first, .. })) => Mark::Writing { first, last: now },
                 (Meaning::Written, _) => Mark::Writing { first: now, last: now },
                 (Meaning::Touched, Some(old)) => old,
                 (Meaning::Ready | Meaning::Touched | Meaning::Nothing, _) => Mark::Ready,
             };
-            marks.paths.insert(path.clone(), new);
+            marks.paths.insert(path, new);
         }
         if marks.paths.len() > MOST_MARKS {
-            marks.rescan = true;
+            marks.lost = true;
             marks.paths.clear();
         }
         drop(marks);
@@ -172,7 +180,7 @@ fn meaning(event: &Event) -> Meaning {
 }
 
 /// A new name is either a new file, which its writer will close, or a link to something complete.
-fn is_being_created(path: &std::path::Path) -> bool {
+fn is_being_created(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     path.symlink_metadata().is_ok_and(|file| file.is_file() && file.nlink() == 1)
 }

@@ -7,10 +7,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
+use super::path::FilePath;
 use crate::{
     objects::{Object, ObjectKey},
     source::Change,
@@ -22,19 +23,19 @@ mod tests;
 /// Claims of files on objects. The file whose path sorts first owns an object.
 #[derive(Default)]
 pub(super) struct Index {
-    files: BTreeMap<Arc<Path>, BTreeSet<Arc<ObjectKey>>>,
+    files: BTreeMap<FilePath, BTreeSet<Arc<ObjectKey>>>,
     claims: BTreeMap<Arc<ObjectKey>, Claim>,
     /// Keys with more than one file.
     contested: BTreeSet<Arc<ObjectKey>>,
     /// Keys whose new owner has not been read since it became the owner.
-    orphans: BTreeMap<Arc<Path>, BTreeSet<Arc<ObjectKey>>>,
+    orphans: BTreeMap<FilePath, BTreeSet<Arc<ObjectKey>>>,
     changes: BTreeMap<Arc<ObjectKey>, Change>,
 }
 
 #[derive(Default)]
 struct Claim {
     /// Sorted, not empty.
-    files: Vec<Arc<Path>>,
+    files: Vec<FilePath>,
     /// Fingerprint of the version that the consumer has.
     delivered: Option<u64>,
 }
@@ -51,15 +52,20 @@ pub(super) struct Contested<'a> {
 
 impl Index {
     /// `file` now holds `objects`; of the `unreadable` ones what was known still stands.
-    pub(super) fn replace(&mut self, file: &Path, objects: Vec<Object>, unreadable: &BTreeSet<ObjectKey>) {
-        let (file, old) = self.files.remove_entry(file).unwrap_or_else(|| (Arc::from(file), BTreeSet::new()));
+    pub(super) fn replace(
+        &mut self,
+        file: &FilePath,
+        objects: Vec<Object>,
+        unreadable: &BTreeSet<ObjectKey>,
+    ) {
+        let old = self.files.remove(file).unwrap_or_default();
         let mut keys = BTreeSet::new();
         for object in objects {
             let key = Arc::new(object.key());
-            self.claim(&file, &key, object);
+            self.claim(file, &key, object);
             keys.insert(key);
         }
-        for key in self.orphans.remove(&file).unwrap_or_default() {
+        for key in self.orphans.remove(file).unwrap_or_default() {
             if !keys.contains(&key) {
                 self.forget(&key);
             }
@@ -68,26 +74,26 @@ impl Index {
             if unreadable.contains(&*key) {
                 keys.insert(key);
             } else if !keys.contains(&key) {
-                self.release(&file, &key);
+                self.release(file, &key);
             }
         }
         if !keys.is_empty() {
-            self.files.insert(file, keys);
+            self.files.insert(file.clone(), keys);
         }
     }
 
     /// `file` is gone.
-    pub(super) fn remove(&mut self, file: &Path) {
+    pub(super) fn remove(&mut self, file: &FilePath) {
         self.replace(file, Vec::new(), &BTreeSet::new());
     }
 
     /// Files to be read again, because objects are theirs now.
-    pub(super) fn orphanages(&self) -> Vec<PathBuf> {
-        self.orphans.keys().map(|file| file.to_path_buf()).collect()
+    pub(super) fn orphanages(&self) -> Vec<FilePath> {
+        self.orphans.keys().cloned().collect()
     }
 
     /// `file` was to be read again and cannot be: its objects are unknown.
-    pub(super) fn give_up(&mut self, file: &Path) {
+    pub(super) fn give_up(&mut self, file: &FilePath) {
         for key in self.orphans.remove(file).unwrap_or_default() {
             self.forget(&key);
         }
@@ -107,10 +113,10 @@ impl Index {
         })
     }
 
-    fn claim(&mut self, file: &Arc<Path>, key: &Arc<ObjectKey>, object: Object) {
+    fn claim(&mut self, file: &FilePath, key: &Arc<ObjectKey>, object: Object) {
         let claim = self.claims.entry(Arc::clone(key)).or_default();
         if let Err(place) = claim.files.binary_search(file) {
-            claim.files.insert(place, Arc::clone(file));
+            claim.files.insert(place, file.clone());
         }
         if claim.files.len() > 1 {
             self.contested.insert(Arc::clone(key));
@@ -122,7 +128,7 @@ impl Index {
         }
     }
 
-    fn release(&mut self, file: &Arc<Path>, key: &Arc<ObjectKey>) {
+    fn release(&mut self, file: &FilePath, key: &Arc<ObjectKey>) {
         let Some(claim) = self.claims.get_mut(key) else { return };
         let was_owner = claim.files.first() == Some(file);
         claim.files.retain(|other| other != file);
@@ -131,7 +137,7 @@ impl Index {
         }
         match claim.files.first() {
             Some(next) if was_owner => {
-                self.orphans.entry(Arc::clone(next)).or_default().insert(Arc::clone(key));
+                self.orphans.entry(next.clone()).or_default().insert(Arc::clone(key));
             }
             Some(_) => {}
             None => {

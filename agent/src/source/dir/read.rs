@@ -4,13 +4,16 @@ use std::{
     fs::{File, Metadata},
     io::{self, Read as _},
     num::NonZeroUsize,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     panic::resume_unwind,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use nix::fcntl::OFlag;
+
+use super::path::FilePath;
 use crate::manifest::{self, Format, Manifest, ManifestError};
 
 /// Fewer files than this are not worth a thread.
@@ -31,7 +34,7 @@ pub(super) struct Stamp {
 
 /// What reading a file came to.
 pub(super) struct Reading {
-    pub(super) path: PathBuf,
+    pub(super) path: FilePath,
     /// Of the content that was read or refused; `None` when it changed so recently that the stamp proves nothing.
     pub(super) stamp: Option<Stamp>,
     pub(super) result: Result<Manifest, ReadError>,
@@ -88,7 +91,7 @@ impl Stamp {
 }
 
 /// Reads and parses files, in the order of `paths`. Many files are shared among a few threads.
-pub(super) fn read_all(paths: &[PathBuf], size_limit: u64) -> Vec<Reading> {
+pub(super) fn read_all(paths: &[FilePath], size_limit: u64) -> Vec<Reading> {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS);
     let threads = cores.min(paths.len() / FILES_PER_THREAD).max(1);
     if threads == 1 {
@@ -97,7 +100,7 @@ pub(super) fn read_all(paths: &[PathBuf], size_limit: u64) -> Vec<Reading> {
     let chunk = paths.len().div_ceil(threads);
     thread::scope(|scope| {
         let read_chunk =
-            |paths: &[PathBuf]| paths.iter().map(|path| read(path, size_limit)).collect::<Vec<_>>();
+            |paths: &[FilePath]| paths.iter().map(|path| read(path, size_limit)).collect::<Vec<_>>();
         let workers: Vec<_> = paths.chunks(chunk).map(|part| scope.spawn(move || read_chunk(part))).collect();
         workers
             .into_iter()
@@ -106,23 +109,23 @@ pub(super) fn read_all(paths: &[PathBuf], size_limit: u64) -> Vec<Reading> {
     })
 }
 
-fn read(path: &Path, size_limit: u64) -> Reading {
+fn read(path: &FilePath, size_limit: u64) -> Reading {
     let mut stamp = None;
     let result = read_text(path, size_limit, &mut stamp).and_then(|text| {
         let format = Format::of(path).unwrap_or(Format::Yaml);
         Ok(manifest::parse(&text, format)?)
     });
-    Reading { path: path.to_path_buf(), stamp, result }
+    Reading { path: path.clone(), stamp, result }
 }
 
 /// Reads the text. The stamp is taken first: what changes while it is read differs from it.
 fn read_text(path: &Path, size_limit: u64, stamp: &mut Option<Stamp>) -> Result<String, ReadError> {
-    // Opening a pipe would wait for its writer.
-    if !path.metadata()?.is_file() {
+    // Without O_NONBLOCK, opening a pipe would wait for its writer.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(ReadError::NotAFile);
     }
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
     *stamp = Stamp::of(&metadata).proven();
     let too_large = |size| ReadError::TooLarge { size, limit: size_limit };
     if metadata.size() > size_limit {
@@ -138,4 +141,43 @@ fn read_text(path: &Path, size_limit: u64, stamp: &mut Option<Stamp>) -> Result<
         return Err(too_large(bytes.len() as u64));
     }
     String::from_utf8(bytes).map_err(|error| ReadError::NotText(error.utf8_error().valid_up_to()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_proves_something_only_after_the_clock_has_ticked() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stamp = Stamp::of(&file.path().metadata().unwrap());
+        let shifted = |seconds| Stamp { changed: (stamp.changed.0 + seconds, stamp.changed.1), ..stamp };
+        assert_eq!(shifted(-1).proven(), Some(shifted(-1)));
+        assert_eq!(shifted(1).proven(), None);
+    }
+
+    #[test]
+    fn many_files_come_in_order() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let paths: Vec<_> = (0..FILES_PER_THREAD * 5 + 1)
+            .map(|i| {
+                let path = dir.path().join(format!("{i:04}.yaml"));
+                std::fs::write(&path, format!("{{apiVersion: v1, kind: Node, metadata: {{name: n{i}}}}}"))
+                    .unwrap();
+                FilePath::from(path)
+            })
+            .collect();
+        let readings = read_all(&paths, 1000);
+        assert_eq!(readings.iter().map(|r| r.path.clone()).collect::<Vec<_>>(), paths);
+        assert!(readings.iter().all(|r| r.result.as_ref().is_ok_and(|m| m.objects.len() == 1)));
+    }
+
+    #[test]
+    fn a_pipe_is_refused_without_waiting_for_its_writer() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("pipe.yaml");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let readings = read_all(&[path.into()], 1000);
+        assert!(matches!(readings[0].result, Err(ReadError::NotAFile)));
+    }
 }

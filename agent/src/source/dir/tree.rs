@@ -9,7 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Limits, read::Stamp};
+use super::{
+    Limits,
+    path::{FilePath, below},
+    read::Stamp,
+};
 use crate::manifest::Format;
 use links::Links;
 use walk::{Found, Walk};
@@ -28,24 +32,24 @@ struct Identity {
 
 /// Everything known of the directory.
 pub(super) struct Tree {
-    root: PathBuf,
+    root: FilePath,
     limits: Limits,
     watcher: Watcher,
     /// Directories that are watched.
-    dirs: BTreeMap<PathBuf, Identity>,
+    dirs: BTreeMap<FilePath, Identity>,
     /// Files of ours, with the stamp of the content that was read last.
-    files: BTreeMap<PathBuf, Option<Stamp>>,
+    files: BTreeMap<FilePath, Option<Stamp>>,
     links: Links,
-    problems: BTreeMap<PathBuf, String>,
+    problems: BTreeMap<FilePath, String>,
 }
 
 /// What has changed.
 #[derive(Debug, Default)]
 pub(super) struct Delta {
     /// Files to read.
-    pub(super) read: BTreeSet<PathBuf>,
+    pub(super) read: BTreeSet<FilePath>,
     /// Files that are gone.
-    pub(super) gone: BTreeSet<PathBuf>,
+    pub(super) gone: BTreeSet<FilePath>,
 }
 
 /// The root cannot be used at the moment.
@@ -65,7 +69,7 @@ impl Tree {
     /// A tree of which nothing has been seen.
     pub(super) fn new(root: PathBuf, limits: Limits, watcher: Watcher) -> Self {
         Self {
-            root,
+            root: root.into(),
             limits,
             watcher,
             dirs: BTreeMap::new(),
@@ -81,7 +85,7 @@ impl Tree {
     }
 
     /// What is wrong with directories and links.
-    pub(super) fn problems(&self) -> &BTreeMap<PathBuf, String> {
+    pub(super) fn problems(&self) -> &BTreeMap<FilePath, String> {
         &self.problems
     }
 
@@ -92,7 +96,9 @@ impl Tree {
     /// When there is no directory. The watches are taken as lost then, all else stays as it was.
     pub(super) fn check_root(&mut self) -> Result<bool, RootError> {
         match self.root.metadata() {
-            Ok(root) if root.is_dir() => Ok(self.dirs.get(&self.root) == Some(&Identity::of(&root))),
+            Ok(root) if root.is_dir() => {
+                Ok(self.dirs.get(self.root.as_os_str()) == Some(&Identity::of(&root)))
+            }
             Ok(_) => Err(self.lose_root(RootError::NotADirectory)),
             Err(error) => Err(self.lose_root(error.into())),
         }
@@ -108,7 +114,7 @@ impl Tree {
     pub(super) fn survey(&mut self) -> Result<Delta, RootError> {
         let root = self.root.clone();
         let mut found = self.walk(&root, false);
-        if let Some(error) = found.errors.remove(&root) {
+        if let Some(error) = found.errors.remove(root.as_os_str()) {
             return Err(error.into());
         }
         let mut delta = Delta::default();
@@ -121,11 +127,11 @@ impl Tree {
     /// # Errors
     ///
     /// When the root cannot be listed; nothing is gone then.
-    pub(super) fn rescan(&mut self, writing: &BTreeSet<PathBuf>) -> Result<Delta, RootError> {
+    pub(super) fn rescan(&mut self, writing: &BTreeSet<FilePath>) -> Result<Delta, RootError> {
         let root = self.root.clone();
         self.watcher.ensure();
         let mut found = self.walk(&root, true);
-        if let Some(error) = found.errors.remove(&root) {
+        if let Some(error) = found.errors.remove(root.as_os_str()) {
             return Err(self.lose_root(error.into()));
         }
         let mut delta = Delta::default();
@@ -134,7 +140,7 @@ impl Tree {
     }
 
     /// Looks at one path because something happened there. Files below it in `writing` are left for later.
-    pub(super) fn visit(&mut self, path: &Path, writing: &BTreeSet<PathBuf>, delta: &mut Delta) {
+    pub(super) fn visit(&mut self, path: &Path, writing: &BTreeSet<FilePath>, delta: &mut Delta) {
         for link in self.links.through(path) {
             self.refresh(&link, writing, delta);
         }
@@ -152,20 +158,25 @@ impl Tree {
 
     /// Remembers which content of a file has been read.
     pub(super) fn was_read(&mut self, path: &Path, stamp: Option<Stamp>) {
-        if let Some(entry) = self.files.get_mut(path) {
+        if let Some(entry) = self.files.get_mut(path.as_os_str()) {
             *entry = stamp;
         }
     }
 
-    fn lose_root(&mut self, error: RootError) -> RootError {
+    /// Ends all watches; the next rescan begins new ones.
+    pub(super) fn drop_watches(&mut self) {
         for dir in std::mem::take(&mut self.dirs).into_keys() {
             self.watcher.unwatch(&dir);
         }
+    }
+
+    fn lose_root(&mut self, error: RootError) -> RootError {
+        self.drop_watches();
         error
     }
 
-    fn refresh(&mut self, path: &Path, writing: &BTreeSet<PathBuf>, delta: &mut Delta) {
-        self.problems.remove(path);
+    fn refresh(&mut self, path: &Path, writing: &BTreeSet<FilePath>, delta: &mut Delta) {
+        self.problems.remove(path.as_os_str());
         self.links.remove_below(path);
         let own = match path.symlink_metadata() {
             Ok(own) => own,
@@ -178,7 +189,7 @@ impl Tree {
         }
     }
 
-    fn refresh_target(&mut self, path: &Path, writing: &BTreeSet<PathBuf>, delta: &mut Delta) {
+    fn refresh_target(&mut self, path: &Path, writing: &BTreeSet<FilePath>, delta: &mut Delta) {
         let is_ours = Format::of(path).is_some();
         match path.metadata() {
             Ok(target) if target.is_dir() => {
@@ -191,23 +202,25 @@ impl Tree {
             }
             Ok(target) if target.is_file() && is_ours => self.refresh_file(path, delta),
             Ok(_) => self.merge(path, Found::default(), writing, delta),
-            Err(error) if is_ours || self.dirs.contains_key(path) => self.problem(path, unreadable(&error)),
+            Err(error) if is_ours || self.dirs.contains_key(path.as_os_str()) => {
+                self.problem(path, unreadable(&error))
+            }
             Err(_) => {}
         }
     }
 
     fn refresh_file(&mut self, path: &Path, delta: &mut Delta) {
-        if !self.files.contains_key(path) && self.files.len() >= self.limits.files {
-            let dir = path.parent().unwrap_or(&self.root).to_path_buf();
-            return self.problem(&dir, self.limits.exceeded());
+        if !self.files.contains_key(path.as_os_str()) && self.files.len() >= self.limits.files {
+            return self.problem(path.parent().unwrap_or(path), self.limits.exceeded());
         }
-        self.files.entry(path.to_path_buf()).or_default();
-        delta.gone.remove(path);
-        delta.read.insert(path.to_path_buf());
+        let path = FilePath::from(path);
+        self.files.entry(path.clone()).or_default();
+        delta.gone.remove(&path);
+        delta.read.insert(path);
     }
 
     fn problem(&mut self, path: &Path, message: String) {
-        self.problems.insert(path.to_path_buf(), message);
+        self.problems.insert(path.into(), message);
     }
 
     fn walk(&mut self, dir: &Path, watch: bool) -> Found {
@@ -218,12 +231,13 @@ impl Tree {
             watcher: watch.then_some(&mut self.watcher),
             limits: self.limits,
             room: self.limits.files.saturating_sub(self.files.len()),
+            dirs: 0,
         };
         walk.run(dir)
     }
 
     /// Takes what was found at and below `scope` for the truth.
-    fn merge(&mut self, scope: &Path, found: Found, writing: &BTreeSet<PathBuf>, delta: &mut Delta) {
+    fn merge(&mut self, scope: &Path, found: Found, writing: &BTreeSet<FilePath>, delta: &mut Delta) {
         let unread = |path: &Path| found.errors.keys().any(|dir| path.starts_with(dir));
         for path in below(&self.files, scope) {
             if !found.files.contains_key(&path) && !unread(&path) {
@@ -283,14 +297,4 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn unreadable(error: &io::Error) -> String {
     format!("cannot be read: {error}; what was known below it is kept")
-}
-
-/// The keys at and below `path`.
-fn below<V>(map: &BTreeMap<PathBuf, V>, path: &Path) -> Vec<PathBuf> {
-    // Paths sort by component, so everything below a directory follows it directly.
-    map.range(path.to_path_buf()..)
-        .map(|(key, _)| key)
-        .take_while(|key| key.starts_with(path))
-        .cloned()
-        .collect()
 }

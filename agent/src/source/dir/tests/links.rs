@@ -64,6 +64,27 @@ async fn a_link_out_of_the_directory_is_followed_by_the_rescan() {
 }
 
 #[tokio::test]
+async fn a_linked_directory_that_vanishes_keeps_its_objects() {
+    let temp = tempfile::TempDir::new().unwrap();
+    let (outside, away) = (temp.path().join("outside"), temp.path().join("away"));
+    write(&outside.join("deep/a.yaml"), &one("a"));
+    write(&temp.path().join("root/b.yaml"), &one("b"));
+    symlink("../outside", temp.path().join("root/sub")).unwrap();
+    let mut h = Harness::start(temp, |source| source.rescan = std::time::Duration::from_millis(10));
+    h.expect(&["a", "b"]).await;
+    fs::rename(&outside, &away).unwrap();
+    h.expect_problems(&[("sub", "what was known below it is kept")]).await;
+    h.put("b.yaml", &nodes(&[("b", "2")]));
+    h.expect_version("b", "2").await;
+    h.expect(&["a", "b"]).await;
+    fs::write(away.join("deep/a.yaml"), nodes(&[("a", "2")])).unwrap();
+    fs::rename(&away, &outside).unwrap();
+    h.expect_version("a", "2").await;
+    h.expect_problems(&[]).await;
+    assert_eq!(h.log, ["+a", "+b", "+b", "+a"]);
+}
+
+#[tokio::test]
 async fn links_in_circles() {
     let mut h = Harness::with(&[("sub/a.yaml", &one("a"))]).await;
     symlink("..", h.path("sub/up")).unwrap();

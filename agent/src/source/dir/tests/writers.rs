@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
+    path::Path,
 };
 
 use tempfile::TempDir;
@@ -69,4 +70,46 @@ async fn same_size_same_moment() {
         fs::write(h.path("a.yaml"), nodes(&[("a", &version)])).unwrap();
         h.expect_version("a", &version).await;
     }
+}
+
+/// Any sequence of changes, however fast, ends in what the directory holds. Each seed is another sequence.
+#[tokio::test]
+async fn the_end_of_any_sequence_is_the_truth() {
+    for seed in 1..=8_u64 {
+        let mut h = Harness::with(&[]).await;
+        let mut random = seed;
+        let mut pick = |n: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % n
+        };
+        for i in 0..400 {
+            let dir = h.path(["", "a", "b", "a/c", "b/c"][pick(5)]);
+            let other = h.path(["a", "b", "c", "a/c", ".hidden"][pick(5)]);
+            let (file, to) = (dir.join(format!("{}.yaml", pick(4))), other.join(format!("{}.yaml", pick(4))));
+            // Most of these fail when something is missing, and that is as good as any other step.
+            let _ignored = match pick(7) {
+                0 => fs::rename(&file, to),
+                1 => fs::rename(&dir, &other),
+                2 if dir != h.root() => fs::remove_dir_all(&dir),
+                3 => fs::remove_file(&file),
+                _ => fs::create_dir_all(&dir).and_then(|()| fs::write(&file, one(&format!("n{i}")))),
+            };
+            if pick(20) == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        }
+        let truth = read_all(&h.root());
+        h.expect(&truth.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+}
+
+/// The names in all files that are not hidden.
+fn read_all(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let shown = entries.filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('.'));
+    let read = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap();
+        text.split_once("name: ").and_then(|(_, rest)| rest.split(',').next()).unwrap().to_owned()
+    };
+    shown.flat_map(|path| if path.is_dir() { read_all(&path) } else { vec![read(&path)] }).collect()
 }

@@ -8,13 +8,13 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::below;
+use super::{FilePath, below};
 
 /// Links by the names inside the root that their targets contain.
 #[derive(Default)]
 pub(super) struct Links {
-    names: BTreeSet<(PathBuf, PathBuf)>,
-    links: BTreeMap<PathBuf, Vec<PathBuf>>,
+    names: BTreeSet<(FilePath, FilePath)>,
+    links: BTreeMap<FilePath, Vec<FilePath>>,
 }
 
 impl Links {
@@ -23,9 +23,10 @@ impl Links {
         let (Ok(target), Some(parent)) = (link.read_link(), link.parent()) else { return };
         let target = normalize(&parent.join(target));
         let inside = target.ancestors().take_while(|name| *name != root && name.starts_with(root));
-        let names: Vec<_> = inside.map(Path::to_path_buf).collect();
-        self.names.extend(names.iter().map(|name| (name.clone(), link.to_path_buf())));
-        self.links.insert(link.to_path_buf(), names);
+        let names: Vec<_> = inside.map(FilePath::from).collect();
+        let link = FilePath::from(link);
+        self.names.extend(names.iter().map(|name| (name.clone(), link.clone())));
+        self.links.insert(link, names);
     }
 
     /// Forgets the links at and below `path`.
@@ -38,9 +39,9 @@ impl Links {
     }
 
     /// The links that pass through `name`.
-    pub(super) fn through(&self, name: &Path) -> Vec<PathBuf> {
-        let first = (name.to_path_buf(), PathBuf::new());
-        self.names.range(first..).take_while(|(n, _)| n == name).map(|(_, link)| link.clone()).collect()
+    pub(super) fn through(&self, name: &Path) -> Vec<FilePath> {
+        let first = (FilePath::from(name), FilePath::from(Path::new("")));
+        self.names.range(&first..).take_while(|(n, _)| *n == first.0).map(|(_, link)| link.clone()).collect()
     }
 }
 

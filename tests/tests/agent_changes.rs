@@ -1,0 +1,409 @@
+//! Nothing is lost under change: objects change, agents die and are replaced, and no connection notices.
+//!
+//! Every server tells its name, so each connection shows where it went. A backend counts as gone from the
+//! moment in which the kernel's table was seen without it, until its object is written again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use balancing_dataplane::{ABI, layout::Layout, links, model::PolicyKind, tables::Reader};
+use balancing_tests::*;
+use serde_json::json;
+
+const FRONTEND: &str = "10.96.0.1:80";
+const BACKENDS: usize = 8;
+/// 200 changes a second.
+const PACE: Duration = Duration::from_millis(5);
+
+/// A time in which a backend was in no set, on the clock of the samples.
+struct Absence {
+    backend: String,
+    from: u64,
+    to: u64,
+}
+
+/// What a backend's object and the kernel say.
+#[derive(Clone, Copy, PartialEq)]
+enum Presence {
+    In,
+    Leaving,
+    Out { from: u64 },
+}
+
+/// A node with a policy over eight pods, and four clients that connect all the time.
+struct World {
+    node: Node,
+    clients: Vec<Client>,
+    presence: [Presence; BACKENDS],
+    absences: Vec<Absence>,
+    turn: usize,
+    _sandboxes: [Sandbox; 2],
+    _servers: Vec<EchoServer>,
+}
+
+fn policy() -> Object {
+    Object::local_redirect("policy", "10.96.0.1", 80, "web")
+}
+
+fn backend(number: usize) -> Object {
+    Object::pod(&format!("b{number}"), "web", &[&format!("10.1.0.{number}")])
+}
+
+impl World {
+    /// Everything runs; two clients are host processes, two are pods.
+    fn start(topic: &str) -> Self {
+        let mut node = Node::with(topic, &["--max-frontends", "1024"]);
+        let mut servers = vec![node.serve("original", &[FRONTEND])];
+        for number in 0..BACKENDS {
+            servers.push(node.serve(&format!("b{number}"), &[&format!("10.1.0.{number}:80")]));
+            node.apply(&backend(number));
+        }
+        let pods = ["client-a", "client-b"].map(|name| Object::pod(name, "client", &[]));
+        let sandboxes = pods.each_ref().map(|pod| node.sandbox(pod));
+        pods.iter().for_each(|pod| node.apply(pod));
+        node.apply(&policy());
+        node.start();
+        let clients = vec![node.client(), node.client(), sandboxes[0].client(), sandboxes[1].client()];
+        let (presence, absences) = ([Presence::In; BACKENDS], Vec::new());
+        Self { node, clients, presence, absences, turn: 0, _sandboxes: sandboxes, _servers: servers }
+    }
+
+    fn load(&mut self) {
+        let mut churn = Churn::to(Kind::Tcp4, address(FRONTEND));
+        churn.samples = true;
+        self.clients.iter_mut().for_each(|client| client.start_churn(&churn));
+    }
+
+    /// Ends the load and judges it. Returns the number of connections.
+    #[track_caller]
+    fn judge(&mut self) -> usize {
+        for number in 0..BACKENDS {
+            self.comes_back(number);
+        }
+        let names: BTreeSet<String> = (0..BACKENDS).map(|number| format!("b{number}")).collect();
+        let mut count = 0;
+        for client in &mut self.clients {
+            let report = client.stop_churn();
+            assert!(report.errors.is_empty(), "failed connects: {:?}", report.errors);
+            let strangers: Vec<_> = report.peers.keys().filter(|name| !names.contains(*name)).collect();
+            assert!(strangers.is_empty(), "not redirected: {:?}", report.peers);
+            count += report.samples.len();
+            for sample in &report.samples {
+                let wrong = self.absences.iter().find(|absence| {
+                    sample.outcome.as_deref() == Ok(absence.backend.as_str())
+                        && (absence.from..absence.to).contains(&sample.began_ns)
+                });
+                assert!(wrong.is_none(), "{sample:?} reached a backend that had left");
+            }
+        }
+        count
+    }
+
+    /// One change: the next backend leaves or comes back, or the policy changes, or another comes or goes.
+    fn change(&mut self, reader: &Reader) {
+        self.observe(reader);
+        self.turn += 1;
+        let number = self.turn / 2 % BACKENDS;
+        match self.turn % 4 {
+            0 => {
+                let limit = 1_000_000 + self.turn;
+                self.node.apply(&policy().with("/spec/qosLimit", limit));
+            }
+            2 => {
+                let other = Object::balancing_to("other", "10.96.0.9", 80, &["192.0.2.8", "192.0.2.9"]);
+                match self.turn % 8 {
+                    2 => self.node.apply(&other),
+                    _ => self.node.delete(&other),
+                }
+            }
+            _ => match self.presence[number] {
+                Presence::In if self.present() > 2 => self.leaves(number),
+                Presence::Out { .. } => self.comes_back(number),
+                Presence::In | Presence::Leaving => {
+                    self.node.apply(&policy().with("/spec/qosLimit", self.turn + 9_000))
+                }
+            },
+        }
+    }
+
+    fn present(&self) -> usize {
+        self.presence.iter().filter(|presence| **presence == Presence::In).count()
+    }
+
+    fn leaves(&mut self, number: usize) {
+        match number % 3 {
+            0 => self.node.delete(&backend(number)),
+            1 => self.node.apply(&backend(number).unready()),
+            _ => {
+                self.node.apply(&backend(number).with("/metadata/deletionTimestamp", "2026-01-01T00:00:00Z"))
+            }
+        }
+        self.presence[number] = Presence::Leaving;
+    }
+
+    fn comes_back(&mut self, number: usize) {
+        if let Presence::Out { from } = self.presence[number] {
+            self.absences.push(Absence { backend: format!("b{number}"), from, to: monotonic_ns() });
+        }
+        if self.presence[number] != Presence::In {
+            self.node.apply(&backend(number));
+            self.presence[number] = Presence::In;
+        }
+    }
+
+    /// Notes which leaving backends the kernel does not have any more.
+    fn observe(&mut self, reader: &Reader) {
+        let Some(set) = kernel_set(reader) else { return };
+        let now = monotonic_ns();
+        for number in 0..BACKENDS {
+            if self.presence[number] == Presence::Leaving && !set.contains(&format!("10.1.0.{number}")) {
+                self.presence[number] = Presence::Out { from: now };
+            }
+        }
+    }
+
+    /// Waits until all that leave have left.
+    #[track_caller]
+    fn settle(&mut self) {
+        let reader = self.node.reader();
+        eventually(|| {
+            self.observe(&reader);
+            if self.presence.contains(&Presence::Leaving) {
+                Err("a backend stays".to_owned())
+            } else {
+                Ok(())
+            }
+        });
+    }
+}
+
+/// The addresses behind the frontend.
+fn kernel_set(reader: &Reader) -> Option<BTreeSet<String>> {
+    let layers = reader.layers().ok()?;
+    let found = layers.iter().find(|layer| layer.key.address == address(FRONTEND).ip())?;
+    Some(found.layer.backends.iter().map(|backend| backend.address.to_string()).collect())
+}
+
+/// Live hooks of a link directory by name of the program's id.
+fn live_hooks(dir: &std::path::Path) -> usize {
+    links::inspect(dir).unwrap().values().filter(|state| state.cgroup_id != 0).count()
+}
+
+#[test]
+fn two_thousand_changes_in_ten_seconds_lose_no_connection() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start("changes");
+    let reader = world.node.reader();
+    world.load();
+    let started = Instant::now();
+    for number in 1..=2_000 {
+        world.change(&reader);
+        thread::sleep((PACE * number).saturating_sub(started.elapsed()));
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(15), "the machine is too slow for 200 changes a second: {took:?}");
+    let connections = world.judge();
+    let absences = world.absences.len();
+    println!("2000 changes in {took:?}: {connections} connections, {absences} absences of backends");
+    assert!(
+        connections > 5_000 && absences > 50,
+        "{connections} connections, {absences} absences prove little"
+    );
+    world.node.wait_backends("policy", BACKENDS);
+}
+
+#[test]
+fn killed_and_restarted_agents_lose_no_connection() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start("killed");
+    let reader = world.node.reader();
+    let mut before: Vec<Socket> = Vec::new();
+    for client in &mut world.clients {
+        let socket = client.open(Kind::Tcp4);
+        client.connect(socket, address(FRONTEND)).unwrap();
+        before.push(socket);
+    }
+    world.load();
+    for round in 0_u64..24 {
+        // In the middle of changes.
+        for _ in 0..8 {
+            world.change(&reader);
+        }
+        world.node.agent().kill();
+        for _ in 0..2 {
+            world.change(&reader);
+        }
+        if round % 3 == 2 {
+            // In the middle of a start, each time a little later.
+            world.node.agent().start(|| true);
+            thread::sleep(Duration::from_millis(round * 3));
+            world.node.agent().kill();
+        }
+        world.node.start();
+        world.settle();
+    }
+    let connections = world.judge();
+    println!("24 kills: {connections} connections, {} absences", world.absences.len());
+    assert!(connections > 1_000 && world.absences.len() > 20);
+    for (client, socket) in world.clients.iter_mut().zip(before) {
+        assert_eq!(client.peer_name(socket), Ok(address(FRONTEND)), "the name outlives every agent");
+    }
+}
+
+#[test]
+fn upgrades_and_downgrades_lose_no_connection() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start("upgrade");
+    let layouts = [ABI, ABI + 1].map(|abi| world.node.layout(abi));
+    let pods: BTreeSet<_> = links::pods(&layouts[0]).unwrap().into_keys().collect();
+    assert_eq!(pods.len(), 2);
+    let mut old: Vec<(usize, Socket, String)> = Vec::new();
+    world.load();
+    for round in 0_u64..10 {
+        for (number, client) in world.clients.iter_mut().enumerate() {
+            let socket = client.open(Kind::Tcp4);
+            client.connect(socket, address(FRONTEND)).unwrap();
+            let name = client.receive(socket).unwrap().data.trim().to_owned();
+            old.push((number, socket, name));
+        }
+        let next = usize::from(round % 2 == 0);
+        if round % 3 == 0 {
+            world.node.agent().kill();
+        } else {
+            assert!(world.node.agent().terminate().success());
+        }
+        world.node.agent().replace(if next == 1 { "agent_next" } else { "balancing-agent" });
+        if round >= 4 {
+            // It dies on the way to its readiness, each time a little later.
+            world.node.agent().start(|| true);
+            thread::sleep(Duration::from_millis(5 * (round - 3)));
+            world.node.agent().kill();
+        }
+        world.leaves(usize::try_from(round).unwrap() % BACKENDS);
+        world.node.start();
+        world.settle();
+        moved(&layouts[1 - next], &layouts[next], &pods);
+        world.comes_back(usize::try_from(round).unwrap() % BACKENDS);
+        for (number, socket, name) in &old {
+            let real = format!("10.1.0.{}:80", &name[1..]);
+            let peer = world.clients[*number].peer_name(*socket).unwrap().to_string();
+            assert!(peer == FRONTEND || peer == real, "{peer} is neither what was dialled nor {real}");
+        }
+    }
+    let connections = world.judge();
+    println!("10 changes of the ABI: {connections} connections");
+    assert!(connections > 1_000 && world.absences.len() >= 9);
+}
+
+/// Nothing is left of one ABI; host and pods are attached by the other.
+#[track_caller]
+fn moved(from: &Layout, to: &Layout, pods: &BTreeSet<balancing_dataplane::cgroup::PodUid>) {
+    assert!(!from.root().exists(), "{} is left", from.root().display());
+    assert_eq!(live_hooks(&to.host()), 8);
+    let moved: BTreeMap<_, _> = links::pods(to).unwrap();
+    assert_eq!(&moved.keys().cloned().collect::<BTreeSet<_>>(), pods);
+    assert!(moved.values().all(|dir| live_hooks(dir) == 8));
+}
+
+#[test]
+fn without_an_agent_everything_goes_on_and_can_be_seen() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start("stopped");
+    assert!(world.node.agent().terminate().success(), "SIGTERM is an ordinary end");
+    for client in &mut world.clients {
+        assert!(client.ask_tcp(address(FRONTEND)).unwrap().starts_with('b'));
+    }
+    let status = world.node.ctl_json(&["status"]);
+    assert_eq!(status["ready"], json!(false));
+    assert!(status["agent"].as_str().unwrap().contains("no agent answers at"), "{status}");
+    assert_eq!(status["hooks"]["host"].as_array().unwrap().len(), 8);
+    assert_eq!(status["hooks"]["pods"], json!(2));
+    let frontends = world.node.ctl_json(&["frontends"]);
+    assert_eq!(frontends[0]["owner"], json!({"kind": PolicyKind::LocalRedirect.kind(), "name": "policy"}));
+    assert_eq!(frontends[0]["counters"]["redirected"], json!(4));
+    assert_eq!(frontends[0]["backends"].as_array().unwrap().len(), BACKENDS);
+    assert_eq!(world.node.ctl_json(&["backends"]).as_array().unwrap().len(), BACKENDS);
+    assert_eq!(world.node.ctl_json(&["pods"]).as_array().unwrap().len(), 2);
+    for command in ["status", "frontends", "backends", "pods", "version"] {
+        assert!(world.node.ctl(&[command]).status.success(), "{command}");
+    }
+    let refused = world.node.ctl(&["policies"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && words.contains("is balancing-agent running with this --run-dir?"),
+        "{words}"
+    );
+}
+
+#[test]
+fn cleanup_removes_everything() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start("cleanup");
+    let socket = world.clients[0].open(Kind::Tcp4);
+    world.clients[0].connect(socket, address(FRONTEND)).unwrap();
+    let (status, words) = world.node.cleanup();
+    assert!(!status.success() && words.contains("stop it first"), "beside a running agent: {words}");
+    assert!(world.clients[0].ask_tcp(address(FRONTEND)).unwrap().starts_with('b'));
+
+    world.node.agent().kill();
+    let (status, words) = world.node.cleanup();
+    assert!(status.success(), "{words}");
+    assert!(!world.node.bpffs().join("balancing").exists());
+    assert!(!world.node.run_dir().exists());
+    for client in &mut world.clients {
+        assert_eq!(client.ask_tcp(address(FRONTEND)).as_deref(), Ok("original"));
+    }
+    assert_eq!(
+        world.clients[0].receive(socket).unwrap().data.chars().next(),
+        Some('b'),
+        "old connections live on"
+    );
+    let (status, words) = world.node.cleanup();
+    assert!(status.success(), "a second time: {words}");
+    let status = world.node.ctl_json(&["status"]);
+    assert_eq!((&status["hooks"]["abi"], &status["tables"]), (&json!(null), &json!([])));
+    let words = String::from_utf8(world.node.ctl(&["frontends"]).stderr).unwrap();
+    assert!(words.contains("nothing is loaded below"), "{words}");
+
+    // And a new agent begins again.
+    world.node.start();
+    assert!(world.clients[0].ask_tcp(address(FRONTEND)).unwrap().starts_with('b'));
+}
+
+#[test]
+fn a_second_agent_is_turned_away() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start("second");
+    for elsewhere in [false, true] {
+        let run = TempDir::new("second-run");
+        let directory = if elsewhere { run.path() } else { world.node.run_dir() };
+        let mut second = Agent::new(&Place::default().in_netns(world.node.host()))
+            .args(["--source", &format!("dir:{}", run.path().display()), "--node-name", "n1"])
+            .args(["--bpffs".as_ref(), world.node.bpffs().as_os_str()])
+            .args(["--cgroup-root".as_ref(), world.node.cgroup().path().as_os_str()])
+            .args(["--run-dir".as_ref(), directory.as_os_str()])
+            .command();
+        let output = second.output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(words.contains("another agent holds") && words.contains("stop it first"), "{words}");
+    }
+    assert!(world.node.view().unwrap().ready, "the first one goes on");
+    assert!(world.clients[0].ask_tcp(address(FRONTEND)).unwrap().starts_with('b'));
+    assert!(fs::exists(world.node.run_dir().join("agent.sock")).unwrap());
+}

@@ -1,0 +1,272 @@
+//! Policies among themselves, through the real agent: precedence, conflicts, limits, changes that make a
+//! policy invalid.
+
+use balancing_agent::view::PolicyView;
+use balancing_tests::*;
+use serde_json::json;
+
+const FRONTEND: &str = "10.96.0.1:80";
+
+/// A node with servers: `original` at the frontend, `local` and `remote` for pods of this and another node.
+struct World {
+    node: Node,
+    pods: [Object; 2],
+    _servers: [EchoServer; 3],
+}
+
+impl World {
+    fn new(topic: &str) -> Self {
+        Self::with(Node::new(topic))
+    }
+
+    fn with(node: Node) -> Self {
+        let servers = [("original", FRONTEND), ("local", "10.1.0.1:80"), ("remote", "10.1.0.2:80")];
+        let servers = servers.map(|(name, at)| node.serve(name, &[at]));
+        let local = Object::pod("local", "local", &["10.1.0.1"]);
+        let remote = Object::pod("remote", "remote", &["10.1.0.2"]).with("/spec/nodeName", "n2");
+        Self { node, pods: [local, remote], _servers: servers }
+    }
+
+    fn apply(&self, objects: &[Object]) {
+        objects.iter().chain(&self.pods).for_each(|object| self.node.apply(object));
+    }
+}
+
+fn local() -> Object {
+    Object::local_redirect("local-policy", "10.96.0.1", 80, "local")
+}
+
+fn balancing() -> Object {
+    Object::balancing("global-policy", "10.96.0.1", 80, "remote")
+}
+
+#[track_caller]
+fn answered_by(client: &mut Client, wanted: &str) {
+    eventually(|| match client.ask_tcp(address(FRONTEND)) {
+        Ok(name) if name == wanted => Ok(()),
+        other => Err(format!("answered by {other:?}, not {wanted}")),
+    });
+}
+
+/// Connects so often and counts who answered: local and others.
+fn count(client: &mut Client, rounds: usize) -> (usize, usize) {
+    let names = (0..rounds).map(|_| client.ask_tcp(address(FRONTEND)).unwrap());
+    let local = names.filter(|name| name == "local").count();
+    (local, rounds - local)
+}
+
+#[test]
+fn local_redirect_lies_over_balancing() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("layers");
+    world.apply(&[local(), balancing()]);
+    world.node.start();
+    let mut client = world.node.client();
+    answered_by(&mut client, "local");
+    let layers = world.node.layers();
+    let numbers: Vec<u8> = layers.iter().map(|layer| layer.layer_number).collect();
+    assert_eq!(numbers, [0, 1], "both layers are in the table");
+    assert!(world.node.policies().iter().all(|policy| policy.programmed && !policy.conflicted));
+
+    world.node.apply(&world.pods[0].clone().unready());
+    answered_by(&mut client, "remote");
+    world.node.delete(&balancing());
+    answered_by(&mut client, "original");
+    world.node.apply(&world.pods[0]);
+    answered_by(&mut client, "local");
+
+    // At the limit the BalancingPolicy takes what the LocalRedirectPolicy does not.
+    world.node.apply(&balancing());
+    world.node.apply(&local().with("/spec/qosLimit", 3));
+    world.node.wait_backends("global-policy", 1);
+    eventually(|| match world.node.layers().first().and_then(|layer| layer.layer.qos_limit) {
+        Some(limit) if limit.get() == 3 => Ok(()),
+        other => Err(format!("the limit is {other:?}")),
+    });
+    // Within one second, or two when it changes on the way.
+    let (over, under) = count(&mut client, 50);
+    assert!((3..=6).contains(&over), "{over} redirected by the LocalRedirectPolicy");
+    assert_eq!(under, 50 - over);
+    let explain = world.node.ctl_json(&["explain", FRONTEND]);
+    assert_eq!(explain["winner"]["name"], json!("local-policy"), "{explain}");
+}
+
+#[test]
+fn the_older_policy_wins_and_the_younger_takes_over() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("conflict");
+    let older = local().with("/metadata/name", "older").created(1);
+    let younger = Object::local_redirect("a-younger", "10.96.0.1", 80, "second").created(2);
+    let _second = world.node.serve("second", &["10.1.0.3:80"]);
+    let second = Object::pod("second", "second", &["10.1.0.3"]);
+    world.apply(&[older.clone(), younger.clone(), second.clone()]);
+    world.node.start();
+    let mut client = world.node.client();
+    answered_by(&mut client, "local");
+    let policies = world.node.ctl_json(&["policies"]);
+    let loser = policies.as_array().unwrap().iter().find(|row| row["name"] == "a-younger").unwrap();
+    assert_eq!((&loser["conflicted"], &loser["programmed"]), (&json!(true), &json!(false)));
+    assert_eq!(loser["conflictsWith"], json!([{"kind": "LocalRedirectPolicy", "name": "older"}]));
+    let message = loser["message"].as_str().unwrap();
+    assert!(message.contains("older LocalRedirectPolicy older: 10.96.0.1:80/TCP"), "{message}");
+    let table = world.node.ctl(&["policies"]);
+    assert!(String::from_utf8_lossy(&table.stdout).contains("older LocalRedirectPolicy older"));
+
+    // The winner keeps the frontend without a backend too.
+    world.node.apply(&world.pods[0].clone().unready());
+    answered_by(&mut client, "original");
+    world.node.delete(&older);
+    answered_by(&mut client, "second");
+    world.node.wait_policy("a-younger", |policy| !policy.conflicted && policy.programmed);
+
+    // And loses again when an older one comes, whatever the order in which they came.
+    world.apply(&[older]);
+    answered_by(&mut client, "local");
+    world.node.wait_policy("a-younger", |policy| policy.conflicted);
+}
+
+#[test]
+fn one_service_id_belongs_to_one_policy() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("ids");
+    let id = |object: Object| object.annotated("balancing.elf.io/serviceId", "7");
+    let second = Object::local_redirect("second", "10.96.0.2", 80, "local").created(2);
+    world.apply(&[id(local().created(1)), id(second.clone())]);
+    world.node.start();
+    let loser = world.node.wait_policy("second", |policy| policy.conflicted);
+    let wanted = "LocalRedirectPolicy local-policy is older and has service id 7; choose another";
+    assert!(loser.message.contains(wanted), "{}", loser.message);
+    assert_eq!(world.node.layers().len(), 1);
+    world.node.apply(&second.annotated("balancing.elf.io/serviceId", "8"));
+    world.node.wait_policy("second", |policy| policy.programmed && policy.service_id == 8);
+}
+
+#[test]
+fn an_update_that_breaks_a_policy_ends_its_redirect() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("invalid");
+    let other = Object::local_redirect("other", "10.96.0.2", 80, "local");
+    world.apply(&[local(), other]);
+    world.node.start();
+    let mut client = world.node.client();
+    answered_by(&mut client, "local");
+    world.node.apply(&local().with("/spec/backend/toPorts/0/port", "http"));
+    answered_by(&mut client, "original");
+    let view = world.node.wait_policy("local-policy", |policy| !policy.accepted);
+    assert_eq!((view.reason.as_str(), view.programmed), ("InvalidSpec", false));
+    let wanted = "spec.backend.toPorts[0].port: must be a port from 1 to 65535, found \"http\"";
+    assert!(view.message.contains(wanted), "{}", view.message);
+    assert_eq!(client.ask_tcp(address("10.96.0.2:80")).as_deref(), Ok("local"), "the other policy stays");
+    world.node.apply(&local());
+    answered_by(&mut client, "local");
+
+    // Inert is not invalid.
+    world.node.apply(&local().with("/spec/enabled", false));
+    answered_by(&mut client, "original");
+    let accepted = |policy: &PolicyView| policy.accepted && policy.reason == "Disabled";
+    world.node.wait_policy("local-policy", accepted);
+}
+
+#[test]
+fn any_field_may_change_while_the_policy_is_in_force() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("updates");
+    let _other = world.node.serve("other-port", &["10.1.0.1:8080", "10.96.0.9:80"]);
+    world.apply(&[local()]);
+    world.node.start();
+    let mut client = world.node.client();
+    answered_by(&mut client, "local");
+    world.node.apply(&local().with("/spec/backend/toPorts/0/port", 8080));
+    answered_by(&mut client, "other-port");
+    world.node.apply(&local().with("/spec/frontend/addressMatcher/ip", "10.96.0.9"));
+    answered_by(&mut client, "original");
+    assert_eq!(client.ask_tcp(address("10.96.0.9:80")).as_deref(), Ok("local"));
+    world.node.apply(&local().with("/spec/clients", "pods"));
+    let _ = world
+        .node
+        .wait_policy("local-policy", |policy| policy.frontends[0].address == address(FRONTEND).ip());
+    answered_by(&mut client, "original");
+    let selector = json!({"nodeLabelSelector": {"matchLabels": {"zone": "a"}}});
+    world.node.apply(&local().with("/spec/config", selector));
+    world.node.wait_policy("local-policy", |policy| policy.reason == "NotSelected");
+    world.node.apply(&Object::node("n1", "192.0.2.1").with("/metadata/labels/zone", "a"));
+    answered_by(&mut client, "local");
+}
+
+#[test]
+fn a_limit_by_flag_by_environment_and_by_policy() {
+    if !require_kernel() {
+        return;
+    }
+    let by_flag = Node::with("qos-flag", &["--redirect-qos-limit", "5"]);
+    let by_environment = Node::new("qos-env").env("REDIRECT_QOS_LIMIT", "5");
+    for node in [by_flag, by_environment] {
+        let mut world = World::with(node);
+        world.apply(&[local()]);
+        world.node.start();
+        let mut client = world.node.client();
+        let (redirected, original) = count(&mut client, 50);
+        assert!((5..=10).contains(&redirected), "{redirected} of 50 redirected");
+        assert_eq!(original, 50 - redirected);
+        let counters = &world.node.ctl_json(&["frontends"])[0]["counters"];
+        assert_eq!(counters["redirected"], json!(redirected));
+        assert_eq!(counters["qosOverflow"], json!(original));
+
+        // The policy's own limit counts, at once and live; 0 is none.
+        for (limit, wanted) in [(20, 20..=40), (0, 50..=50)] {
+            world.node.apply(&local().with("/spec/qosLimit", limit));
+            eventually(|| {
+                let now = world.node.layers()[0].layer.qos_limit.map_or(0, |limit| limit.get());
+                if now == limit { Ok(()) } else { Err(format!("the limit is {now}")) }
+            });
+            let before = u64::from(monotonic_second());
+            eventually(|| {
+                if u64::from(monotonic_second()) > before { Ok(()) } else { Err("same second".into()) }
+            });
+            let (redirected, _) = count(&mut client, 50);
+            assert!(wanted.contains(&redirected), "limit {limit}: {redirected} of 50 redirected");
+        }
+    }
+}
+
+/// The second in which the kernel counts.
+fn monotonic_second() -> u32 {
+    u32::try_from(monotonic_ns() / 1_000_000_000).unwrap()
+}
+
+#[test]
+fn without_a_backend_a_virtual_address_refuses_and_a_service_falls_back() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("reject");
+    let service = Object::service("web", &["10.96.0.1"], &[("http", 80)]);
+    let by_service = balancing().with("/metadata/name", "by-service").for_service("web");
+    let by_address = Object::balancing("by-address", "169.254.0.7", 80, "remote");
+    world.apply(&[service, by_service.clone(), by_address.clone()]);
+    world.node.apply(&world.pods[1].clone().unready());
+    world.node.start();
+    let mut client = world.node.client();
+    answered_by(&mut client, "original");
+    assert_eq!(client.ask_tcp(address("169.254.0.7:80")), Err(Errno::EHOSTUNREACH));
+    world.node.apply(&by_service.with("/spec/onNoBackend", "Reject"));
+    world.node.apply(&by_address.with("/spec/onNoBackend", "Fallback"));
+    eventually(|| match client.ask_tcp(address(FRONTEND)) {
+        Err(Errno::EHOSTUNREACH) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    eventually(|| match client.ask_tcp(address("169.254.0.7:80")) {
+        Err(Errno::ENETUNREACH) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
