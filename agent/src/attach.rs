@@ -53,6 +53,7 @@ struct Known {
     wanted: bool,
     /// Everything was as wanted.
     settled: bool,
+    cgroup: Option<PathBuf>,
     identities: BTreeSet<ClientId>,
     next: Instant,
     wait: Duration,
@@ -282,7 +283,7 @@ impl Attacher {
         let wait = before.map_or(SEARCH.0, |k| (k.wait * 2).min(SEARCH.1));
         let next = Instant::now() + wait;
         let (wanted, identities) = (self.wants_links(pod), BTreeSet::new());
-        let mut known = Known { wanted, settled: false, identities, next, wait, failure: None };
+        let mut known = Known { wanted, settled: false, cgroup: None, identities, next, wait, failure: None };
         if let Err(error) = self.connect(pod, records, &mut known) {
             let failure = error.to_string();
             if before.is_none_or(|k| k.failure.as_ref() != Some(&failure)) {
@@ -302,6 +303,7 @@ impl Attacher {
         let uid = PodUid::new(&pod.uid)?;
         let record = records.get(&uid);
         let cgroup = self.find(&uid, record);
+        known.cgroup = cgroup.as_ref().ok().map(|found| found.path().to_owned());
         match (record.and_then(|r| r.netns_cookie), &cgroup) {
             // A host-network pod shares the host's namespace: only its cgroup tells it apart.
             (Some(cookie), _) if !pod.host_network => {
@@ -332,6 +334,12 @@ impl Attacher {
         }
         known.settled = true;
         Ok(())
+    }
+
+    /// The cgroup of a local pod, if it was found.
+    #[must_use]
+    pub fn cgroup_of(&self, uid: &str) -> Option<&Path> {
+        self.known.get(uid)?.cgroup.as_deref()
     }
 
     /// Pods that want links and have none, in words.

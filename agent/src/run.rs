@@ -276,6 +276,7 @@ impl Agent {
                     uid: pod.uid.clone(),
                     namespace: pod.namespace.clone(),
                     name: pod.name.clone(),
+                    cgroup: self.attacher.cgroup_of(&pod.uid).map(|path| path.display().to_string()),
                 });
                 serde_json::to_value(pods.collect::<Vec<_>>())
             }

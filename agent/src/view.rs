@@ -170,7 +170,7 @@ pub struct Origin {
     pub node: Option<String>,
 }
 
-/// `namespace/name` of a pod and its UID.
+/// Who a local pod is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodName {
     /// UID.
@@ -179,6 +179,8 @@ pub struct PodName {
     pub namespace: String,
     /// Name.
     pub name: String,
+    /// Path of its cgroup, if it was found.
+    pub cgroup: Option<String>,
 }
 
 impl From<&FrontendKey> for KeyView {

@@ -16,6 +16,8 @@ use balancing_dataplane::{
     tables::{Counters, Reader, Tables},
 };
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 pub use balancing_dataplane::model::{Clients, Entry, Layer, Protocol};
 
 use crate::{Bpffs, Cgroup, Client, EchoServer, Kind, NetNs, Place, must::Must};
@@ -347,6 +349,12 @@ pub fn layer(service_id: u32, backends: &[SocketAddr]) -> Layer {
         reject: false,
         skip: BTreeSet::new(),
     }
+}
+
+/// Lets the test's process, and children that start later, open as many files as the system allows at all.
+pub fn raise_open_files() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).must("read the limit of open files");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).must("raise the limit of open files");
 }
 
 /// An entry without a second layer.

@@ -247,7 +247,7 @@ impl Host {
                     namespace,
                     name: pod,
                     uid: uid.as_str().to_owned(),
-                    cgroup: record.and_then(|r| r.cgroup.as_ref()).map(|path| path.display().to_string()),
+                    cgroup: name.and_then(|n| n.cgroup.clone()).or_else(|| recorded_cgroup(record?)),
                     hooks: live(&dir)?.into_iter().map(str::to_owned).collect(),
                 })
             })
@@ -258,6 +258,10 @@ impl Host {
         let agent = self.ask::<AgentView>(&Request::Agent).ok().map(|agent| agent.version);
         VersionView { version: env!("CARGO_PKG_VERSION"), abi: balancing_dataplane::ABI, agent }
     }
+}
+
+fn recorded_cgroup(record: &Record) -> Option<String> {
+    record.cgroup.as_ref().map(|path| path.display().to_string())
 }
 
 /// Hooks of a link directory that run.

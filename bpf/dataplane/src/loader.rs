@@ -94,10 +94,10 @@ pub enum LoadError {
         expected: u32,
     },
     /// A map operation failed.
-    #[error("cannot open map {name}: {source}")]
+    #[error("cannot open map {path}: {}", chain(source), path = path.display())]
     Map {
-        /// The map.
-        name: String,
+        /// Its pin.
+        path: PathBuf,
         /// Why.
         source: Box<MapError>,
     },
@@ -128,18 +128,32 @@ pub enum LoadError {
     },
 }
 
-/// An error with its sources in one line: aya's messages stop at the first level.
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its sources in one line, because aya's messages stop at the first level, and what to do about it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
+    let mut remedy = remedy(error);
     let mut source = error.source();
     while let Some(inner) = source {
         let inner_text = inner.to_string();
         if !text.contains(&inner_text) {
             text = format!("{text}: {inner_text}");
         }
+        remedy = remedy.or_else(|| self::remedy(inner));
         source = inner.source();
     }
-    text
+    format!("{text}{}", remedy.unwrap_or_default())
+}
+
+/// What to do about a refusal of the kernel.
+fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    match error.downcast_ref::<io::Error>()?.raw_os_error()? {
+        libc::EPERM | libc::EACCES => Some(
+            "; the agent has to run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN and a bpffs of its own",
+        ),
+        libc::EROFS => Some("; is bpffs mounted read-write?"),
+        libc::ENOMEM => Some("; raise the memory limit of the agent's container, its maps count there"),
+        _ => None,
+    }
 }
 
 /// Programs of one agent; the maps are opened by their pins.
@@ -219,7 +233,7 @@ fn check_shapes(layout: &Layout, sizes: &Sizes) -> Result<(), LoadError> {
         if !path.exists() {
             continue;
         }
-        let info = map_info(&path, expected.name)?;
+        let info = map_info(&path)?;
         let capacity = entries(expected.name, sizes).unwrap_or(expected.entries);
         let kind = info.map_type().map(|t| t as u32).unwrap_or(u32::MAX);
         for (field, found, expected) in [
@@ -236,15 +250,18 @@ fn check_shapes(layout: &Layout, sizes: &Sizes) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn map_info(path: &Path, name: &str) -> Result<MapInfo, LoadError> {
+fn map_info(path: &Path) -> Result<MapInfo, LoadError> {
     MapData::from_pin(path)
         .and_then(|map| map.info())
-        .map_err(|source| LoadError::Map { name: name.to_owned(), source: Box::new(source) })
+        .map_err(|source| LoadError::Map { path: path.to_owned(), source: Box::new(source) })
 }
 
 fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut CgroupSockAddr, LoadError> {
     let missing = || LoadError::Missing { kind: "program", name: hook.name() };
-    ebpf.program_mut(hook.name()).ok_or_else(missing)?.try_into().map_err(|_other_type: ProgramError| missing())
+    ebpf.program_mut(hook.name())
+        .ok_or_else(missing)?
+        .try_into()
+        .map_err(|_other_type: ProgramError| missing())
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<(Hook, OwnedFd)>, LoadError> {
@@ -263,5 +280,5 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<(Hook, OwnedFd)>, LoadError> {
 
 /// The capacity of a pinned table, 0 when it cannot be asked.
 pub(crate) fn capacity(layout: &Layout, name: &str) -> u32 {
-    map_info(&layout.maps().join(name), name).map_or(0, |info| info.max_entries())
+    map_info(&layout.maps().join(name)).map_or(0, |info| info.max_entries())
 }

@@ -115,13 +115,49 @@ impl Context {
         unsafe { core::ptr::read_volatile(&raw const (*sk).src_port) != 0 }
     }
 
+    /// The socket, `None` when the kernel gives none.
+    #[inline(always)]
+    fn socket(&self) -> Option<*mut bpf_sock> {
+        // SAFETY: `sk` is a pointer field of the context.
+        let sk: *mut bpf_sock = unsafe { core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk) };
+        if sk.is_null() { None } else { Some(sk) }
+    }
+
+    /// The port that the socket is connected to, 0 when it is not connected.
+    #[inline(always)]
+    fn connected_port(&self) -> u16 {
+        let Some(sk) = self.socket() else { return 0 };
+        // SAFETY: not null; `dst_port` is readable and two bytes wide.
+        unsafe { core::ptr::read_volatile((&raw const (*sk).dst_port).cast::<u16>()) }
+    }
+
     /// Whether the socket is connected.
     #[inline(always)]
     pub(crate) fn is_connected(&self) -> bool {
-        // SAFETY: `sk` is a pointer field of the context, null-checked before use; `dst_port` is two bytes wide.
-        unsafe {
-            let sk: *mut bpf_sock = core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk);
-            !sk.is_null() && core::ptr::read_volatile((&raw const (*sk).dst_port).cast::<u16>()) != 0
+        self.connected_port() != 0
+    }
+
+    /// Whether the socket is connected to this very IPv4 address, as itself or mapped.
+    #[inline(always)]
+    pub(crate) fn is_connected_to4(&self, address: u32, port: u16) -> bool {
+        let Some(sk) = self.socket() else { return false };
+        // SAFETY: not null; `dst_ip4` is readable.
+        self.connected_port() == port && unsafe { core::ptr::read_volatile(&raw const (*sk).dst_ip4) } == address
+    }
+
+    /// Whether the socket is connected to this very IPv6 address.
+    #[inline(always)]
+    pub(crate) fn is_connected_to6(&self, address: &[u32; 4], port: u16) -> bool {
+        let Some(sk) = self.socket() else { return false };
+        if self.connected_port() != port {
+            return false;
         }
+        for i in 0..4 {
+            // SAFETY: not null; `dst_ip6` is readable.
+            if unsafe { core::ptr::read_volatile(&raw const (*sk).dst_ip6[i]) } != address[i] {
+                return false;
+            }
+        }
+        true
     }
 }

@@ -46,6 +46,8 @@ pub(crate) trait Dialled: check::Key + Copy {
     fn get(&self) -> Option<*const Frontend>;
     fn second(self) -> Self;
     fn peer(&self) -> Peer;
+    /// Whether the socket is connected to the address.
+    fn is_connected(&self, ctx: &Context) -> bool;
 }
 
 impl Dialled for Key4 {
@@ -61,6 +63,10 @@ impl Dialled for Key4 {
     fn peer(&self) -> Peer {
         (balancing_abi::mapped(self.address), self.port)
     }
+    #[inline(always)]
+    fn is_connected(&self, ctx: &Context) -> bool {
+        ctx.is_connected_to4(self.address, self.port)
+    }
 }
 
 impl Dialled for Key6 {
@@ -75,6 +81,10 @@ impl Dialled for Key6 {
     #[inline(always)]
     fn peer(&self) -> Peer {
         (self.address, self.port)
+    }
+    #[inline(always)]
+    fn is_connected(&self, ctx: &Context) -> bool {
+        ctx.is_connected_to6(&self.address, self.port)
     }
 }
 
@@ -138,6 +148,11 @@ pub(crate) fn decide<K: Dialled>(ctx: &Context, key: &K, call: Call, case: &mut 
     let Some(found) = key.get() else {
         return Decision::Miss;
     };
+    // What goes to the socket's own peer was decided by connect: an answer from anybody else would not be let in. The
+    // kernel asks for each datagram of a connected IPv6 socket whose peer is mapped.
+    if call == Call::Send && key.is_connected(ctx) {
+        return Decision::Miss;
+    }
     *case = Case::new();
     if !read(key, found, case) {
         return Decision::Miss;

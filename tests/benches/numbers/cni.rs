@@ -30,6 +30,7 @@ fn call(command: &str, config: &str) -> f64 {
         .env("CNI_NETNS_OVERRIDE", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .expect("the plugin starts");
     child.stdin.take().expect("a pipe").write_all(config.as_bytes()).expect("the plugin reads");

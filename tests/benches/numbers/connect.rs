@@ -136,7 +136,7 @@ fn rounds() -> Samples {
     let mut single = Tables::open(&one, Sizes::default()).expect("the tables open");
     let (front, back) = frontend(0);
     single.publish(key(front), &entry([back])).expect("there is room");
-    let cgroup = Cgroup::new("bench");
+    let mut cgroup = Cgroup::new("bench");
     cgroup.enter();
     let directory = CgroupDir::open(cgroup.path()).expect("the cgroup is there");
     let empty = sys::ProgramSpec {
