@@ -166,11 +166,11 @@ struct Problems(Vec<String>);
 
 impl Problems {
     fn run(&mut self, args: RunArgs) -> Config {
-        let scope = self.choice("--scope", &args.scope, &[
-            ("all", Clients::All),
-            ("pods", Clients::Pods),
-            ("host", Clients::Host),
-        ]);
+        let scope = self.choice(
+            "--scope",
+            &args.scope,
+            &[("all", Clients::All), ("pods", Clients::Pods), ("host", Clients::Host)],
+        );
         let role = self.choice("--role", &args.role, &[("node", Role::Node), ("external", Role::External)]);
         if role == Role::External && scope == Clients::Pods {
             self.0.push("--scope pods: a host outside the cluster has no pods; use all or host".to_owned());
@@ -211,13 +211,17 @@ impl Problems {
             bpffs: self.absolute("--bpffs", args.bpffs),
             run_dir: self.absolute("--run-dir", args.run_dir),
             log: Log {
-                level: self.choice("--log-level", &args.log_level, &[
-                    ("info", tracing::Level::INFO),
-                    ("error", tracing::Level::ERROR),
-                    ("warn", tracing::Level::WARN),
-                    ("debug", tracing::Level::DEBUG),
-                    ("trace", tracing::Level::TRACE),
-                ]),
+                level: self.choice(
+                    "--log-level",
+                    &args.log_level,
+                    &[
+                        ("info", tracing::Level::INFO),
+                        ("error", tracing::Level::ERROR),
+                        ("warn", tracing::Level::WARN),
+                        ("debug", tracing::Level::DEBUG),
+                        ("trace", tracing::Level::TRACE),
+                    ],
+                ),
                 json: self.choice("--log-format", &args.log_format, &[("text", false), ("json", true)]),
             },
         }
@@ -360,7 +364,8 @@ mod tests {
 
     #[test]
     fn run_is_the_default_and_may_be_named() {
-        for args in [&["--source=dir:/x", "--node-name=a"][..], &["run", "--source=dir:/x", "--node-name=a"]] {
+        for args in [&["--source=dir:/x", "--node-name=a"][..], &["run", "--source=dir:/x", "--node-name=a"]]
+        {
             let Ok(Action::Run(config)) = action(args) else { panic!("{args:?}") };
             assert_eq!(config.source, SourceConfig::Dir("/x".into()));
             assert_eq!(config.settings.node_name, "a");

@@ -369,9 +369,13 @@ impl Object {
     #[must_use]
     pub fn key(&self) -> ObjectKey {
         match self {
-            Self::Pod(o) => ObjectKey::Pod(ObjectRef { namespace: o.namespace.clone(), name: o.name.clone() }),
+            Self::Pod(o) => {
+                ObjectKey::Pod(ObjectRef { namespace: o.namespace.clone(), name: o.name.clone() })
+            }
             Self::Node(o) => ObjectKey::Node(o.name.clone()),
-            Self::Service(o) => ObjectKey::Service(ObjectRef { namespace: o.namespace.clone(), name: o.name.clone() }),
+            Self::Service(o) => {
+                ObjectKey::Service(ObjectRef { namespace: o.namespace.clone(), name: o.name.clone() })
+            }
             Self::Policy(o) => ObjectKey::Policy(o.id.clone()),
         }
     }

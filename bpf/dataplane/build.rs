@@ -61,7 +61,8 @@ fn compile(crate_dir: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
     for (name, _) in env::vars_os() {
         // What the outer cargo set for itself would steer the inner one.
         let name = name.to_string_lossy().into_owned();
-        let outer = name.starts_with("CARGO") && name != "CARGO_HOME" || name.starts_with("RUST") && name != "RUSTUP_HOME";
+        let outer = name.starts_with("CARGO") && name != "CARGO_HOME"
+            || name.starts_with("RUST") && name != "RUSTUP_HOME";
         if outer {
             cargo.env_remove(name);
         }

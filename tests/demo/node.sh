@@ -112,6 +112,7 @@ pod_ip() { jq -r '.ips[0].address | split("/")[0]' "$work/cni-$1.json"; }
 start_agent() {
     nsenter --net=/run/netns/node -- "$bin/balancing-agent" --source "dir:$objects" --node-name demo-node --bpffs "$work/bpf" \
         --run-dir "$work/agent" --cgroup-root "$DEMO_CGROUP" >>"$work/agent.log" 2>&1 &
+    # shellcheck disable=SC2034
     agent_pid=$!
     until_true "the agent to be ready" agent_is_ready
 }

@@ -62,6 +62,7 @@ done
 client_pod
 local_pod True
 start_agent
+# shellcheck disable=SC2016
 until_true "the pods to be adopted" eval '[ "$(balancingctl pods -o json | jq length)" = 2 ]'
 run "" balancingctl status
 run "" balancingctl policies

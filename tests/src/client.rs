@@ -254,12 +254,17 @@ impl Client {
         let ends = churn.duration.is_some() || churn.rounds.is_some();
         assert!(ends, "this churn would never end: give it a duration or a number of rounds");
         self.start_churn(churn);
-        expect!(self.call(&Request::EndChurn { stop: false }), Churn).must("end a churn")
+        self.end_churn()
     }
 
     /// Starts a churn in the background. Other calls go on meanwhile.
     pub fn start_churn(&mut self, churn: &Churn) {
         self.done(&Request::StartChurn(churn.clone())).must("start a churn");
+    }
+
+    /// Waits until the churn has ended by itself.
+    pub fn end_churn(&mut self) -> ChurnReport {
+        expect!(self.call(&Request::EndChurn { stop: false }), Churn).must("end a churn")
     }
 
     /// Stops the churn after its present rounds.

@@ -3,6 +3,8 @@
 //! Every server tells its name, so each connection shows where it went. A backend counts as gone from the
 //! moment in which the kernel's table was seen without it, until its object is written again.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, thread,

@@ -1,6 +1,8 @@
 //! Who is redirected, through the real agent: host processes, pods with and without links of their own,
 //! exempt pods, hosts outside the cluster.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{fs, time::Duration};
 
 use balancing_dataplane::{

@@ -1,5 +1,7 @@
 //! Bad surroundings: full tables, refused permissions, wrong settings. Each has a message with a remedy.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{fs, os::unix::fs::chown, path::Path, process::Command};
 
 use balancing_dataplane::ABI;

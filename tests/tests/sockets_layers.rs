@@ -1,5 +1,7 @@
 //! Two layers of one frontend, exempt clients, and the end of the line: as dialled or refused.
 
+#![allow(clippy::expect_used, reason = "helpers of tests")]
+
 use std::{collections::BTreeSet, num::NonZeroU32};
 
 use balancing_dataplane::{model::ClientId, sys, tables::Counters};

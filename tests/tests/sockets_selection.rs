@@ -1,5 +1,7 @@
 //! Which backend a connection gets: by weight, and by memory where affinity is asked for.
 
+#![allow(clippy::expect_used, reason = "helpers of tests")]
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},

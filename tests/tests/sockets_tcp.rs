@@ -1,5 +1,7 @@
 //! TCP sockets in every way of connecting: the redirection, and what the socket tells its owner.
 
+#![allow(clippy::expect_used, reason = "helpers of tests")]
+
 use balancing_dataplane::model::Protocol;
 use balancing_tests::{
     dataplane::{DataPlane, Family, Network, World, canonical},

@@ -1,5 +1,7 @@
 //! UDP sockets, connected or not: the redirection, and whose name replies carry.
 
+#![allow(clippy::expect_used, reason = "helpers of tests")]
+
 use std::{net::SocketAddr, time::Duration};
 
 use balancing_dataplane::model::Protocol;

@@ -52,7 +52,8 @@ pub(super) fn status(view: &StatusView) -> String {
         lines.push(format!("Source:    {} ({synced})", source.description));
         lines.extend(source.problems.iter().map(|problem| format!("           {problem}")));
     }
-    let features = view.kernel.features.iter().map(|(name, on)| format!("{name}={}", if *on { "yes" } else { "no" }));
+    let features =
+        view.kernel.features.iter().map(|(name, on)| format!("{name}={}", if *on { "yes" } else { "no" }));
     lines.push(format!("Kernel:    {} ({})", view.kernel.release, features.collect::<Vec<_>>().join(" ")));
     lines.push(format!("Hooks:     host: {}; pods: {}", list(&view.hooks.host), view.hooks.pods));
     let mut tables = table(&["TABLE", "USED", "CAPACITY"]);
@@ -62,7 +63,10 @@ pub(super) fn status(view: &StatusView) -> String {
     lines.push(String::new());
     lines.push(text(&tables));
     if view.overwritten > 0 {
-        lines.push(format!("{} connections lost the name of their frontend to younger ones.", view.overwritten));
+        lines.push(format!(
+            "{} connections lost the name of their frontend to younger ones.",
+            view.overwritten
+        ));
     }
     for (hook, count) in view.errors.iter().filter(|(_, count)| **count > 0) {
         lines.push(format!("{hook}: {count} errors"));
@@ -72,8 +76,17 @@ pub(super) fn status(view: &StatusView) -> String {
 }
 
 pub(super) fn policies(rows: &[PolicyView]) -> String {
-    let mut out =
-        table(&["KIND", "NAME", "ID", "ACCEPTED", "CONFLICTED", "PROGRAMMED", "FRONTENDS", "BACKENDS", "MESSAGE"]);
+    let mut out = table(&[
+        "KIND",
+        "NAME",
+        "ID",
+        "ACCEPTED",
+        "CONFLICTED",
+        "PROGRAMMED",
+        "FRONTENDS",
+        "BACKENDS",
+        "MESSAGE",
+    ]);
     for row in rows {
         out.add_row([
             row.kind.clone(),
@@ -92,7 +105,16 @@ pub(super) fn policies(rows: &[PolicyView]) -> String {
 
 pub(super) fn frontends(rows: &[FrontendView]) -> String {
     let mut out = table(&[
-        "FRONTEND", "PROTOCOL", "LAYER", "OWNER", "ID", "BACKENDS", "REDIRECTED", "QOS", "NOBACKEND", "SKIPPED",
+        "FRONTEND",
+        "PROTOCOL",
+        "LAYER",
+        "OWNER",
+        "ID",
+        "BACKENDS",
+        "REDIRECTED",
+        "QOS",
+        "NOBACKEND",
+        "SKIPPED",
     ]);
     for row in rows {
         let owner = row.owner.as_ref().map(|o| format!("{}/{}", o.kind, o.name));
@@ -144,7 +166,8 @@ pub(super) fn pods(rows: &[PodView]) -> String {
 }
 
 pub(super) fn explain(view: &ExplainView) -> String {
-    let frontend = format!("{}/{}", socket(view.frontend.address, view.frontend.port), view.frontend.protocol);
+    let frontend =
+        format!("{}/{}", socket(view.frontend.address, view.frontend.port), view.frontend.protocol);
     let winner = view.winner.as_ref().map(|w| format!("{}/{}", w.kind, w.name));
     let mut lines = vec![
         format!("Frontend:  {frontend}"),
@@ -154,7 +177,11 @@ pub(super) fn explain(view: &ExplainView) -> String {
     lines.extend(view.losers.iter().map(|l| format!("Loser:     {}/{}: {}", l.kind, l.name, l.why)));
     for backend in &view.backends {
         let of = backend.pod.as_deref().map(|pod| format!(" (pod {pod})")).unwrap_or_default();
-        lines.push(format!("Backend:   {} weight {}{of}", socket(backend.address, backend.port), backend.weight));
+        lines.push(format!(
+            "Backend:   {} weight {}{of}",
+            socket(backend.address, backend.port),
+            backend.weight
+        ));
     }
     lines.join("\n")
 }

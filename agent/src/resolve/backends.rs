@@ -217,7 +217,7 @@ impl<'a> Pool<'a> {
         let Some(address) = self.snapshot.node(&pod.node).and_then(|node| family.pick(&node.proxy_ips))
         else {
             let node = if pod.node.is_empty() { "(no node)" } else { &pod.node };
-            let why = format!("node without a {family} proxy address in its annotation");
+            let why = format!("node without an {family} proxy address in its annotation");
             self.left_out.entry(why).or_default().insert(node.to_owned());
             return None;
         };

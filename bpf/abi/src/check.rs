@@ -127,7 +127,10 @@ mod tests {
 
     #[test]
     fn words_are_those_of_memory() {
-        let f = Frontend { target: Target { port: 0x1234, generation: 0x5678, ..frontend().target }, ..frontend() };
+        let f = Frontend {
+            target: Target { port: 0x1234, generation: 0x5678, ..frontend().target },
+            ..frontend()
+        };
         let key = Key4 { address: 1, port: 2, protocol: crate::TCP, layer: 0 };
         let in_memory = [
             1 | 2 << 32,

@@ -69,7 +69,8 @@ pub const fn is_of(word: u64, cookie: u64) -> bool {
 #[must_use]
 pub const fn find(record: [u64; 2], cookie: u64, digest: u64) -> Option<u32> {
     let [first, second] = record;
-    if first == (cookie & !LOW | digest >> 32) && second & 0xffff_ffff == digest & 0xffff_ffff && second != 0 {
+    if first == (cookie & !LOW | digest >> 32) && second & 0xffff_ffff == digest & 0xffff_ffff && second != 0
+    {
         Some((second >> 32) as u32)
     } else {
         None

@@ -46,6 +46,7 @@ plain!(
     Key4 = 8,
     Key6 = 20,
     Frontend = 56,
+    Locked = 64,
     Slot = 32,
     Name = 24,
     UdpPeers = 200,
@@ -88,8 +89,8 @@ pub struct Key6 {
 
 /// One layer of a frontend. A lone backend is held here, so that the most frequent case reads no second table.
 ///
-/// The kernel reuses the memory of a replaced hash element at once (since Linux 6.1 even before a
-/// grace period), so a program may look at bytes that are being overwritten. [`Frontend::check`]
+/// A program may look at bytes that are being overwritten: entries are changed in their place, and the kernel reuses
+/// the memory of a deleted hash element at once (since Linux 6.1 even before a grace period). [`Frontend::check`]
 /// binds key and content together: what does not check was torn and is read again.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,28 @@ pub struct Frontend {
     pub affinity: u32,
     /// The backend or the set.
     pub target: Target,
+}
+
+/// A frontend as it is in its table. With `BPF_F_LOCK` the kernel changes it in its place; an element that was replaced
+/// would be reused at once, and a program that stands on it could find neither the old nor the new one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// The content, which programs read without the lock: [`Frontend::check`] tells whether it is whole.
+    pub frontend: Frontend,
+    /// For the kernel.
+    pub lock: bpf_spin_lock,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// The kernel knows the type by its name. It is zero for user space.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(non_camel_case_types, reason = "the kernel's name")]
+pub struct bpf_spin_lock {
+    /// For the kernel.
+    pub val: u32,
 }
 
 /// A lone backend, or in `address[0]` the index of the first slot of a set.
@@ -376,4 +399,38 @@ pub const fn mapped(address: u32) -> [u32; 4] {
 #[must_use]
 pub const fn is_mapped(address: &[u32; 4]) -> bool {
     address[0] | address[1] == 0 && address[2] == MAPPED
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::{align_of, offset_of};
+
+    use super::*;
+
+    /// What the programs read by other means than the field's name, and what the kernel finds by its place.
+    #[test]
+    fn fields_are_where_both_sides_expect_them() {
+        assert_eq!(
+            offset_of!(Locked, frontend),
+            0,
+            "programs take a pointer to one as a pointer to the other"
+        );
+        assert_eq!(offset_of!(Locked, lock) % 4, 0, "the kernel's rule for locks");
+        assert_eq!(offset_of!(Frontend, check), 0, "the sum covers all that follows");
+        assert_eq!(offset_of!(Frontend, service_id), 8);
+        assert_eq!(offset_of!(Frontend, target), 32);
+        assert_eq!(offset_of!(Target, port), 16);
+        assert_eq!(offset_of!(Target, id), 20);
+        assert_eq!(align_of::<Frontend>(), 8);
+        assert_eq!(offset_of!(Slot, id), 20);
+        assert_eq!(offset_of!(Event, frontend), 24);
+        assert_eq!(offset_of!(Event, protocol), 68);
+    }
+
+    #[test]
+    fn kernel_names_fit() {
+        // BPF_OBJ_NAME_LEN is 16, with the terminating zero.
+        assert!(maps::ALL.iter().chain(&maps::PROGRAMS).all(|name| name.len() < 16));
+        assert_eq!(maps::PROGRAMS.len() as u32, stat::COUNT - stat::ERRORS);
+    }
 }

@@ -33,21 +33,26 @@ pub const EVENTS: &str = "events";
 
 /// Every map, in the order in which `status` lists them.
 pub const ALL: [&str; 15] = [
-    FRONTENDS4, FRONTENDS6, BACKENDS, NAMES, REDIRECTED, RARE, CONNECTIONS, UDP_PEERS, AFFINITY, QOS, SKIPS,
-    POLICIES, STATS, CONTROL, EVENTS,
+    FRONTENDS4,
+    FRONTENDS6,
+    BACKENDS,
+    NAMES,
+    REDIRECTED,
+    RARE,
+    CONNECTIONS,
+    UDP_PEERS,
+    AFFINITY,
+    QOS,
+    SKIPS,
+    POLICIES,
+    STATS,
+    CONTROL,
+    EVENTS,
 ];
 
 /// Every program; the position is the index of its error counter.
-pub const PROGRAMS: [&str; 8] = [
-    "connect4",
-    "connect6",
-    "sendmsg4",
-    "sendmsg6",
-    "recvmsg4",
-    "recvmsg6",
-    "getpeername4",
-    "getpeername6",
-];
+pub const PROGRAMS: [&str; 8] =
+    ["connect4", "connect6", "sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6", "getpeername4", "getpeername6"];
 
 /// Default sizes.
 pub mod size {
@@ -59,12 +64,14 @@ pub mod size {
     pub const CONNECTIONS: u32 = 262_144;
     /// Clients with affinity.
     pub const AFFINITY: u32 = 8_192;
-    /// Policies that commands can name without an agent, and policies with a QoS limit.
+    /// Policies that commands can name without an agent.
     pub const POLICIES: u32 = 16_384;
+    /// Policies with a QoS limit.
+    pub const QOS: u32 = 8_192;
     /// Exempt clients times policies.
-    pub const SKIPS: u32 = 16_384;
+    pub const SKIPS: u32 = 8_192;
     /// Counters that seldom count.
-    pub const RARE: u32 = 16_384;
+    pub const RARE: u32 = 8_192;
     /// Bytes of the event buffer.
-    pub const EVENTS: u32 = 1 << 17;
+    pub const EVENTS: u32 = 1 << 16;
 }

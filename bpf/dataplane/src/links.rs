@@ -181,7 +181,9 @@ impl Programs {
             }
             let temporary = dir.join(format!("{TEMPORARY}{}", hook.name()));
             match std::fs::remove_file(&temporary) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", &temporary)(e)),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &temporary)(e));
+                }
                 _ => {}
             }
             sys::obj_pin(program, &temporary).map_err(io_error("pin the program", &temporary))?;

@@ -4,8 +4,12 @@
 //! publishes nothing: that is for when the tables are filled.
 
 use std::{
-    fs, io,
-    os::fd::{AsFd, OwnedFd},
+    fs::DirBuilder,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -174,7 +178,8 @@ pub struct Loaded {
 pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     let layout = &options.layout;
     for path in [layout.maps(), layout.programs(), layout.pods(), layout.host()] {
-        fs::create_dir_all(&path).map_err(|source| LoadError::Directory { path, source })?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|source| LoadError::Directory { path, source })?;
     }
     check_shapes(layout, &options.sizes)?;
     let features = Features::probe();

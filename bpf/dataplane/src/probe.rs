@@ -69,7 +69,11 @@ const fn instruction(code: u8, destination: u8, source: u8, offset: i16, immedia
 }
 
 fn loads(attach_type: u32, instructions: &[u64]) -> io::Result<()> {
-    let program =
-        ProgramSpec { prog_type: PROG_TYPE_CGROUP_SOCK_ADDR, attach_type, name: "balancing_probe", instructions };
+    let program = ProgramSpec {
+        prog_type: PROG_TYPE_CGROUP_SOCK_ADDR,
+        attach_type,
+        name: "balancing_probe",
+        instructions,
+    };
     prog_load(&program, None).map(drop)
 }

@@ -1,7 +1,7 @@
 //! The shapes that the tables must have, for comparison with what is pinned.
 
 use balancing_abi::{
-    Affinity, AffinityKey, Control, Frontend, Key4, Key6, Name, PolicyName, RareKey, SkipKey, Slot, UdpPeers,
+    Affinity, AffinityKey, Control, Key4, Key6, Locked, Name, PolicyName, RareKey, SkipKey, Slot, UdpPeers,
     maps::{self, size},
     stat,
 };
@@ -33,8 +33,8 @@ const fn shape<K, V>(name: &'static str, kind: u32, entries: u32) -> Shape {
 
 /// All tables, with their default capacities.
 pub(crate) const ALL: [Shape; 15] = [
-    shape::<Key4, Frontend>(maps::FRONTENDS4, kind::HASH, size::FRONTENDS),
-    shape::<Key6, Frontend>(maps::FRONTENDS6, kind::HASH, size::FRONTENDS),
+    shape::<Key4, Locked>(maps::FRONTENDS4, kind::HASH, size::FRONTENDS),
+    shape::<Key6, Locked>(maps::FRONTENDS6, kind::HASH, size::FRONTENDS),
     shape::<u32, Slot>(maps::BACKENDS, kind::ARRAY, size::BACKENDS),
     shape::<u32, Name>(maps::NAMES, kind::ARRAY, size::FRONTENDS),
     shape::<u32, u64>(maps::REDIRECTED, kind::PERCPU_ARRAY, size::FRONTENDS),
@@ -42,7 +42,7 @@ pub(crate) const ALL: [Shape; 15] = [
     shape::<u32, [u64; 2]>(maps::CONNECTIONS, kind::ARRAY, size::CONNECTIONS),
     shape::<u32, UdpPeers>(maps::UDP_PEERS, kind::SK_STORAGE, 0),
     shape::<AffinityKey, Affinity>(maps::AFFINITY, kind::LRU_HASH, size::AFFINITY),
-    shape::<u32, u64>(maps::QOS, kind::HASH, size::POLICIES),
+    shape::<u32, u64>(maps::QOS, kind::HASH, size::QOS),
     shape::<SkipKey, u8>(maps::SKIPS, kind::HASH, size::SKIPS),
     shape::<u32, PolicyName>(maps::POLICIES, kind::HASH, size::POLICIES),
     shape::<u32, u64>(maps::STATS, kind::PERCPU_ARRAY, stat::COUNT),

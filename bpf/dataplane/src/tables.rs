@@ -1,7 +1,7 @@
 //! The tables: what is programmed, and how it changes without any connection seeing half a change.
 //!
-//! A backend set never changes once an entry names it. A change writes a new set, replaces the entry, and frees
-//! the old set only after a grace period; a lone backend lives in the entry itself. Ids of frontends stay as
+//! A backend set never changes once an entry names it. A change writes a new set, changes the entry in its place, and
+//! frees the old set only after a grace period; a lone backend lives in the entry itself. Ids of frontends stay as
 //! long as the frontend, so counters, affinity and names of connections survive every change.
 //!
 //! There is one [`Tables`] per host: the agent's. [`Reader`] looks at the same pins from outside.
@@ -96,6 +96,8 @@ pub struct Tables {
     slots: Ranges,
     retired_sets: Vec<Range>,
     retired_ids: Vec<u32>,
+    /// Frontends whose second layer no entry leads to any more. Whoever has read the entry before still needs it.
+    abandoned: BTreeSet<FrontendKey>,
     skips: BTreeMap<(u32, ClientId), u32>,
     windows: BTreeMap<u32, u32>,
     policies: BTreeMap<u32, PolicyName>,
@@ -119,6 +121,7 @@ impl Tables {
             slots: Ranges::new(sizes.backends),
             retired_sets: Vec::new(),
             retired_ids: Vec::new(),
+            abandoned: BTreeSet::new(),
             skips: BTreeMap::new(),
             windows: BTreeMap::new(),
             sizes,
@@ -147,12 +150,8 @@ impl Tables {
             if let Some(set) = found.set {
                 self.slots.take(set);
             }
-            let placed = Placed {
-                id: found.id,
-                generation: found.generation,
-                set: found.set,
-                layer: found.layer,
-            };
+            let placed =
+                Placed { id: found.id, generation: found.generation, set: found.set, layer: found.layer };
             self.count_rows(&placed.layer);
             self.placed.insert(at, placed);
         }
@@ -177,7 +176,11 @@ impl Tables {
     }
 
     /// Deletes rows that no entry uses.
-    fn sweep_rows(&mut self, skips: &BTreeSet<(u32, ClientId)>, windows: &BTreeSet<u32>) -> Result<(), TableError> {
+    fn sweep_rows(
+        &mut self,
+        skips: &BTreeSet<(u32, ClientId)>,
+        windows: &BTreeSet<u32>,
+    ) -> Result<(), TableError> {
         for row @ (service_id, client) in skips {
             if *service_id != 0 && !self.skips.contains_key(row) {
                 self.pins.remove_skip(*service_id, *client)?;
@@ -201,13 +204,18 @@ impl Tables {
         if self.entries.get(&key) == Some(&entry) {
             return Ok(());
         }
-        if let Some(second) = &entry.second {
-            self.place(key, 1, second, false)?;
+        // Not while it is about to be led to again: placing the layers may reclaim.
+        let abandoned = self.abandoned.remove(&key);
+        let placed = entry
+            .second
+            .as_ref()
+            .map_or(Ok(()), |second| self.place(key, 1, second, false))
+            .and_then(|()| self.place(key, 0, &entry.first, entry.second.is_some()));
+        let leads_on = if placed.is_ok() { entry.second.is_some() } else { !abandoned };
+        if !leads_on && self.placed.contains_key(&(key, 1)) {
+            self.abandoned.insert(key);
         }
-        self.place(key, 0, &entry.first, entry.second.is_some())?;
-        if entry.second.is_none() {
-            self.displace(key, 1)?;
-        }
+        placed?;
         self.entries.insert(key, entry);
         self.reclaim_if_worthwhile();
         Ok(())
@@ -220,19 +228,31 @@ impl Tables {
     pub fn remove(&mut self, key: &FrontendKey) -> Result<(), TableError> {
         self.displace(*key, 0)?;
         self.displace(*key, 1)?;
+        self.abandoned.remove(key);
         self.entries.remove(key);
         self.reclaim_if_worthwhile();
         Ok(())
     }
 
-    fn place(&mut self, key: FrontendKey, layer_number: u8, layer: &Layer, next: bool) -> Result<(), TableError> {
+    fn place(
+        &mut self,
+        key: FrontendKey,
+        layer_number: u8,
+        layer: &Layer,
+        next: bool,
+    ) -> Result<(), TableError> {
         let at = (key, layer_number);
         let known = self.placed.get(&at).map(|p| (p.id, p.generation));
         let (id, generation) = match known {
             Some(known) => known,
             None => self.new_frontend_id(key)?,
         };
-        self.add_rows(layer)?;
+        if let Err(error) = self.add_rows(layer) {
+            if known.is_none() {
+                self.frontend_ids.free(id);
+            }
+            return Err(error);
+        }
         let mut backends: Vec<_> =
             layer.backends.iter().map(|b| (self.backend_ids.acquire(b, key.protocol), *b)).collect();
         backends.sort_unstable_by_key(|(id, _)| *id);
@@ -288,7 +308,12 @@ impl Tables {
         Ok(set)
     }
 
-    fn write_frontend(&mut self, key: &Key, entry: &Frontend, object: &FrontendKey) -> Result<(), TableError> {
+    fn write_frontend(
+        &mut self,
+        key: &Key,
+        entry: &Frontend,
+        object: &FrontendKey,
+    ) -> Result<(), TableError> {
         self.pins.write_frontend(key, entry).map_err(|source| match pins::errno(&source) {
             Some(libc::E2BIG | libc::ENOMEM) => self.full(maps::FRONTENDS4, object),
             _ => TableError::Operation {
@@ -354,21 +379,30 @@ impl Tables {
         self.drop_rows(&old.layer)
     }
 
-    /// Rows that a layer needs are there before the layer.
+    /// Rows that a layer needs are there before the layer. All of them or, after an error, none.
     fn add_rows(&mut self, layer: &Layer) -> Result<(), TableError> {
-        for client in &layer.skip {
-            let users = self.skips.entry((layer.service_id, *client)).or_default();
-            if *users == 0 {
+        let mut added = Layer { skip: BTreeSet::new(), qos_limit: None, ..layer.clone() };
+        let result = layer.skip.iter().try_for_each(|client| {
+            let row = (layer.service_id, *client);
+            if !self.skips.contains_key(&row) {
                 self.pins.add_skip(layer.service_id, *client)?;
             }
-            *users += 1;
+            *self.skips.entry(row).or_default() += 1;
+            added.skip.insert(*client);
+            Ok(())
+        });
+        let result = result.and_then(|()| match layer.qos_limit {
+            Some(_) if !self.windows.contains_key(&layer.service_id) => {
+                self.pins.add_window(layer.service_id)
+            }
+            _ => Ok(()),
+        });
+        if let Err(error) = result {
+            self.drop_rows(&added)?;
+            return Err(error);
         }
         if layer.qos_limit.is_some() {
-            let users = self.windows.entry(layer.service_id).or_default();
-            if *users == 0 {
-                self.pins.add_window(layer.service_id)?;
-            }
-            *users += 1;
+            *self.windows.entry(layer.service_id).or_default() += 1;
         }
         Ok(())
     }
@@ -387,17 +421,22 @@ impl Tables {
     }
 
     fn reclaim_if_worthwhile(&mut self) {
-        if self.retired_sets.len() + self.retired_ids.len() >= RETIRED_ENOUGH {
+        if self.retired_sets.len() + self.retired_ids.len() + self.abandoned.len() >= RETIRED_ENOUGH {
             self.reclaim();
         }
     }
 
     /// Waits for a grace period and frees what was retired before it.
     fn reclaim(&mut self) {
-        if self.retired_sets.is_empty() && self.retired_ids.is_empty() {
+        if self.retired_sets.is_empty() && self.retired_ids.is_empty() && self.abandoned.is_empty() {
             return;
         }
         wait_for_programs();
+        for key in std::mem::take(&mut self.abandoned) {
+            if self.displace(key, 1).is_err() {
+                self.abandoned.insert(key);
+            }
+        }
         for set in self.retired_sets.drain(..) {
             self.slots.free(set);
         }
@@ -411,8 +450,13 @@ impl Tables {
     /// # Errors
     /// A refused operation.
     pub fn set_exempt(&mut self, clients: &BTreeSet<ClientId>) -> Result<(), TableError> {
-        let known: BTreeSet<_> =
-            self.pins.skips()?.into_iter().filter(|(service_id, _)| *service_id == 0).map(|(_, c)| c).collect();
+        let known: BTreeSet<_> = self
+            .pins
+            .skips()?
+            .into_iter()
+            .filter(|(service_id, _)| *service_id == 0)
+            .map(|(_, c)| c)
+            .collect();
         for client in clients.difference(&known) {
             self.pins.add_skip(0, *client)?;
         }

@@ -107,7 +107,8 @@ impl Context {
     #[inline(always)]
     pub(crate) fn was_used(&self) -> bool {
         // SAFETY: `sk` is a pointer field of the context, null-checked before use.
-        let sk: *mut bpf_sock = unsafe { core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk) };
+        let sk: *mut bpf_sock =
+            unsafe { core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk) };
         if sk.is_null() {
             return true;
         }
@@ -119,7 +120,8 @@ impl Context {
     #[inline(always)]
     fn socket(&self) -> Option<*mut bpf_sock> {
         // SAFETY: `sk` is a pointer field of the context.
-        let sk: *mut bpf_sock = unsafe { core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk) };
+        let sk: *mut bpf_sock =
+            unsafe { core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk) };
         if sk.is_null() { None } else { Some(sk) }
     }
 
@@ -142,7 +144,8 @@ impl Context {
     pub(crate) fn is_connected_to4(&self, address: u32, port: u16) -> bool {
         let Some(sk) = self.socket() else { return false };
         // SAFETY: not null; `dst_ip4` is readable.
-        self.connected_port() == port && unsafe { core::ptr::read_volatile(&raw const (*sk).dst_ip4) } == address
+        self.connected_port() == port
+            && unsafe { core::ptr::read_volatile(&raw const (*sk).dst_ip4) } == address
     }
 
     /// Whether the socket is connected to this very IPv6 address.

@@ -1,8 +1,7 @@
 //! One decision: dialled address in, backend out.
 
-use balancing_abi::{
-    Frontend, Key4, Key6, Target, check, conn, control, flags, outcome, rare,
-};
+use aya_ebpf::helpers::generated::{bpf_spin_lock, bpf_spin_unlock};
+use balancing_abi::{Frontend, Key4, Key6, Locked, Target, check, conn, control, flags, outcome, rare};
 
 use crate::{
     config,
@@ -13,7 +12,7 @@ use crate::{
     tables::{frontends4, frontends6},
 };
 
-/// Attempts to read an entry that is being replaced.
+/// Attempts to read an entry that was found in the middle of a change.
 const TRIES: u32 = 4;
 
 /// What shall become of a call.
@@ -43,7 +42,7 @@ pub(crate) enum Call {
 
 /// A key of either table.
 pub(crate) trait Dialled: check::Key + Copy {
-    fn get(&self) -> Option<*const Frontend>;
+    fn get(&self) -> Option<*mut Locked>;
     fn second(self) -> Self;
     fn peer(&self) -> Peer;
     /// Whether the socket is connected to the address.
@@ -52,8 +51,8 @@ pub(crate) trait Dialled: check::Key + Copy {
 
 impl Dialled for Key4 {
     #[inline(always)]
-    fn get(&self) -> Option<*const Frontend> {
-        frontends4.get_ptr(self)
+    fn get(&self) -> Option<*mut Locked> {
+        frontends4.get_ptr_mut(self)
     }
     #[inline(always)]
     fn second(self) -> Self {
@@ -71,8 +70,8 @@ impl Dialled for Key4 {
 
 impl Dialled for Key6 {
     #[inline(always)]
-    fn get(&self) -> Option<*const Frontend> {
-        frontends6.get_ptr(self)
+    fn get(&self) -> Option<*mut Locked> {
+        frontends6.get_ptr_mut(self)
     }
     #[inline(always)]
     fn second(self) -> Self {
@@ -124,22 +123,36 @@ impl Case {
     }
 }
 
-/// Copies the entry of a key; `false` when it is gone or never whole.
+/// Copies the entry of a key; `false` when it is gone.
 #[inline(never)]
-fn read<K: Dialled>(key: &K, found: *const Frontend, case: &mut Case) -> bool {
-    let mut found = found;
+fn read<K: Dialled>(key: &K, found: *mut Locked, case: &mut Case) -> bool {
+    // SAFETY: a map element; its bytes may be changing, which the sum tells.
+    case.entry = unsafe { (&raw const (*found).frontend).read() };
+    if is_whole(key, case) {
+        return true;
+    }
+    // Somebody writes there: wait for it, or find the key elsewhere.
     for _ in 0..TRIES {
-        // SAFETY: a map element; its bytes may be changing, which the sum tells.
-        case.entry = unsafe { found.read() };
-        // SAFETY: the six words after `check` are plain bytes of the copy.
-        let words = unsafe { &*(&raw const case.entry).cast::<u64>().add(1).cast::<[u64; 6]>() };
-        if check::sum_words(key, words) == case.entry.check {
+        let Some(again) = key.get() else { return false };
+        // SAFETY: a map element with its own lock; nothing but the copy happens while it is held.
+        unsafe {
+            let lock = (&raw mut (*again).lock).cast();
+            bpf_spin_lock(lock);
+            case.entry = (&raw const (*again).frontend).read();
+            bpf_spin_unlock(lock);
+        }
+        if is_whole(key, case) {
             return true;
         }
-        let Some(again) = key.get() else { return false };
-        found = again;
     }
     false
+}
+
+#[inline(always)]
+fn is_whole<K: Dialled>(key: &K, case: &Case) -> bool {
+    // SAFETY: the six words after `check` are plain bytes of the copy.
+    let words = unsafe { &*(&raw const case.entry).cast::<u64>().add(1).cast::<[u64; 6]>() };
+    check::sum_words(key, words) == case.entry.check
 }
 
 /// Decides a call on `key` and keeps the records that its answer needs.

@@ -24,9 +24,10 @@ pub(crate) type Peer = ([u32; 4], u16);
 #[inline(never)]
 pub(crate) fn emit(ctx: &Context, service_id: u32, outcome: u8, frontend: &Peer, backend: &Peer) {
     // SAFETY: the size is that of what is written; the kernel keeps the room until it is submitted.
-    let room: *mut Event =
-        unsafe { bpf_ringbuf_reserve((&raw const tables::events).cast_mut().cast(), size_of::<Event>() as u64, 0) }
-            .cast();
+    let room: *mut Event = unsafe {
+        bpf_ringbuf_reserve((&raw const tables::events).cast_mut().cast(), size_of::<Event>() as u64, 0)
+    }
+    .cast();
     if room.is_null() {
         return;
     }

@@ -57,7 +57,11 @@ fn connected_to(ctx: &Context) -> u32 {
         // SAFETY: two words of a live array element.
         Some(slot) => unsafe {
             let slot = slot.cast::<u64>();
-            if conn::is_of(slot.read_volatile(), cookie) { (slot.add(1).read_volatile() >> 32) as u32 } else { 0 }
+            if conn::is_of(slot.read_volatile(), cookie) {
+                (slot.add(1).read_volatile() >> 32) as u32
+            } else {
+                0
+            }
         },
         None => 0,
     }
@@ -69,7 +73,8 @@ pub(crate) fn dialled(ctx: &Context, peer: &Peer) -> Option<Peer> {
     let cookie = ctx.cookie();
     let slot = connections.get_ptr(cookie as u32 & config::connection_mask())?.cast::<u64>();
     // SAFETY: two words of a live array element; the first is read again after the second.
-    let (record, still) = unsafe { ([slot.read_volatile(), slot.add(1).read_volatile()], slot.read_volatile()) };
+    let (record, still) =
+        unsafe { ([slot.read_volatile(), slot.add(1).read_volatile()], slot.read_volatile()) };
     let reference = conn::find(record, cookie, conn::digest(&peer.0, peer.1))?;
     if still != record[0] {
         return None;

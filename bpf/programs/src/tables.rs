@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use balancing_abi::{
-    Affinity, AffinityKey, Control, Frontend, Key4, Key6, Name, PolicyName, RareKey, SkipKey, Slot, UdpPeers,
+    Affinity, AffinityKey, Control, Key4, Key6, Locked, Name, PolicyName, RareKey, SkipKey, Slot, UdpPeers,
     maps::size, stat,
 };
 
@@ -22,8 +22,8 @@ macro_rules! maps {
 }
 
 maps! {
-    frontends4: HashMap<Key4, Frontend, { size::FRONTENDS as usize }, GROW>;
-    frontends6: HashMap<Key6, Frontend, { size::FRONTENDS as usize }, GROW>;
+    frontends4: HashMap<Key4, Locked, { size::FRONTENDS as usize }, GROW>;
+    frontends6: HashMap<Key6, Locked, { size::FRONTENDS as usize }, GROW>;
     backends: Array<Slot, { size::BACKENDS as usize }>;
     names: Array<Name, { size::FRONTENDS as usize }>;
     redirected: PerCpuArray<u64, { size::FRONTENDS as usize }>;
@@ -31,7 +31,7 @@ maps! {
     connections: Array<[u64; 2], { size::CONNECTIONS as usize }>;
     udp_peers: SkStorage<UdpPeers>;
     affinity: LruHashMap<AffinityKey, Affinity, { size::AFFINITY as usize }>;
-    qos: HashMap<u32, u64, { size::POLICIES as usize }, GROW>;
+    qos: HashMap<u32, u64, { size::QOS as usize }, GROW>;
     skips: HashMap<SkipKey, u8, { size::SKIPS as usize }, GROW>;
     policies: HashMap<u32, PolicyName, { size::POLICIES as usize }, GROW>;
     stats: PerCpuArray<u64, { stat::COUNT as usize }>;

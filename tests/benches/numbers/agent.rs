@@ -21,9 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A policy with one frontend and ten custom backends.
 fn policy(i: u32, first: u32) -> String {
-    let addresses: Vec<String> = (0..BACKENDS)
-        .map(|b| format!("\"{}\"", Ipv4Addr::from(0x0b00_0000 + i * 16 + first + b)))
-        .collect();
+    let addresses: Vec<String> =
+        (0..BACKENDS).map(|b| format!("\"{}\"", Ipv4Addr::from(0x0b00_0000 + i * 16 + first + b))).collect();
     format!(
         r#"{{"apiVersion":"balancing.elf.io/v1beta1","kind":"BalancingPolicy","metadata":{{"name":"p{i}"}},"spec":{{"frontend":{{"addressMatcher":{{"ip":"{}","toPorts":[{{"port":"80"}}]}}}},"backend":{{"addressEndpoint":{{"addresses":[{}],"toPorts":[{{"port":"8080"}}]}}}}}}}}"#,
         Ipv4Addr::from(0x0a40_0000 + i),
@@ -119,7 +118,10 @@ fn cold_start(report: &mut Report, bpffs: &Path, dir: &TempDir, cgroup: &Path) {
 /// One policy of its own file changes; seen through the kernel's table.
 fn one_change(report: &mut Report, source: &Path, reader: &Reader) {
     let key = crate::connect::key(std::net::SocketAddrV4::new(Ipv4Addr::from(0x0a40_0000 + POLICIES), 80));
-    let key = balancing_dataplane::model::FrontendKey { protocol: balancing_dataplane::model::Protocol::Tcp, ..key };
+    let key = balancing_dataplane::model::FrontendKey {
+        protocol: balancing_dataplane::model::Protocol::Tcp,
+        ..key
+    };
     let mut times = Vec::new();
     for round in 1..=31 {
         let first = round % 4 + 1;
@@ -135,7 +137,12 @@ fn one_change(report: &mut Report, source: &Path, reader: &Reader) {
         });
         times.push((done - start).as_secs_f64() * 1e3);
     }
-    report.at_most("one policy changes among those, file to kernel (median of 31)", median(&mut times), "ms", 10.0);
+    report.at_most(
+        "one policy changes among those, file to kernel (median of 31)",
+        median(&mut times),
+        "ms",
+        10.0,
+    );
 }
 
 fn idle(report: &mut Report, bpffs: &Path, dir: &TempDir, cgroup: &Path) {

@@ -25,7 +25,10 @@ fn call(command: &str, config: &str) -> f64 {
         .env("CNI_CONTAINERID", "bench")
         .env("CNI_NETNS", "")
         .env("CNI_IFNAME", "eth0")
-        .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_UID={UID};K8S_POD_NAMESPACE=default;K8S_POD_NAME=bench"))
+        .env(
+            "CNI_ARGS",
+            format!("IgnoreUnknown=1;K8S_POD_UID={UID};K8S_POD_NAMESPACE=default;K8S_POD_NAME=bench"),
+        )
         .env("CNI_NETNS", format!("/proc/{}/task/{}/ns/net", std::process::id(), std::process::id()))
         .env("CNI_NETNS_OVERRIDE", "1")
         .stdin(Stdio::piped())

@@ -131,8 +131,9 @@ fn rounds() -> Samples {
     let layout = Layout::new(bpffs.path(), balancing_dataplane::ABI);
     let one = Layout::new(bpffs.path(), balancing_dataplane::ABI + 1);
     let (mut tables, pods, host) = fill(&layout);
-    let loaded = load(&Options { layout: one.clone(), sizes: Sizes::default(), host_scope: HostScope::Everything })
-        .expect("the programs load");
+    let loaded =
+        load(&Options { layout: one.clone(), sizes: Sizes::default(), host_scope: HostScope::Everything })
+            .expect("the programs load");
     let mut single = Tables::open(&one, Sizes::default()).expect("the tables open");
     let (front, back) = frontend(0);
     single.publish(key(front), &entry([back])).expect("there is room");
@@ -197,7 +198,11 @@ pub(crate) fn measure(report: &mut Report) {
         1.7,
     );
     report.tell("first connect of a new socket that misses", (m["miss new"] - m["none new"]) / new_hook, "x");
-    report.tell("close(2) of a redirected socket, over one under the empty hook", m["hit close"] - m["empty close"], "ns");
+    report.tell(
+        "close(2) of a redirected socket, over one under the empty hook",
+        m["hit close"] - m["empty close"],
+        "ns",
+    );
     report.tell("close(2) under the empty hook", m["empty close"], "ns");
     report.at_most("1 frontend against 60,000, same target", m["hit"] / m["hit one"], "x", 1.05);
     report.at_most("random target among 60,000, over the empty hook", over("random"), "x", 3.0);

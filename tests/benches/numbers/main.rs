@@ -3,6 +3,8 @@
 //! Every figure is a ratio against a base of the same run, or a time of a real process. Rounds are interleaved, so that a
 //! machine whose speed drifts drifts for all of them; medians are reported.
 
+#![allow(clippy::expect_used, reason = "a measurement that cannot be made ends the run")]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use balancing_abi::{
-    Control, Frontend, Key4, Key6, Name, PolicyName as RawPolicy, RareKey, SkipKey, Slot, conn, maps, rare, stat,
+    Control, Frontend, Key4, Key6, Locked, Name, PolicyName as RawPolicy, RareKey, SkipKey, Slot,
+    bpf_spin_lock, conn, maps, rare, stat,
 };
 
 use super::{TableError, codec, codec::Key};
@@ -14,12 +15,15 @@ use crate::{
     sys::Raw,
 };
 
+/// `BPF_F_LOCK`: an entry changes in its place and is read whole.
+const IN_PLACE: u64 = 4;
+
 type Hash<K, V> = HashMap<MapData, K, V>;
 
 /// Every table that user space reads or writes.
 pub(crate) struct Pins {
-    pub(crate) frontends4: Hash<Raw<Key4>, Raw<Frontend>>,
-    pub(crate) frontends6: Hash<Raw<Key6>, Raw<Frontend>>,
+    pub(crate) frontends4: Hash<Raw<Key4>, Raw<Locked>>,
+    pub(crate) frontends6: Hash<Raw<Key6>, Raw<Locked>>,
     pub(crate) backends: Array<MapData, Raw<Slot>>,
     names: Array<MapData, Raw<Name>>,
     redirected: PerCpuArray<MapData, u64>,
@@ -53,7 +57,12 @@ fn operation(
     table: &'static str,
     object: impl ToString,
 ) -> impl FnOnce(MapError) -> TableError {
-    move |source| TableError::Operation { operation, table, object: object.to_string(), source: Box::new(source) }
+    move |source| TableError::Operation {
+        operation,
+        table,
+        object: object.to_string(),
+        source: Box::new(source),
+    }
 }
 
 /// Deleting what is not there is no failure.
@@ -94,18 +103,19 @@ impl Pins {
     }
 
     pub(crate) fn write_frontend(&mut self, key: &Key, entry: &Frontend) -> Result<(), MapError> {
+        let entry = Raw(Locked { frontend: *entry, lock: bpf_spin_lock::default(), pad: 0 });
         match key {
-            Key::V4(k) => self.frontends4.insert(Raw(*k), Raw(*entry), 0),
-            Key::V6(k) => self.frontends6.insert(Raw(*k), Raw(*entry), 0),
+            Key::V4(k) => self.frontends4.insert(Raw(*k), entry, IN_PLACE),
+            Key::V6(k) => self.frontends6.insert(Raw(*k), entry, IN_PLACE),
         }
     }
 
     pub(crate) fn frontend(&self, key: &Key) -> Result<Option<Frontend>, TableError> {
         let (table, result) = match key {
-            Key::V4(k) => (maps::FRONTENDS4, self.frontends4.get(&Raw(*k), 0)),
-            Key::V6(k) => (maps::FRONTENDS6, self.frontends6.get(&Raw(*k), 0)),
+            Key::V4(k) => (maps::FRONTENDS4, self.frontends4.get(&Raw(*k), IN_PLACE)),
+            Key::V6(k) => (maps::FRONTENDS6, self.frontends6.get(&Raw(*k), IN_PLACE)),
         };
-        Ok(found(result).map_err(operation("read", table, "an entry"))?.map(|Raw(entry)| entry))
+        Ok(found(result).map_err(operation("read", table, "an entry"))?.map(|Raw(entry)| entry.frontend))
     }
 
     pub(crate) fn remove_frontend(&mut self, key: &Key) -> Result<(), TableError> {
@@ -154,7 +164,11 @@ impl Pins {
         let zero = PerCpuValues::try_from(vec![0; cpus]).map_err(|e| failed()(MapError::IoError(e)))?;
         self.redirected.set(id, zero, 0).map_err(failed())?;
         for kind in 0..rare::KINDS {
-            gone(self.rare.remove(&Raw(RareKey { id, kind }))).map_err(operation("delete", maps::RARE, id))?;
+            gone(self.rare.remove(&Raw(RareKey { id, kind }))).map_err(operation(
+                "delete",
+                maps::RARE,
+                id,
+            ))?;
         }
         Ok(())
     }
@@ -164,7 +178,8 @@ impl Pins {
     }
 
     pub(crate) fn rare(&self, id: u32, kind: u32) -> Result<u64, TableError> {
-        let found = found(self.rare.get(&Raw(RareKey { id, kind }), 0)).map_err(operation("read", maps::RARE, id))?;
+        let found =
+            found(self.rare.get(&Raw(RareKey { id, kind }), 0)).map_err(operation("read", maps::RARE, id))?;
         Ok(found.map_or(0, |v| sum(&v)))
     }
 
@@ -191,16 +206,27 @@ impl Pins {
     }
 
     pub(crate) fn add_skip(&mut self, service_id: u32, client: ClientId) -> Result<(), TableError> {
-        self.skips.insert(skip_key(service_id, client), 1, 0).map_err(operation("write", maps::SKIPS, service_id))
+        self.skips.insert(skip_key(service_id, client), 1, 0).map_err(operation(
+            "write",
+            maps::SKIPS,
+            service_id,
+        ))
     }
 
     pub(crate) fn remove_skip(&mut self, service_id: u32, client: ClientId) -> Result<(), TableError> {
-        gone(self.skips.remove(&skip_key(service_id, client))).map_err(operation("delete", maps::SKIPS, service_id))
+        gone(self.skips.remove(&skip_key(service_id, client))).map_err(operation(
+            "delete",
+            maps::SKIPS,
+            service_id,
+        ))
     }
 
     pub(crate) fn skips(&self) -> Result<BTreeSet<(u32, ClientId)>, TableError> {
-        let keys: Vec<Raw<SkipKey>> =
-            self.skips.keys().collect::<Result<_, _>>().map_err(operation("read", maps::SKIPS, "all keys"))?;
+        let keys: Vec<Raw<SkipKey>> = self.skips.keys().collect::<Result<_, _>>().map_err(operation(
+            "read",
+            maps::SKIPS,
+            "all keys",
+        ))?;
         Ok(keys
             .into_iter()
             .map(|Raw(key)| match key.kind {
@@ -219,17 +245,21 @@ impl Pins {
 
     pub(crate) fn set_policy(&mut self, id: u32, policy: Option<&PolicyName>) -> Result<(), TableError> {
         match policy {
-            Some(policy) => self
-                .policies
-                .insert(id, Raw(raw_policy(policy)), 0)
-                .map_err(operation("write", maps::POLICIES, &policy.name)),
+            Some(policy) => self.policies.insert(id, Raw(raw_policy(policy)), 0).map_err(operation(
+                "write",
+                maps::POLICIES,
+                &policy.name,
+            )),
             None => gone(self.policies.remove(&id)).map_err(operation("delete", maps::POLICIES, id)),
         }
     }
 
     pub(crate) fn policies(&self) -> Result<BTreeMap<u32, PolicyName>, TableError> {
-        let rows: Vec<(u32, Raw<RawPolicy>)> =
-            self.policies.iter().collect::<Result<_, _>>().map_err(operation("read", maps::POLICIES, "all rows"))?;
+        let rows: Vec<(u32, Raw<RawPolicy>)> = self
+            .policies
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(operation("read", maps::POLICIES, "all rows"))?;
         Ok(rows.into_iter().map(|(id, Raw(row))| (id, policy(&row))).collect())
     }
 }

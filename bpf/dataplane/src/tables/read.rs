@@ -48,14 +48,18 @@ pub(crate) fn dump(pins: &Pins) -> Result<Dump, TableError> {
     let mut rows = Vec::new();
     for row in pins.frontends4.iter() {
         let (Raw(key), Raw(entry)) = row.map_err(failed(maps::FRONTENDS4))?;
-        rows.push((Key::V4(key), entry));
+        rows.push((Key::V4(key), entry.frontend));
     }
     for row in pins.frontends6.iter() {
         let (Raw(key), Raw(entry)) = row.map_err(failed(maps::FRONTENDS6))?;
-        rows.push((Key::V6(key), entry));
+        rows.push((Key::V6(key), entry.frontend));
     }
     let mut leads_on = BTreeSet::new();
-    for (key, entry) in rows {
+    for (key, mut entry) in rows {
+        if key.sum(&entry) != entry.check {
+            // Read while it was written; alone it is read whole.
+            entry = pins.frontend(&key)?.unwrap_or(entry);
+        }
         let plain = key.plain().filter(|(_, layer)| *layer <= 1 && key.sum(&entry) == entry.check);
         match (plain, plain.and_then(|at| found(pins, &entry, &dump.skips, at.0).transpose())) {
             (Some(at), Some(found)) => {
@@ -84,7 +88,8 @@ fn found(
     key: FrontendKey,
 ) -> Result<Option<Found>, TableError> {
     let Ok(generation) = pins.generation(entry.id) else { return Ok(None) };
-    if conn::reference(entry.id, generation) != conn::reference(entry.id, u32::from(entry.target.generation)) {
+    if conn::reference(entry.id, generation) != conn::reference(entry.id, u32::from(entry.target.generation))
+    {
         return Ok(None);
     }
     let mut set = None;
@@ -247,9 +252,13 @@ impl Reader {
         Ok(vec![
             Usage { name: "frontends", used: dump.layers.len() as u64, capacity: self.sizes.frontends },
             Usage { name: maps::BACKENDS, used: slots, capacity: self.sizes.backends },
-            Usage { name: maps::CONNECTIONS, used: self.pins.stat(stat::CONN_USED)?, capacity: self.sizes.connections },
+            Usage {
+                name: maps::CONNECTIONS,
+                used: self.pins.stat(stat::CONN_USED)?,
+                capacity: self.sizes.connections,
+            },
             Usage { name: maps::SKIPS, used: dump.skips.len() as u64, capacity: maps::size::SKIPS },
-            Usage { name: maps::QOS, used: dump.windows.len() as u64, capacity: maps::size::POLICIES },
+            Usage { name: maps::QOS, used: dump.windows.len() as u64, capacity: maps::size::QOS },
         ])
     }
 
