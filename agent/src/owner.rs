@@ -31,6 +31,8 @@ pub struct Owner {
     /// Why a pending frontend is still pending.
     failures: BTreeMap<FrontendKey, String>,
     synced: bool,
+    /// Names that an earlier agent left for policies that are gone have been removed.
+    names_swept: bool,
 }
 
 impl Owner {
@@ -43,6 +45,7 @@ impl Owner {
             pending: BTreeSet::new(),
             failures: BTreeMap::new(),
             synced: false,
+            names_swept: false,
         }
     }
 
@@ -106,6 +109,10 @@ impl Owner {
         let delta = self.engine.resolve();
         self.pending.extend(delta.entries.keys());
         self.name_policies(&delta.verdicts);
+        if self.synced && !self.names_swept {
+            self.names_swept = true;
+            self.sweep_names();
+        }
         for (policy, verdict) in &delta.verdicts {
             log_verdict(policy, verdict.as_ref());
         }
@@ -171,6 +178,17 @@ impl Owner {
             };
             if let Err(error) = result {
                 tracing::warn!(policy = %policy.name, "{error}");
+            }
+        }
+    }
+
+    fn sweep_names(&mut self) {
+        let current: BTreeSet<u32> = self.engine.verdicts().values().map(|v| v.service_id).collect();
+        let stale: Vec<u32> =
+            self.tables.policies().keys().filter(|id| !current.contains(id)).copied().collect();
+        for id in stale {
+            if let Err(error) = self.tables.set_policy(id, None) {
+                tracing::warn!("{error}");
             }
         }
     }

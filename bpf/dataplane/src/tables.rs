@@ -19,6 +19,7 @@ mod codec;
 pub mod events;
 mod pins;
 mod read;
+mod rows;
 
 pub use read::{Counters, LayerView, Reader, Usage};
 
@@ -26,6 +27,7 @@ use self::{
     alloc::{BackendIds, FrontendIds, Range, Ranges},
     codec::Key,
     pins::Pins,
+    rows::Rows,
 };
 use crate::{
     layout::Layout,
@@ -98,8 +100,7 @@ pub struct Tables {
     retired_ids: Vec<u32>,
     /// Frontends whose second layer no entry leads to any more. Whoever has read the entry before still needs it.
     abandoned: BTreeSet<FrontendKey>,
-    skips: BTreeMap<(u32, ClientId), u32>,
-    windows: BTreeMap<u32, u32>,
+    rows: Rows,
     policies: BTreeMap<u32, PolicyName>,
     sizes: Sizes,
 }
@@ -122,8 +123,7 @@ impl Tables {
             retired_sets: Vec::new(),
             retired_ids: Vec::new(),
             abandoned: BTreeSet::new(),
-            skips: BTreeMap::new(),
-            windows: BTreeMap::new(),
+            rows: Rows::default(),
             sizes,
         };
         tables.adopt()?;
@@ -152,7 +152,7 @@ impl Tables {
             }
             let placed =
                 Placed { id: found.id, generation: found.generation, set: found.set, layer: found.layer };
-            self.count_rows(&placed.layer);
+            self.rows.count(&placed.layer);
             self.placed.insert(at, placed);
         }
         for ((key, layer), placed) in &self.placed {
@@ -163,35 +163,7 @@ impl Tables {
         }
         self.frontend_ids.settle();
         self.slots.settle();
-        self.sweep_rows(&dump.skips, &dump.windows)
-    }
-
-    fn count_rows(&mut self, layer: &Layer) {
-        for client in &layer.skip {
-            *self.skips.entry((layer.service_id, *client)).or_default() += 1;
-        }
-        if layer.qos_limit.is_some() {
-            *self.windows.entry(layer.service_id).or_default() += 1;
-        }
-    }
-
-    /// Deletes rows that no entry uses.
-    fn sweep_rows(
-        &mut self,
-        skips: &BTreeSet<(u32, ClientId)>,
-        windows: &BTreeSet<u32>,
-    ) -> Result<(), TableError> {
-        for row @ (service_id, client) in skips {
-            if *service_id != 0 && !self.skips.contains_key(row) {
-                self.pins.remove_skip(*service_id, *client)?;
-            }
-        }
-        for service_id in windows {
-            if !self.windows.contains_key(service_id) {
-                self.pins.remove_window(*service_id)?;
-            }
-        }
-        Ok(())
+        self.rows.sweep(&mut self.pins, &dump.skips, &dump.windows)
     }
 
     /// Programs a frontend, new or changed, atomically for every connection.
@@ -247,7 +219,7 @@ impl Tables {
             Some(known) => known,
             None => self.new_frontend_id(key)?,
         };
-        if let Err(error) = self.add_rows(layer) {
+        if let Err(error) = self.rows.add(&mut self.pins, layer) {
             if known.is_none() {
                 self.frontend_ids.free(id);
             }
@@ -272,7 +244,7 @@ impl Tables {
                 if known.is_none() {
                     self.frontend_ids.free(id);
                 }
-                self.drop_rows(layer)?;
+                self.rows.drop(&mut self.pins, layer)?;
                 Err(error)
             }
         }
@@ -376,48 +348,7 @@ impl Tables {
         for backend in &old.layer.backends {
             self.backend_ids.release(backend, key.protocol);
         }
-        self.drop_rows(&old.layer)
-    }
-
-    /// Rows that a layer needs are there before the layer. All of them or, after an error, none.
-    fn add_rows(&mut self, layer: &Layer) -> Result<(), TableError> {
-        let mut added = Layer { skip: BTreeSet::new(), qos_limit: None, ..layer.clone() };
-        let result = layer.skip.iter().try_for_each(|client| {
-            let row = (layer.service_id, *client);
-            if !self.skips.contains_key(&row) {
-                self.pins.add_skip(layer.service_id, *client)?;
-            }
-            *self.skips.entry(row).or_default() += 1;
-            added.skip.insert(*client);
-            Ok(())
-        });
-        let result = result.and_then(|()| match layer.qos_limit {
-            Some(_) if !self.windows.contains_key(&layer.service_id) => {
-                self.pins.add_window(layer.service_id)
-            }
-            _ => Ok(()),
-        });
-        if let Err(error) = result {
-            self.drop_rows(&added)?;
-            return Err(error);
-        }
-        if layer.qos_limit.is_some() {
-            *self.windows.entry(layer.service_id).or_default() += 1;
-        }
-        Ok(())
-    }
-
-    fn drop_rows(&mut self, layer: &Layer) -> Result<(), TableError> {
-        for client in &layer.skip {
-            let row = (layer.service_id, *client);
-            if release(&mut self.skips, &row) {
-                self.pins.remove_skip(layer.service_id, *client)?;
-            }
-        }
-        if layer.qos_limit.is_some() && release(&mut self.windows, &layer.service_id) {
-            self.pins.remove_window(layer.service_id)?;
-        }
-        Ok(())
+        self.rows.drop(&mut self.pins, &old.layer)
     }
 
     fn reclaim_if_worthwhile(&mut self) {
@@ -495,20 +426,5 @@ impl Tables {
     /// A refused operation.
     pub fn set_events(&mut self, on: bool) -> Result<(), TableError> {
         self.pins.set_control(control::EVENTS, on)
-    }
-}
-
-/// Counts one user less; `true` for the last one.
-fn release<K: Ord + Clone>(users: &mut BTreeMap<K, u32>, key: &K) -> bool {
-    match users.get_mut(key) {
-        Some(n) if *n > 1 => {
-            *n -= 1;
-            false
-        }
-        Some(_) => {
-            users.remove(key);
-            true
-        }
-        None => false,
     }
 }

@@ -6,7 +6,6 @@
 #![allow(clippy::expect_used, reason = "a measurement that cannot be made ends the run")]
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -61,11 +60,6 @@ impl Report {
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Medians by name.
-fn medians(samples: BTreeMap<&'static str, Vec<f64>>) -> BTreeMap<&'static str, f64> {
-    samples.into_iter().map(|(name, mut values)| (name, median(&mut values))).collect()
 }
 
 /// A release binary.
