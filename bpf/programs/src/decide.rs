@@ -166,7 +166,6 @@ pub(crate) fn decide<K: Dialled>(ctx: &Context, key: &K, call: Call, case: &mut 
     if call == Call::Send && key.is_connected(ctx) {
         return Decision::Miss;
     }
-    *case = Case::new();
     if !read(key, found, case) {
         return Decision::Miss;
     }
