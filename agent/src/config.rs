@@ -11,7 +11,7 @@ use std::{
 use balancing_dataplane::{loader::Sizes, model::Clients};
 use clap::{Args, Parser, Subcommand};
 
-use crate::resolve::{Role, Settings};
+use crate::resolve::{ClusterPods, Role, Settings};
 
 /// Exit status for wrong settings (`EX_USAGE` of `sysexits.h`).
 pub const EXIT_USAGE: u8 = 64;
@@ -198,6 +198,7 @@ impl Problems {
                 role,
                 node_name: self.node_name(args.node_name, role),
                 qos_limit: NonZeroU32::new(limit),
+                cluster_pods: ClusterPods::Selected,
                 scope,
             },
             cgroup_root: args.cgroup_root.map(|path| self.absolute("--cgroup-root", path)),

@@ -13,6 +13,7 @@ pub mod diff;
 pub mod explain;
 pub mod lock;
 pub mod manifest;
+pub mod names;
 pub mod objects;
 pub mod owner;
 pub mod plan;

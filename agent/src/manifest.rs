@@ -11,8 +11,13 @@ use std::{
     path::Path,
 };
 
-use crate::objects::{Object, ObjectKey, ObjectRef, PolicyRef};
 use balancing_dataplane::model::PolicyKind;
+use serde_json::Value;
+
+use crate::{
+    names::{GROUP, VERSION},
+    objects::{Object, ObjectKey, ObjectRef, PolicyRef},
+};
 
 use document::{Document, Header};
 use notes::Notes;
@@ -25,14 +30,11 @@ mod notes;
 mod pod;
 mod policy;
 mod service;
+mod slice;
 mod strict;
 #[cfg(test)]
 mod tests;
 
-/// API group of the policies.
-const GROUP: &str = "balancing.elf.io";
-/// The one version of [`GROUP`] that is read.
-const VERSION: &str = "v1beta1";
 /// Lists inside lists; Kubernetes itself never nests them.
 const MAX_LIST_DEPTH: usize = 4;
 
@@ -120,6 +122,17 @@ pub fn parse(text: &str, format: Format) -> Result<Manifest, ManifestError> {
     Ok(reader.manifest)
 }
 
+/// Reads one object that an API server sent. Its lists leave out apiVersion and kind of their items, so the
+/// caller says what it asked for.
+#[must_use]
+pub fn read_one(tree: Value, api_version: &str, kind: &str) -> Manifest {
+    let asked =
+        Header { api_version: api_version.to_owned(), kind: format!("{kind}List"), ..Header::default() };
+    let mut reader = Reader::default();
+    reader.read(Document::Tree(tree), &Place { document: 1, item: None }, Some(&asked), 0);
+    reader.manifest
+}
+
 /// Where an object stands in the text.
 #[derive(Clone, Copy)]
 struct Place {
@@ -142,6 +155,7 @@ enum Kind {
     Pod,
     Node,
     Service,
+    Slice,
     Policy(PolicyKind),
 }
 
@@ -181,7 +195,7 @@ impl Reader {
         match header.meaning() {
             Meaning::Known(kind) => self.read_object(kind, document, &header, place),
             Meaning::Ignored => {
-                self.manifest.ignored.insert(format!("{} ({})", header.kind, header.api_version));
+                self.manifest.ignored.insert(header.to_string());
             }
             Meaning::Wrong(message) => self.problem(header.title(place), message),
         }
@@ -218,6 +232,15 @@ impl Reader {
             Kind::Pod => pod::read(&document, &mut notes).map(Object::Pod),
             Kind::Node => node::read(&document, &mut notes).map(Object::Node),
             Kind::Service => service::read(&document, &mut notes).map(Object::Service),
+            // The slices of others say nothing to us.
+            Kind::Slice => match slice::read(&document, &mut notes) {
+                Ok(None) => {
+                    self.manifest.ignored.insert(header.to_string());
+                    return;
+                }
+                Ok(Some(endpoints)) => Ok(Object::Endpoints(endpoints)),
+                Err(message) => Err(message),
+            },
             Kind::Policy(kind) => Ok(Object::Policy(policy::read(kind, &header.name, document.into_tree()))),
         };
         match object {
@@ -237,6 +260,12 @@ impl Reader {
     }
 }
 
+impl fmt::Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.kind, self.api_version)
+    }
+}
+
 impl Header {
     fn inherit(&mut self, list: &Self) {
         if self.api_version.is_empty() {
@@ -252,12 +281,14 @@ impl Header {
             "Pod" => Kind::Pod,
             "Node" => Kind::Node,
             "Service" => Kind::Service,
+            "EndpointSlice" => Kind::Slice,
             "LocalRedirectPolicy" => Kind::Policy(PolicyKind::LocalRedirect),
             "BalancingPolicy" => Kind::Policy(PolicyKind::Balancing),
             _ => return Meaning::Ignored,
         };
         let (group, wanted) = match kind {
             Kind::Policy(_) => (GROUP, format!("{GROUP}/{VERSION}")),
+            Kind::Slice => ("discovery.k8s.io", "discovery.k8s.io/v1".to_owned()),
             Kind::Pod | Kind::Node | Kind::Service => ("", "v1".to_owned()),
         };
         match self.api_version.as_str() {
@@ -276,6 +307,7 @@ impl Header {
         match kind {
             Kind::Pod => ObjectKey::Pod(namespaced()),
             Kind::Service => ObjectKey::Service(namespaced()),
+            Kind::Slice => ObjectKey::Endpoints(namespaced()),
             Kind::Node => ObjectKey::Node(self.name.clone()),
             Kind::Policy(kind) => ObjectKey::Policy(PolicyRef { kind, name: self.name.clone() }),
         }

@@ -1,6 +1,6 @@
 //! The Kubernetes objects the agent looks at, reduced to what it needs, in plain types.
 //!
-//! Every source (directory, later the API server) produces these; `resolve` consumes them. No
+//! Every source (directory, API server) produces these; `resolve` consumes them. No
 //! serde and no Kubernetes type appears here. Bad input is carried as data ([`InvalidSpec`]), so that one bad
 //! object never hides the others.
 
@@ -40,6 +40,8 @@ pub enum Object {
     Service(Service),
     /// A LocalRedirectPolicy or BalancingPolicy, valid or not.
     Policy(Policy),
+    /// Backends that the elected agent selected.
+    Endpoints(Endpoints),
 }
 
 /// Identifies an [`Object`] within a source.
@@ -53,6 +55,8 @@ pub enum ObjectKey {
     Service(ObjectRef),
     /// Policy by kind and name.
     Policy(PolicyRef),
+    /// EndpointSlice of ours by namespace and name.
+    Endpoints(ObjectRef),
 }
 
 /// A pod.
@@ -155,11 +159,43 @@ pub enum PortRef {
     Name(String),
 }
 
+/// What one EndpointSlice of ours lists: pods of the cluster that a BalancingPolicy selects. An endpoint with
+/// addresses of both families stands in two slices.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoints {
+    /// The EndpointSlice.
+    pub slice: ObjectRef,
+    /// The policy, which owns the slice.
+    pub policy: PolicyRef,
+    /// The backend ports of the policy that these pods have: name and protocol as in `toPorts`, the number
+    /// as the pod has it (`hostPort` mode: the host port).
+    pub ports: Vec<Port>,
+    /// The pods.
+    pub list: Vec<Endpoint>,
+}
+
+/// A pod in [`Endpoints`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Address of the pod.
+    pub ip: IpAddr,
+    /// The pod.
+    pub pod: ObjectRef,
+    /// Name of its node; empty when unknown.
+    pub node: String,
+    /// Zone of its node; empty when unknown.
+    pub zone: String,
+    /// It is Ready, not terminating and not finished.
+    pub ready: bool,
+}
+
 /// A policy of either kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// Kind and name.
     pub id: PolicyRef,
+    /// `metadata.uid`; empty when the source has none.
+    pub uid: String,
     /// `metadata.generation`, 0 when absent.
     pub generation: i64,
     /// `metadata.creationTimestamp` in seconds since 1970; absent counts as younger than any.
@@ -342,6 +378,14 @@ pub enum LabelOperator {
     DoesNotExist,
 }
 
+impl Pod {
+    /// Whether it takes new connections: Ready, not terminating, not finished.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.ready && !self.terminating && !self.finished
+    }
+}
+
 impl LabelSelector {
     /// Whether the labels match: an empty selector matches everything
     /// (Kubernetes, `LabelSelector` of `meta/v1`).
@@ -377,6 +421,7 @@ impl Object {
                 ObjectKey::Service(ObjectRef { namespace: o.namespace.clone(), name: o.name.clone() })
             }
             Self::Policy(o) => ObjectKey::Policy(o.id.clone()),
+            Self::Endpoints(o) => ObjectKey::Endpoints(o.slice.clone()),
         }
     }
 }

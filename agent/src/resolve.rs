@@ -44,6 +44,18 @@ pub enum Role {
     Node,
     /// On a host outside the cluster: BalancingPolicies with `enableOutCluster` only.
     External,
+    /// On behalf of the whole cluster: nothing is programmed, the verdicts become status.
+    Cluster,
+}
+
+/// How the pods of the whole cluster that a BalancingPolicy selects become known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ClusterPods {
+    /// All pods are known; the selector is applied here.
+    #[default]
+    Selected,
+    /// The elected agent applied the selector and lists them in EndpointSlices.
+    Listed,
 }
 
 /// What the agent was told at its start, as far as decisions depend on it.
@@ -55,6 +67,8 @@ pub struct Settings {
     pub node_name: String,
     /// The global limit of redirections per second and LocalRedirectPolicy; `None` = no limit.
     pub qos_limit: Option<NonZeroU32>,
+    /// How pods of other nodes become known.
+    pub cluster_pods: ClusterPods,
     /// Which sockets are hooked; only explanations depend on it.
     pub scope: Clients,
 }
@@ -137,6 +151,12 @@ pub(crate) fn standing(policy: &Policy, snapshot: &Snapshot, settings: &Settings
     }
     let selected = match settings.role {
         Role::External => policy.id.kind == PolicyKind::Balancing && spec.out_cluster,
+        Role::Cluster => {
+            let outside = policy.id.kind == PolicyKind::Balancing && spec.out_cluster;
+            outside
+                || spec.node_selector == LabelSelector::default()
+                || snapshot.nodes().any(|node| spec.node_selector.matches(&node.labels))
+        }
         Role::Node => {
             spec.node_selector == LabelSelector::default()
                 || snapshot
@@ -177,7 +197,7 @@ fn resolve_active(
         resolution.unresolved(Reason::PortsNotPaired, unpaired.join("; "));
     }
     resolution.notes.extend(pairing.unused_backends(&backend_ports));
-    let mut pool = Pool::new(&spec.backend, frontends.service, snapshot, settings);
+    let mut pool = Pool::new(id, spec, frontends.service, snapshot, settings);
     let template = template(id, spec, resolution.service_id, &pool, settings);
     for &(frontend, backend) in &pairing.pairs {
         let port = &frontends.ports[frontend];
@@ -243,6 +263,7 @@ fn problems(invalid: &InvalidSpec) -> String {
 
 fn why_not_selected(kind: PolicyKind, settings: &Settings) -> String {
     match (settings.role, kind) {
+        (Role::Cluster, _) => "spec.config.nodeLabelSelector matches the labels of no node".to_owned(),
         (Role::Node, _) => {
             format!("spec.config.nodeLabelSelector does not match the labels of node {}", settings.node_name)
         }

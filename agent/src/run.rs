@@ -136,7 +136,7 @@ impl Agent {
         fs::create_dir_all(&base).map_err(|source| LoadError::Directory { path: base.clone(), source })?;
         let pins = lock::directory(&base)?;
         let host_scope = match config.settings.role {
-            Role::External => HostScope::Everything,
+            Role::External | Role::Cluster => HostScope::Everything,
             // Without the cookie the programs compare with the kernel's first namespace.
             Role::Node => HostScope::Namespace(sys::netns_cookie().ok()),
         };
@@ -297,6 +297,7 @@ impl Agent {
             role: match self.role {
                 Role::Node => "node",
                 Role::External => "external",
+                Role::Cluster => "cluster",
             }
             .to_owned(),
             ready: self.owner.is_synced() && self.attached && self.owner.failures().is_empty(),

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use balancing_dataplane::model::ClientId;
 
 use crate::objects::{
-    BackendSpec, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy, PolicyRef, RedirectMode,
-    Service,
+    BackendSpec, Endpoints, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy, PolicyRef,
+    RedirectMode, Service,
 };
 
 mod owners;
@@ -23,20 +23,25 @@ use pods::Pods;
 /// The current objects and the policies that wait to be resolved again.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    node_name: String,
+    /// The node whose pods are local; `None` = every pod is.
+    node_name: Option<String>,
     pods: Pods,
     nodes: BTreeMap<String, Node>,
     services: BTreeMap<ObjectRef, Service>,
     owners: Owners,
+    endpoints: BTreeMap<PolicyRef, BTreeMap<ObjectRef, Endpoints>>,
+    /// The policies that own the EndpointSlices.
+    slices: BTreeMap<ObjectRef, PolicyRef>,
     identities: BTreeMap<String, BTreeSet<ClientId>>,
     dirty: BTreeSet<PolicyRef>,
 }
 
 impl Snapshot {
-    /// An empty snapshot as seen from the node `node_name`; empty outside the cluster.
+    /// An empty snapshot as seen from a node, whose name is empty outside the cluster; `None` = as seen from
+    /// the whole cluster.
     #[must_use]
-    pub fn new(node_name: &str) -> Self {
-        Self { node_name: node_name.to_owned(), ..Self::default() }
+    pub fn new(node_name: Option<&str>) -> Self {
+        Self { node_name: node_name.map(str::to_owned), ..Self::default() }
     }
 
     /// Takes in changes: `None` deletes the object of that key. An object that is equal to the
@@ -51,10 +56,14 @@ impl Snapshot {
                     self.set_service(&key, Some(service));
                 }
                 (_, Some(Object::Policy(policy))) => self.set_policy(&policy.id.clone(), Some(policy)),
+                (_, Some(Object::Endpoints(endpoints))) => {
+                    self.set_endpoints(&endpoints.slice.clone(), Some(endpoints));
+                }
                 (ObjectKey::Pod(key), None) => self.remove_pod(&key),
                 (ObjectKey::Node(name), None) => self.set_node(&name, None),
                 (ObjectKey::Service(key), None) => self.set_service(&key, None),
                 (ObjectKey::Policy(key), None) => self.set_policy(&key, None),
+                (ObjectKey::Endpoints(key), None) => self.set_endpoints(&key, None),
             }
         }
     }
@@ -72,8 +81,9 @@ impl Snapshot {
         } else {
             self.identities.insert(uid.to_owned(), ids);
         }
-        for pod in self.pods.on_node(&self.node_name).filter(|pod| pod.uid == uid) {
-            let users = self.owners.selecting(pod, &self.node_name).filter(|policy| skips_backends(policy));
+        let Some(node) = self.node_name.as_deref() else { return };
+        for pod in self.pods.on_node(node).filter(|pod| pod.uid == uid) {
+            let users = self.owners.selecting(pod, Some(node)).filter(|policy| skips_backends(policy));
             self.dirty.extend(users.map(|policy| policy.id.clone()));
         }
     }
@@ -117,6 +127,16 @@ impl Snapshot {
         self.pods.get(key)
     }
 
+    /// What the elected agent selected for a policy.
+    pub fn endpoints(&self, policy: &PolicyRef) -> impl Iterator<Item = &Endpoints> {
+        self.endpoints.get(policy).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
     /// The pods of one node, in no particular order.
     pub fn pods_on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Pod> + use<'a> {
         self.pods.on_node(node)
@@ -142,14 +162,15 @@ impl Snapshot {
     fn put_pod(&mut self, pod: Pod) {
         let key = ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() };
         let Some(old) = self.pods.put(pod) else { return };
-        let users =
-            old.iter().chain(self.pods.get(&key)).flat_map(|pod| self.owners.selecting(pod, &self.node_name));
+        let node = self.node_name.as_deref();
+        let users = old.iter().chain(self.pods.get(&key)).flat_map(|pod| self.owners.selecting(pod, node));
         self.dirty.extend(users.map(|policy| policy.id.clone()));
     }
 
     fn remove_pod(&mut self, key: &ObjectRef) {
         if let Some(old) = self.pods.remove(key) {
-            self.dirty.extend(self.owners.selecting(&old, &self.node_name).map(|policy| policy.id.clone()));
+            let users = self.owners.selecting(&old, self.node_name.as_deref());
+            self.dirty.extend(users.map(|policy| policy.id.clone()));
         }
     }
 
@@ -165,27 +186,57 @@ impl Snapshot {
         }
     }
 
+    fn set_endpoints(&mut self, slice: &ObjectRef, new: Option<Endpoints>) {
+        let old_owner = match &new {
+            Some(new) => self.slices.insert(slice.clone(), new.policy.clone()),
+            None => self.slices.remove(slice),
+        };
+        if let Some(owner) = old_owner
+            && let Some(slices) = self.endpoints.get_mut(&owner)
+        {
+            if slices.get(slice) == new.as_ref() {
+                return;
+            }
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.endpoints.remove(&owner);
+            }
+            self.dirty.insert(owner);
+        }
+        if let Some(new) = new {
+            self.dirty.insert(new.policy.clone());
+            self.endpoints.entry(new.policy.clone()).or_default().insert(slice.clone(), new);
+        }
+    }
+
     fn set_node(&mut self, name: &str, new: Option<Node>) {
         let Some((old, new)) = replace(&mut self.nodes, name, new) else { return };
         let (before, after) = (old.unwrap_or_default(), new.unwrap_or_default());
         // A node object that comes or goes counts as new labels: without it no selector but the
         // empty one matches.
-        if name == self.node_name {
+        if self.node_name.as_deref().is_none_or(|here| here == name) {
             let existence = before.name != after.name;
             if existence || before.labels != after.labels {
                 self.dirty.extend(self.owners.with_node_selector().cloned());
             }
         }
         let (ips, proxies) = (before.ips != after.ips, before.proxy_ips != after.proxy_ips);
-        for pod in self.pods.on_node(name).filter(|_| ips || proxies) {
-            let users =
-                self.owners.selecting(pod, &self.node_name).filter(|policy| match node_mode(policy) {
-                    Some(RedirectMode::HostPort) => ips,
-                    Some(RedirectMode::NodeProxy) => proxies,
-                    Some(RedirectMode::PodEndpoint) | None => false,
-                });
-            self.dirty.extend(users.map(|policy| policy.id.clone()));
+        if !ips && !proxies {
+            return;
         }
+        let concerns = |policy: &Policy| match node_mode(policy) {
+            Some(RedirectMode::HostPort) => ips,
+            Some(RedirectMode::NodeProxy) => proxies,
+            Some(RedirectMode::PodEndpoint) | None => false,
+        };
+        let here = self.node_name.as_deref();
+        let by_pod = self.pods.on_node(name).flat_map(|pod| self.owners.selecting(pod, here));
+        let listed = self.endpoints.iter().filter(|(_, slices)| {
+            slices.values().flat_map(|slice| &slice.list).any(|endpoint| endpoint.node == name)
+        });
+        let by_list = listed.filter_map(|(policy, _)| self.owners.get(policy));
+        let users = by_pod.chain(by_list).filter(|policy| concerns(policy));
+        self.dirty.extend(users.map(|policy| policy.id.clone()));
     }
 }
 

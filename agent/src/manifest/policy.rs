@@ -63,6 +63,7 @@ const BALANCING_CONFIG: Known = Known { names: &["nodeLabelSelector", "enableOut
 /// What `metadata` says.
 #[derive(Default)]
 struct Metadata {
+    uid: String,
     generation: i64,
     created: Option<i64>,
     service_id: Option<u32>,
@@ -83,6 +84,7 @@ pub(super) fn read(kind: PolicyKind, name: &str, tree: Result<Value, String>) ->
     };
     Policy {
         id: PolicyRef { kind, name: name.to_owned() },
+        uid: metadata.uid,
         generation: metadata.generation,
         created: metadata.created,
         service_id: metadata.service_id,
@@ -104,6 +106,7 @@ fn read_metadata(name: &str, value: &Value, problems: &Problems) -> Metadata {
         service_id(&annotations.get(SERVICE_ID)?)
     });
     Metadata {
+        uid: value.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned(),
         generation: value.get("generation").and_then(Value::as_i64).unwrap_or_default(),
         created: fields.get("creationTimestamp").and_then(|field| timestamp(&field)),
         service_id,

@@ -12,13 +12,18 @@ use std::{
 use balancing_dataplane::model::{self, ClientId, Protocol};
 
 use crate::{
-    objects::{BackendPort, BackendSpec, ObjectRef, Pod, RedirectMode, Service, WeightedAddress},
+    objects::{
+        BackendPort, BackendSpec, ObjectRef, PolicyRef, PolicySpec, RedirectMode, Service, WeightedAddress,
+    },
     plan::Backend,
-    resolve::Settings,
+    resolve::{Role, Settings},
     snapshot::Snapshot,
 };
 
-mod target;
+use candidate::Candidate;
+
+mod candidate;
+pub(crate) mod target;
 
 /// So many names are written out before a message only counts.
 const NAMES: usize = 5;
@@ -58,8 +63,10 @@ pub(super) struct Pool<'a> {
     spec: &'a BackendSpec,
     service: Option<&'a Service>,
     snapshot: &'a Snapshot,
-    selected: Vec<&'a Pod>,
-    eligible: Vec<&'a Pod>,
+    /// Where the pods of a LocalRedirectPolicy are, as messages say it.
+    place: &'static str,
+    selected: Vec<Candidate<'a>>,
+    eligible: Vec<Candidate<'a>>,
     /// Whether a family that was asked for has a backend.
     families: BTreeMap<Family, bool>,
     /// Names by the reason for which they were left out.
@@ -91,24 +98,27 @@ impl fmt::Display for Family {
 impl<'a> Pool<'a> {
     /// Selects the pods once for all ports and families.
     pub(super) fn new(
-        spec: &'a BackendSpec,
+        id: &PolicyRef,
+        spec: &'a PolicySpec,
         service: Option<&'a Service>,
         snapshot: &'a Snapshot,
         settings: &Settings,
     ) -> Self {
-        let selected = match spec {
-            BackendSpec::LocalPods(pods) => {
-                snapshot.select(&pods.selector, pods.namespace.as_deref(), Some(&settings.node_name))
-            }
-            BackendSpec::Pods { pods, .. } => {
-                snapshot.select(&pods.selector, pods.namespace.as_deref(), None)
-            }
-            BackendSpec::Addresses { .. } => Vec::new(),
-        };
-        let eligible =
-            selected.iter().copied().filter(|pod| pod.ready && !pod.terminating && !pod.finished).collect();
+        let selected = candidate::select(id, spec, snapshot, settings);
+        let eligible = selected.iter().copied().filter(|pod| pod.is_ready()).collect();
+        let place = if settings.role == Role::Cluster { "" } else { " on this node" };
         let (families, left_out, targets) = Default::default();
-        Self { spec, service, snapshot, selected, eligible, families, left_out, targets }
+        Self {
+            spec: &spec.backend,
+            service,
+            snapshot,
+            place,
+            selected,
+            eligible,
+            families,
+            left_out,
+            targets,
+        }
     }
 
     /// The backends of one backend port, by position, in one family: sorted, equal ones merged.
@@ -126,7 +136,10 @@ impl<'a> Pool<'a> {
     /// How the connections of the selected pods are recognised, ready or not: a pod that is about
     /// to become ready must reach the real destination already.
     pub(super) fn identities(&self) -> BTreeSet<ClientId> {
-        let ids = self.selected.iter().filter_map(|pod| self.snapshot.identities(&pod.uid));
+        let ids = self.selected.iter().filter_map(|candidate| match candidate {
+            Candidate::Pod(pod) => self.snapshot.identities(&pod.uid),
+            Candidate::Listed(..) => None,
+        });
         ids.flatten().copied().collect()
     }
 
@@ -134,7 +147,7 @@ impl<'a> Pool<'a> {
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let pods = match self.spec {
-            BackendSpec::LocalPods(_) => Some(" on this node"),
+            BackendSpec::LocalPods(_) => Some(self.place),
             BackendSpec::Pods { .. } => Some(""),
             BackendSpec::Addresses { addresses, .. } => {
                 if addresses.iter().all(|a| a.weight == 0) {
@@ -169,10 +182,10 @@ impl<'a> Pool<'a> {
         let mut found = Vec::with_capacity(self.eligible.len());
         for at in 0..self.eligible.len() {
             let pod = self.eligible[at];
-            let own = family.pick(&pod.ips);
+            let own = pod.address(family);
             // The way through a node ends at an address of the pod in the same family. A source
             // that knows no pod address is believed.
-            if own.is_none() && (mode == RedirectMode::PodEndpoint || !pod.ips.is_empty()) {
+            if own.is_none() && (mode == RedirectMode::PodEndpoint || !pod.has_no_address()) {
                 continue;
             }
             let address = match mode {
@@ -183,24 +196,21 @@ impl<'a> Pool<'a> {
             let Some(address) = address else { continue };
             found.push(Backend {
                 target: model::Backend { address, port: port.port.port, weight: 1 },
-                pod: Some(name(pod)),
-                node: Some(pod.node.clone()).filter(|node| !node.is_empty()),
+                pod: Some(pod.name()),
+                node: Some(pod.node().to_owned()).filter(|node| !node.is_empty()),
             });
         }
         found
     }
 
-    /// The node's address, if the pod's host port is open on it: Kubernetes opens a port that a
-    /// container declares as `hostPort`, and every port of a hostNetwork pod is one of its node.
-    fn host_address(&mut self, pod: &Pod, port: &BackendPort, family: Family) -> Option<IpAddr> {
-        let wanted = (Some(port.port.port), port.port.protocol);
-        let open = pod.host_network || pod.ports.iter().any(|p| (p.host_port, p.protocol) == wanted);
-        if !open {
+    /// The node's address, if the pod's host port is open on it.
+    fn host_address(&mut self, pod: Candidate<'_>, port: &BackendPort, family: Family) -> Option<IpAddr> {
+        if !pod.opens_on_node(port) {
             self.leave_out(format!("no hostPort {}/{} declared", port.port.port, port.port.protocol), pod);
             return None;
         }
-        let node = || self.snapshot.node(&pod.node).and_then(|node| family.pick(&node.ips));
-        let address = family.pick(&pod.host_ips).or_else(node);
+        let node = || self.snapshot.node(pod.node()).and_then(|node| family.pick(&node.ips));
+        let address = pod.host_address(family).or_else(node);
         if address.is_none() {
             self.leave_out(format!("no {family} address of the pod's node known"), pod);
         }
@@ -209,29 +219,29 @@ impl<'a> Pool<'a> {
 
     fn proxy_address(
         &mut self,
-        pod: &Pod,
+        pod: Candidate<'_>,
         own: Option<IpAddr>,
         port: &BackendPort,
         family: Family,
     ) -> Option<IpAddr> {
-        let Some(address) = self.snapshot.node(&pod.node).and_then(|node| family.pick(&node.proxy_ips))
+        let Some(address) = self.snapshot.node(pod.node()).and_then(|node| family.pick(&node.proxy_ips))
         else {
-            let node = if pod.node.is_empty() { "(no node)" } else { &pod.node };
+            let node = if pod.node().is_empty() { "(no node)" } else { pod.node() };
             let why = format!("node without an {family} proxy address in its annotation");
             self.left_out.entry(why).or_default().insert(node.to_owned());
             return None;
         };
-        let Some(target_port) = target::port(port, pod, self.service) else {
+        let Some(target_port) = pod.target_port(port, self.service) else {
             self.leave_out(format!("no container port for the targetPort of port {}", port.port.port), pod);
             return None;
         };
         if let Some(pod_address) = own {
             self.targets.insert(ProxyTarget {
-                node: pod.node.clone(),
+                node: pod.node().to_owned(),
                 address,
                 port: port.port.port,
                 protocol: port.port.protocol,
-                pod: name(pod),
+                pod: pod.name(),
                 pod_address,
                 target_port,
             });
@@ -239,8 +249,9 @@ impl<'a> Pool<'a> {
         Some(address)
     }
 
-    fn leave_out(&mut self, why: String, pod: &Pod) {
-        self.left_out.entry(why).or_default().insert(format!("{}/{}", pod.namespace, pod.name));
+    fn leave_out(&mut self, why: String, pod: Candidate<'_>) {
+        let ObjectRef { namespace, name } = pod.name();
+        self.left_out.entry(why).or_default().insert(format!("{namespace}/{name}"));
     }
 }
 
@@ -273,10 +284,6 @@ fn merge(mut backends: Vec<Backend>) -> Vec<Backend> {
         true
     });
     backends
-}
-
-fn name(pod: &Pod) -> ObjectRef {
-    ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() }
 }
 
 fn shorten(names: &BTreeSet<String>) -> String {

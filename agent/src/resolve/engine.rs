@@ -12,10 +12,10 @@ use std::{
 use balancing_dataplane::model::{ClientId, FrontendKey};
 
 use crate::{
-    objects::{Object, ObjectKey, PolicyRef},
+    objects::{LabelSelector, Node, Object, ObjectKey, Policy, PolicyRef, PolicySpec},
     plan::{Entry, Layer, Verdict},
     resolve::{
-        Resolution, Settings, Standing,
+        Resolution, Role, Settings, Standing,
         ids::{Bid, Ids},
         resolve_policy,
         settle::{Claim, Claims, Rank},
@@ -63,8 +63,9 @@ impl Engine {
     /// An engine that knows no object yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let here = (settings.role != Role::Cluster).then_some(settings.node_name.as_str());
         Self {
-            snapshot: Snapshot::new(&settings.node_name),
+            snapshot: Snapshot::new(here),
             settings,
             ids: Ids::default(),
             owners: BTreeMap::new(),
@@ -189,10 +190,12 @@ impl Engine {
         contested: &mut Vec<FrontendKey>,
     ) {
         let same_rank = same_rank(old, new);
+        // Which policies meet may change with the nodes alone.
+        let may_meet_others = self.settings.role == Role::Cluster;
         for (this, other) in [(old, new), (new, old)] {
             for (key, layer) in claims(this) {
                 let theirs = other.and_then(|owner| owner.claim(key));
-                if theirs.is_none() || !same_rank {
+                if theirs.is_none() || !same_rank || may_meet_others {
                     contested.push(*key);
                 } else if theirs == Some(layer) {
                     continue;
@@ -247,11 +250,26 @@ impl Engine {
     }
 
     fn contest(&self, policy: &PolicyRef, owner: &Owner) -> Contest {
-        let lost = claims(Some(owner)).filter_map(|(key, _)| {
-            let winner = self.claims.owner(key, policy.kind)?;
-            (winner != policy).then(|| (*key, winner.clone()))
-        });
+        let lost =
+            claims(Some(owner)).filter_map(|(key, _)| Some((*key, self.winner_over(policy, key)?.clone())));
         Contest { id_winner: self.ids.winner_over(policy).cloned(), lost: lost.collect() }
+    }
+
+    /// The senior policy of the kind to which a frontend that this one claims belongs. As seen from the whole
+    /// cluster it must be in force on a host where this one is, too.
+    fn winner_over(&self, policy: &PolicyRef, key: &FrontendKey) -> Option<&PolicyRef> {
+        let same_kind = self.claims.on(key).iter().map(Claim::policy).filter(|p| p.kind == policy.kind);
+        let mut seniors = same_kind.take_while(|p| *p != policy);
+        seniors.find(|senior| self.settings.role != Role::Cluster || self.meet(senior, policy))
+    }
+
+    /// Whether there is a host on which both policies are in force.
+    fn meet(&self, a: &PolicyRef, b: &PolicyRef) -> bool {
+        let spec = |policy| self.snapshot.policy(policy).and_then(|p: &Policy| p.spec.as_ref().ok());
+        let (Some(a), Some(b)) = (spec(a), spec(b)) else { return false };
+        let everywhere = |spec: &PolicySpec| spec.node_selector == LabelSelector::default();
+        let on = |node: &Node| a.node_selector.matches(&node.labels) && b.node_selector.matches(&node.labels);
+        (a.out_cluster && b.out_cluster) || (everywhere(a) && everywhere(b)) || self.snapshot.nodes().any(on)
     }
 }
 

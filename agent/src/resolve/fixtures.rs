@@ -15,7 +15,7 @@ use crate::{
         ServicePort, WeightedAddress,
     },
     plan::{Entry, Verdict},
-    resolve::{Delta, Engine, Role, Settings},
+    resolve::{ClusterPods, Delta, Engine, Role, Settings},
 };
 
 pub(crate) use Protocol::{Tcp, Udp};
@@ -134,7 +134,14 @@ fn mk_spec(frontend: FrontendSpec, backend: BackendSpec) -> PolicySpec {
 }
 
 fn mk_policy(id: PolicyRef, frontend: FrontendSpec, backend: BackendSpec) -> Policy {
-    Policy { id, generation: 1, created: Some(1000), service_id: None, spec: Ok(mk_spec(frontend, backend)) }
+    Policy {
+        id,
+        uid: String::new(),
+        generation: 1,
+        created: Some(1000),
+        service_id: None,
+        spec: Ok(mk_spec(frontend, backend)),
+    }
 }
 
 pub(crate) fn mk_local(name: &str, frontend: FrontendSpec, pods: PodBackend) -> Policy {
@@ -179,7 +186,13 @@ impl Policy {
 }
 
 pub(crate) fn mk_settings() -> Settings {
-    Settings { role: Role::Node, node_name: HERE.to_owned(), qos_limit: None, scope: Clients::All }
+    Settings {
+        role: Role::Node,
+        node_name: HERE.to_owned(),
+        qos_limit: None,
+        cluster_pods: ClusterPods::Selected,
+        scope: Clients::All,
+    }
 }
 
 /// An engine beside what it was told. After each step its state must equal that of a new engine

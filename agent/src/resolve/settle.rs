@@ -92,11 +92,6 @@ impl Claims {
         self.by_key.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// The policy of that kind to which the frontend belongs.
-    pub(super) fn owner(&self, key: &FrontendKey, kind: PolicyKind) -> Option<&PolicyRef> {
-        self.on(key).iter().map(Claim::policy).find(|policy| policy.kind == kind)
-    }
-
     /// The layers of the owners.
     pub(super) fn entry(&self, key: &FrontendKey) -> Option<Entry> {
         entry(self.on(key))

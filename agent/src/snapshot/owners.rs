@@ -44,14 +44,18 @@ impl Owners {
         true
     }
 
-    /// Policies whose backend selector matches the pod; those of this node only if it is local.
-    pub(super) fn selecting<'a>(&'a self, pod: &'a Pod, node: &'a str) -> impl Iterator<Item = &'a Policy> {
+    /// Policies whose backend selector matches the pod; those of a node only if it is on `node`, if there is one.
+    pub(super) fn selecting<'a>(
+        &'a self,
+        pod: &'a Pod,
+        node: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Policy> {
         let labels = pod.labels.iter().filter_map(|(name, value)| self.by_label.get(name)?.get(value));
         let near = labels.chain(self.by_namespace.get(&pod.namespace)).chain([&self.anywhere]).flatten();
         near.filter_map(|key| self.all.get(key)).filter(move |policy| {
             pod_backend(policy).is_some_and(|(backend, local)| {
                 backend.namespace.as_ref().is_none_or(|n| *n == pod.namespace)
-                    && (!local || pod.node == node)
+                    && (!local || node.is_none_or(|node| pod.node == node))
                     && backend.selector.matches(&pod.labels)
             })
         })

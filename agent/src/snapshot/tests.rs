@@ -58,7 +58,7 @@ fn assert_same(snapshot: &Snapshot, pods: &[Pod]) {
 
 #[test]
 fn selection_by_index_equals_a_full_scan() {
-    let mut snapshot = Snapshot::new(HERE);
+    let mut snapshot = Snapshot::new(Some(HERE));
     let mut pods = mk_pods();
     for pod in &pods {
         put(&mut snapshot, pod);
@@ -77,7 +77,7 @@ fn selection_by_index_equals_a_full_scan() {
 
 #[test]
 fn pods_are_found_by_name_and_node() {
-    let mut snapshot = Snapshot::new(HERE);
+    let mut snapshot = Snapshot::new(Some(HERE));
     put(&mut snapshot, &mk_pod("a", &["10.0.0.1"]));
     assert!(snapshot.pod(&mk_ref("a")).is_some());
     assert_eq!(snapshot.pods_on(HERE).count(), 1);

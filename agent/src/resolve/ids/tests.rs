@@ -16,7 +16,14 @@ fn mk_ref(name: &str) -> PolicyRef {
 
 fn mk_bid(name: &str, chosen: Option<u32>) -> Bid {
     let spec = Err(InvalidSpec { problems: Vec::new() });
-    let policy = Policy { id: mk_ref(name), generation: 0, created: Some(1), service_id: chosen, spec };
+    let policy = Policy {
+        id: mk_ref(name),
+        uid: String::new(),
+        generation: 0,
+        created: Some(1),
+        service_id: chosen,
+        spec,
+    };
     Bid { chosen, rank: Rank::of(&policy), active: true }
 }
 

@@ -197,6 +197,7 @@ impl Engine {
 fn title(key: &ObjectKey) -> String {
     match key {
         ObjectKey::Pod(pod) => format!("Pod {}/{}", pod.namespace, pod.name),
+        ObjectKey::Endpoints(slice) => format!("EndpointSlice {}/{}", slice.namespace, slice.name),
         ObjectKey::Service(service) => format!("Service {}/{}", service.namespace, service.name),
         ObjectKey::Node(name) => format!("Node {name}"),
         ObjectKey::Policy(policy) => format!("{} {}", policy.kind, policy.name),

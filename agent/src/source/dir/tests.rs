@@ -146,7 +146,7 @@ impl Harness {
 fn name(key: &ObjectKey) -> &str {
     match key {
         ObjectKey::Node(name) => name,
-        ObjectKey::Pod(object) | ObjectKey::Service(object) => &object.name,
+        ObjectKey::Pod(object) | ObjectKey::Service(object) | ObjectKey::Endpoints(object) => &object.name,
         ObjectKey::Policy(policy) => &policy.name,
     }
 }

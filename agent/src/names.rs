@@ -1,0 +1,18 @@
+//! Names of ours that stand in Kubernetes objects. They are part of the contract: none ever changes.
+
+/// API group of the policies.
+pub const GROUP: &str = "balancing.elf.io";
+/// The one version of [`GROUP`].
+pub const VERSION: &str = "v1beta1";
+/// Field manager of everything the agent writes, and reporting controller of its events.
+pub const FIELD_MANAGER: &str = "balancing-agent";
+/// Label of an EndpointSlice that says who manages it (Kubernetes, "EndpointSlices", Management).
+pub const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Value of [`LABEL_MANAGED_BY`] in the slices that the elected agent writes.
+pub const MANAGED_BY: &str = "balancing.elf.io";
+/// Label of those slices with the service id of their policy.
+pub const LABEL_SERVICE_ID: &str = "balancing.elf.io/service-id";
+/// Label that keeps kube-proxy away from those slices: they belong to no Service.
+pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// Lease that the agents elect one of them with.
+pub const LEASE: &str = "balancing-agent";

@@ -1,0 +1,129 @@
+//! A selected pod: one that is known by itself, or one that the elected agent listed.
+
+use std::net::IpAddr;
+
+use crate::{
+    objects::{
+        BackendPort, BackendSpec, Endpoint, LabelSelector, ObjectRef, Pod, PodBackend, PolicyRef, PolicySpec,
+        Port, Service,
+    },
+    resolve::{ClusterPods, Family, Role, Settings, backends::target},
+    snapshot::Snapshot,
+};
+
+/// A selected pod.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Candidate<'a> {
+    /// The pod itself.
+    Pod(&'a Pod),
+    /// An endpoint with the ports of its slice: who selected it looked at the pod's own ports.
+    Listed(&'a Endpoint, &'a [Port]),
+}
+
+/// The pods that a policy selects, ready or not.
+pub(super) fn select<'a>(
+    id: &PolicyRef,
+    spec: &'a PolicySpec,
+    snapshot: &'a Snapshot,
+    settings: &Settings,
+) -> Vec<Candidate<'a>> {
+    match &spec.backend {
+        BackendSpec::LocalPods(pods) => local(pods, &spec.node_selector, snapshot, settings),
+        BackendSpec::Pods { .. } if settings.cluster_pods == ClusterPods::Listed => {
+            let slices = snapshot.endpoints(id);
+            slices.flat_map(|slice| slice.list.iter().map(|e| Candidate::Listed(e, &slice.ports))).collect()
+        }
+        BackendSpec::Pods { pods, .. } => {
+            let found = snapshot.select(&pods.selector, pods.namespace.as_deref(), None);
+            found.into_iter().map(Candidate::Pod).collect()
+        }
+        BackendSpec::Addresses { .. } => Vec::new(),
+    }
+}
+
+/// The pods of this node; for the whole cluster those of every node that applies the policy.
+fn local<'a>(
+    pods: &PodBackend,
+    nodes: &LabelSelector,
+    snapshot: &'a Snapshot,
+    settings: &Settings,
+) -> Vec<Candidate<'a>> {
+    let everywhere = settings.role == Role::Cluster;
+    let here = (!everywhere).then_some(settings.node_name.as_str());
+    let applies = |pod: &&Pod| {
+        !everywhere
+            || *nodes == LabelSelector::default()
+            || snapshot.node(&pod.node).is_some_and(|node| nodes.matches(&node.labels))
+    };
+    let found = snapshot.select(&pods.selector, pods.namespace.as_deref(), here);
+    found.into_iter().filter(applies).map(Candidate::Pod).collect()
+}
+
+impl<'a> Candidate<'a> {
+    /// Whether it takes new connections.
+    pub(super) fn is_ready(self) -> bool {
+        match self {
+            Self::Pod(pod) => pod.is_available(),
+            Self::Listed(endpoint, _) => endpoint.ready,
+        }
+    }
+
+    pub(super) fn name(self) -> ObjectRef {
+        match self {
+            Self::Pod(pod) => ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() },
+            Self::Listed(endpoint, _) => endpoint.pod.clone(),
+        }
+    }
+
+    /// The node's name; empty when unknown.
+    pub(super) fn node(self) -> &'a str {
+        match self {
+            Self::Pod(pod) => &pod.node,
+            Self::Listed(endpoint, _) => &endpoint.node,
+        }
+    }
+
+    /// The address in a family.
+    pub(super) fn address(self, family: Family) -> Option<IpAddr> {
+        match self {
+            Self::Pod(pod) => family.pick(&pod.ips),
+            Self::Listed(endpoint, _) => Some(endpoint.ip).filter(|ip| Family::of(*ip) == family),
+        }
+    }
+
+    /// Whether a way through its node may be taken although no address in the family is known.
+    pub(super) fn has_no_address(self) -> bool {
+        matches!(self, Self::Pod(pod) if pod.ips.is_empty())
+    }
+
+    /// Whether the port is open on its node: Kubernetes opens a port that a container declares as `hostPort`,
+    /// and every port of a hostNetwork pod is one of its node.
+    pub(super) fn opens_on_node(self, port: &BackendPort) -> bool {
+        let wanted = (Some(port.port.port), port.port.protocol);
+        match self {
+            Self::Pod(pod) => {
+                pod.host_network || pod.ports.iter().any(|p| (p.host_port, p.protocol) == wanted)
+            }
+            Self::Listed(_, ports) => ports.contains(&port.port),
+        }
+    }
+
+    /// The address of its node that the pod itself tells.
+    pub(super) fn host_address(self, family: Family) -> Option<IpAddr> {
+        match self {
+            Self::Pod(pod) => family.pick(&pod.host_ips),
+            Self::Listed(..) => None,
+        }
+    }
+
+    /// Its port behind a node's proxy address.
+    pub(super) fn target_port(self, port: &BackendPort, service: Option<&Service>) -> Option<u16> {
+        match self {
+            Self::Pod(pod) => target::port(port, pod, service),
+            Self::Listed(_, ports) => {
+                let same = |p: &&Port| (p.protocol, &p.name) == (port.port.protocol, &port.port.name);
+                ports.iter().find(same).map(|p| p.port)
+            }
+        }
+    }
+}
