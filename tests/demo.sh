@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The demo: a node with two pods made by a real CNI chain, its Services elsewhere, and the agent between them.
+# The demos: a node with pods made by a real CNI chain, its Services elsewhere, and the agent between them.
+#
+#   tests/demo.sh [STORY]     stories are in tests/demo/: `directory` (the default) and `kube`
 #
 # Everything lives in mount, process and network namespaces of its own, which the kernel removes with the
 # last process, however the demo ends. Only cgroups have to be removed by hand; that is done here, and
@@ -43,6 +45,6 @@ trap 'exit 130' INT TERM
 mkdir "$cgroup2/$name"
 # In the background, so that a signal is answered at once.
 unshare --mount --pid --fork --kill-child=SIGKILL --mount-proc --propagation private \
-    env DEMO_CGROUP="$cgroup2/$name" bash "$here/demo/story.sh" "$@" &
+    env DEMO_CGROUP="$cgroup2/$name" bash "$here/demo/${1:-directory}.sh" &
 stage=$!
 wait "$stage"

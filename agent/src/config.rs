@@ -57,9 +57,15 @@ struct PlaceArgs {
 // Values are taken as text, so that every wrong one can be reported at once.
 #[derive(Args, Clone, Debug)]
 struct RunArgs {
-    /// Where objects come from: dir:PATH.
-    #[arg(long, env = "BALANCING_SOURCE")]
-    source: Option<String>,
+    /// Where objects come from: kube, the API server, or dir:PATH, a directory of Kubernetes objects.
+    #[arg(long, env = "BALANCING_SOURCE", default_value = "kube")]
+    source: String,
+    /// How to reach the API server; default: the ServiceAccount of the pod.
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace of the Lease and the EndpointSlices; default: that of the credentials.
+    #[arg(long, env = "BALANCING_NAMESPACE")]
+    namespace: Option<String>,
     /// Name of this node's Node object; default: the host's name.
     #[arg(long, env = "NODE_NAME")]
     node_name: Option<String>,
@@ -122,6 +128,13 @@ pub struct Log {
 pub enum SourceConfig {
     /// Files below a directory.
     Dir(PathBuf),
+    /// The API server of a cluster.
+    Kube {
+        /// Credentials; `None` = those of the pod.
+        kubeconfig: Option<PathBuf>,
+        /// Namespace of what the agents share; `None` = that of the credentials.
+        namespace: Option<String>,
+    },
 }
 
 /// Valid settings of `run`.
@@ -192,13 +205,19 @@ impl Problems {
             ),
             connections: self.connections(args.max_connections.as_deref(), defaults.connections),
         };
+        let source = self.source(&args.source, args.kubeconfig, args.namespace);
+        // An API server is not asked for every pod of the cluster by every node.
+        let cluster_pods = match &source {
+            SourceConfig::Dir(_) => ClusterPods::Selected,
+            SourceConfig::Kube { .. } => ClusterPods::Listed,
+        };
         Config {
-            source: self.source(args.source.as_deref()),
+            source,
             settings: Settings {
                 role,
                 node_name: self.node_name(args.node_name, role),
                 qos_limit: NonZeroU32::new(limit),
-                cluster_pods: ClusterPods::Selected,
+                cluster_pods,
                 scope,
             },
             cgroup_root: args.cgroup_root.map(|path| self.absolute("--cgroup-root", path)),
@@ -228,16 +247,29 @@ impl Problems {
         }
     }
 
-    fn source(&mut self, value: Option<&str>) -> SourceConfig {
-        let path = value.and_then(|v| v.strip_prefix("dir:")).filter(|path| !path.is_empty());
-        if let Some(path) = path {
+    fn source(
+        &mut self,
+        value: &str,
+        kubeconfig: Option<PathBuf>,
+        namespace: Option<String>,
+    ) -> SourceConfig {
+        if let Some(path) = value.strip_prefix("dir:").filter(|path| !path.is_empty()) {
             return SourceConfig::Dir(PathBuf::from(path));
         }
-        self.0.push(match value {
-            Some(other) => format!("--source {other}: must be dir:PATH, a directory of Kubernetes objects"),
-            None => "--source is missing: give dir:PATH, a directory of Kubernetes objects".to_owned(),
-        });
-        SourceConfig::Dir(PathBuf::new())
+        if value != "kube" {
+            self.0.push(format!(
+                "--source {value}: must be kube, or dir:PATH, a directory of Kubernetes objects"
+            ));
+        }
+        // An empty value in a pod's environment means unset.
+        let kubeconfig = kubeconfig.filter(|path| !path.as_os_str().is_empty());
+        let namespace = namespace.filter(|name| !name.is_empty());
+        if let Some(name) = namespace.as_ref().filter(|name| !is_dns_label(name)) {
+            self.0.push(format!(
+                "--namespace {name}: must be the name of a namespace: lower-case letters, digits and '-', at most 63"
+            ));
+        }
+        SourceConfig::Kube { kubeconfig, namespace }
     }
 
     fn node_name(&mut self, given: Option<String>, role: Role) -> String {
@@ -298,6 +330,15 @@ impl Problems {
         }
         path
     }
+}
+
+/// Whether a namespace can have that name (Kubernetes, "Object Names and IDs", RFC 1123 label names).
+fn is_dns_label(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|b| inner(b) || b == b'-')
+        && name.bytes().next().is_some_and(inner)
+        && name.bytes().next_back().is_some_and(inner)
 }
 
 /// Parses `ADDRESS:PORT` or `[ADDRESS]:PORT` with an optional `/tcp` or `/udp`.
@@ -372,6 +413,18 @@ mod tests {
             assert_eq!(config.settings.node_name, "a");
         }
         assert!(matches!(action(&["cleanup"]), Ok(Action::Cleanup(_))));
+    }
+
+    #[test]
+    fn the_api_server_is_the_default_source() {
+        let Ok(Action::Run(config)) = action(&["--namespace=a-b", "--kubeconfig=/k"]) else { panic!() };
+        let kube = SourceConfig::Kube { kubeconfig: Some("/k".into()), namespace: Some("a-b".into()) };
+        assert_eq!((config.source, config.settings.cluster_pods), (kube, ClusterPods::Listed));
+        let Ok(Action::Run(config)) = action(&["--source=dir:/x"]) else { panic!() };
+        assert_eq!(config.settings.cluster_pods, ClusterPods::Selected);
+        for wrong in ["-a", "a-", "A", "a.b", "a/b", &"a".repeat(64)] {
+            assert!(action(&[&format!("--namespace={wrong}")]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -8,6 +8,19 @@ objects=$work/objects
 client_uid=5a1e9d52-0c8f-4c1b-9d0e-2f6f2f3b7a01
 local_uid=8c3b7f10-6f7e-4a55-8f3e-1b2c3d4e5f02
 
+# What the stories print.
+title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+run() { # LABEL COMMAND...
+    local label=$1
+    shift
+    printf '%-7s $ %s\n' "$label" "$*"
+    case $label in
+    client) client "$@" ;;
+    host) host "$@" ;;
+    *) "$@" ;;
+    esac | sed 's/^/          /'
+}
+
 # Hides directories that the CNI tools write to; all of it goes with the mount namespace.
 private_mounts() {
     mount -t tmpfs demo /run
@@ -70,16 +83,16 @@ serve_http() { # NAMESPACE ADDRESS:PORT TEXT
 }
 
 # A pod as a runtime makes it: cgroup first, then the namespace, then the CNI chain.
-make_pod() { # NAME UID
+make_pod() { # NAME UID [NAMESPACE [POD]]
     mkdir -p "$DEMO_CGROUP/$(pod_cgroup "$2")"
     ip netns add "$1"
-    cni add "$1" "$2" >"$work/cni-$1.json"
+    cni add "$@" >"$work/cni-$1.json"
 }
 
-cni() { # VERB NAME UID
+cni() { # VERB NAME UID [NAMESPACE [POD]]: the pod is called as its network namespace when it has no other name
     # shellcheck disable=SC2154
     in_ns node env CNI_PATH="$repository/tests/tools/bin:$bin" NETCONFPATH="$work/cni" \
-        CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=$2;K8S_POD_UID=$3" \
+        CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=${4:-default};K8S_POD_NAME=${5:-$2};K8S_POD_UID=$3" \
         CAP_ARGS="{\"cgroupPath\": \"/$(pod_cgroup "$3")\"}" \
         "$repository/tests/tools/bin/cnitool" "$1" demo "/run/netns/$2"
 }

@@ -10,6 +10,7 @@ use balancing_dataplane::model::PolicyKind;
 mod core;
 mod policies;
 mod seeds;
+mod slices;
 
 fn yaml(text: &str) -> Manifest {
     parse(text, Format::Yaml).unwrap()

@@ -1,22 +1,10 @@
 #!/usr/bin/env bash
-# The story that the demo tells. Started by demo.sh in namespaces of its own.
+# The story on a directory, without Kubernetes. Started by demo.sh in namespaces of its own.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/demo/node.sh
 . "$here/node.sh"
-
-title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-run() { # LABEL COMMAND...
-    local label=$1
-    shift
-    printf '%-7s $ %s\n' "$label" "$*"
-    case $label in
-    client) client "$@" ;;
-    host) host "$@" ;;
-    *) "$@" ;;
-    esac | sed 's/^/          /'
-}
 
 # The three requests that are repeated through the story.
 ask_all() {
@@ -53,7 +41,7 @@ title "Before: no agent, everything goes where it is dialled"
 ask_all
 
 title "The agent starts on a directory: the policies of the documentation, DNS and metadata"
-cp "$here"/objects/*.yaml "$objects/"
+cp "$here"/directory/*.yaml "$objects/"
 for seed in "$repository"/agent/tests/fixtures/seeds/*.yaml; do
     case $seed in
     *00-* | *01-* | *07-* | *08-* | *09-* | *10-*) cp "$seed" "$objects/" ;;
@@ -81,7 +69,7 @@ ask_all
 run "" balancingctl pods
 
 title "Live change: the metadata policy now points at port 8282"
-sed 's/8181/8282/' "$here/objects/metadata.yaml" | put metadata.yaml
+sed 's/8181/8282/' "$here/directory/metadata.yaml" | put metadata.yaml
 until_true "the change" answers "version 2" curl -s -m 2 http://169.254.169.254/
 run client curl -s -m 2 http://169.254.169.254/
 
@@ -96,7 +84,7 @@ echo "The pod is ready again:"
 run client "${DNS[@]}"
 
 title "QoS: 5 local answers a second, the rest from the cluster"
-sed 's/^spec:/spec:\n  qosLimit: 5/' "$here/objects/node-local-dns.yaml" | put node-local-dns.yaml
+sed 's/^spec:/spec:\n  qosLimit: 5/' "$here/directory/node-local-dns.yaml" | put node-local-dns.yaml
 until_true "the limit" eval 'balancingctl explain 10.96.0.10:53/udp | grep -q "5"'
 twenty() { # shellcheck disable=SC2016
     client bash -c 'while [ "${EPOCHREALTIME#*.}" -gt 100000 ]; do :; done
@@ -104,7 +92,7 @@ twenty() { # shellcheck disable=SC2016
 }
 run "" twenty
 run "" balancingctl frontends
-cp "$here/objects/node-local-dns.yaml" "$objects/.dns" && mv "$objects/.dns" "$objects/node-local-dns.yaml"
+cp "$here/directory/node-local-dns.yaml" "$objects/.dns" && mv "$objects/.dns" "$objects/node-local-dns.yaml"
 until_true "the end of the limit" eval '! balancingctl explain 10.96.0.10:53/udp | grep -q "5 "'
 
 title "The agent is killed: nothing a user relies on stops"
