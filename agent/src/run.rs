@@ -23,18 +23,18 @@ use tokio::{
 
 use crate::{
     attach::Attacher,
-    config::{Config, SourceConfig, socket_path},
+    client::ClientError,
+    config::{Config, socket_path},
     control::{self, ControlError, Pending, Request},
     explain::explain,
     lock::{self, Lock, LockError},
     owner::Owner,
     resolve::Role,
-    source::{
-        Batch, SourceStatus,
-        dir::{DirSource, DirSourceError},
-    },
+    source::{Batch, SourceStatus, dir::DirSourceError},
     view::{self, AgentView, PodName, SourceView},
 };
+
+mod feed;
 
 /// Batches that wait for the loop; a source that is faster waits.
 const BATCHES: usize = 16;
@@ -61,6 +61,9 @@ pub enum RunError {
     /// The source.
     #[error(transparent)]
     Source(#[from] DirSourceError),
+    /// The credentials for the API server.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// Another agent, or the run directory.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -85,11 +88,9 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let (status_in, status) = watch::channel(SourceStatus::default());
     let (requests_in, requests) = mpsc::channel(1);
     let listener = control::bind(&socket_path(&config.place.run_dir))?;
-    let SourceConfig::Dir(path) = &config.source;
-    let source = DirSource::new(path)?;
+    let feed = feed::start(&config, batches_in, status_in).await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
-    let source = tokio::spawn(source.run(batches_in, status_in, std::future::pending()));
     let server = tokio::spawn(control::serve(listener, requests_in));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), abi, ?config, "started");
     tokio::select! {
@@ -97,7 +98,7 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    source.abort();
+    feed.task.abort();
     server.abort();
     tracing::info!("stopped; everything programmed stays in force");
     Ok(())
