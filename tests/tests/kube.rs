@@ -1,0 +1,27 @@
+//! The agent on a real control plane: etcd and kube-apiserver, where needed their controllers, and kubectl.
+//!
+//! Every test has a control plane of its own, for policies belong to the whole cluster. Agents run with the
+//! rights of `install/rbac` and no others.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[path = "kube/admission.rs"]
+mod admission;
+#[path = "kube/conditions.rs"]
+mod conditions;
+#[path = "kube/nodes.rs"]
+mod nodes;
+#[path = "kube/outage.rs"]
+mod outage;
+#[path = "kube/pods.rs"]
+mod pods;
+#[path = "kube/rights.rs"]
+mod rights;
+#[path = "kube/services.rs"]
+mod services;
+#[path = "kube/slices.rs"]
+mod slices;
+#[path = "kube/status.rs"]
+mod status;
+#[path = "kube/world.rs"]
+mod world;

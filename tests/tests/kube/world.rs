@@ -1,0 +1,127 @@
+//! A cluster of a test: control plane, CRDs, RBAC and nodes with agents.
+
+use std::path::{Path, PathBuf};
+
+use balancing_tests::*;
+use serde_json::Value;
+
+/// Namespace of the agents.
+pub(crate) const NAMESPACE: &str = "balancing-system";
+/// Version of the policies.
+pub(crate) const VERSION: &str = "balancing.elf.io/v1beta1";
+
+/// A control plane that knows the policies and the agents' rights.
+pub(crate) struct World {
+    pub(crate) plane: ControlPlane,
+    pub(crate) kubeconfig: PathBuf,
+}
+
+/// A condition of a policy: status, reason, message.
+pub(crate) type Condition = (String, String, String);
+
+/// The root of the repository.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+impl World {
+    /// etcd and API server.
+    pub(crate) fn start() -> Self {
+        Self::with(ControlPlane::start())
+    }
+
+    pub(crate) fn with(plane: ControlPlane) -> Self {
+        plane.install_crds();
+        Self::without_crds(plane)
+    }
+
+    /// The CRDs are not installed yet.
+    pub(crate) fn without_crds(plane: ControlPlane) -> Self {
+        plane.apply_file(&repository().join("install/rbac/node.yaml"));
+        let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "balancing-agent");
+        Self { plane, kubeconfig }
+    }
+
+    /// A node whose agent has not started yet.
+    pub(crate) fn node(&self, name: &str, labels: &[(&str, &str)], ip: &str) -> Node {
+        self.plane.add_node(name, labels, ip);
+        Node::in_cluster(&self.plane, name, &self.kubeconfig, NAMESPACE, &[])
+    }
+
+    /// Node `n1` with a running agent.
+    pub(crate) fn started_node(&self) -> Node {
+        let mut node = self.node("n1", &[], "192.0.2.1");
+        node.start();
+        node
+    }
+
+    /// Makes an object what is given, as `kubectl apply --server-side` does.
+    #[track_caller]
+    pub(crate) fn put(&self, object: &Object) -> Object {
+        self.plane.client().put(object).unwrap_or_else(|refusal| panic!("put {}: {refusal}", object.name()))
+    }
+
+    #[track_caller]
+    pub(crate) fn delete(&self, object: &Object) {
+        self.plane.client().delete(object).unwrap_or_else(|refusal| panic!("{}: {refusal}", object.name()));
+    }
+
+    /// A policy as stored.
+    #[track_caller]
+    pub(crate) fn policy(&self, kind: &str, name: &str) -> Object {
+        self.plane.client().get(&Object::named(VERSION, kind, "", name)).unwrap()
+    }
+
+    /// Waits until a condition of a policy has that status and reason, and its message holds the text.
+    #[track_caller]
+    pub(crate) fn wait_condition(&self, policy: &Object, condition: &str, wanted: (&str, &str), text: &str) {
+        eventually(|| {
+            let found = condition_of(&self.plane.client().get(policy).map_err(|e| e.to_string())?, condition);
+            match &found {
+                Some((status, reason, message))
+                    if (status.as_str(), reason.as_str()) == wanted && message.contains(text) =>
+                {
+                    Ok(())
+                }
+                other => Err(format!("{} of {}: {other:?}, not {wanted:?}", condition, policy.name())),
+            }
+        });
+    }
+}
+
+/// A condition of an object's status.
+pub(crate) fn condition_of(object: &Object, condition: &str) -> Option<Condition> {
+    let conditions = object.at("/status/conditions").as_array()?;
+    let found = conditions.iter().find(|c| c["type"] == condition)?;
+    let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+    Some((text("status"), text("reason"), text("message")))
+}
+
+/// Waits until a client's connections to an address are answered by a server.
+#[track_caller]
+pub(crate) fn answered_by(client: &mut Client, at: &str, wanted: &str) {
+    eventually(|| match client.ask_tcp(address(at)) {
+        Ok(name) if name == wanted => Ok(()),
+        other => Err(format!("{at} is answered by {other:?}, not {wanted}")),
+    });
+}
+
+/// The number of a field.
+pub(crate) fn number(object: &Object, pointer: &str) -> Option<i64> {
+    object.at(pointer).as_i64()
+}
+
+/// A Service of our own making, whose ClusterIP the API server takes as given.
+pub(crate) fn service(name: &str, ip: &str, ports: &[(&str, u16)]) -> Object {
+    Object::service(name, &[ip], ports).with("/spec/clusterIP", ip)
+}
+
+/// A field as text.
+pub(crate) fn text<'a>(object: &'a Object, pointer: &str) -> &'a str {
+    object.at(pointer).as_str().unwrap_or_default()
+}
+
+/// Names of a list's objects.
+pub(crate) fn values(list: &[Object], pointer: &str) -> Vec<Value> {
+    list.iter().map(|object| object.at(pointer).clone()).collect()
+}
