@@ -69,7 +69,8 @@ impl Fake {
 
     pub(super) fn connection(&self) -> Connection {
         let server = format!("http://{}", self.address);
-        let config = kube::Config { default_retry: false, ..kube::Config::new(server.parse().unwrap()) };
+        let mut config = kube::Config::new(server.parse().unwrap());
+        config.default_retry = false;
         Connection {
             client: Client::try_from(config).unwrap(),
             namespace: "own".to_owned(),
