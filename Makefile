@@ -1,5 +1,5 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
-.PHONY: build demo test bench lint setup
+.PHONY: build demo test bench lint crds setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -17,6 +17,11 @@ bench: build ## the numbers of docs/, measured here
 
 lint: ## formatting, clippy and the project's own rules
 	tests/setup.sh build lint && tests/lint.sh
+
+crds: ## install/crds, from the types in agent/src/api
+	for plural in localredirectpolicies balancingpolicies; do \
+		cargo run --quiet --locked -p balancing-agent --bin balancing-agent -- crds $$plural >install/crds/$$plural.yaml || exit; \
+	done
 
 setup: ## install everything the other targets need
 	tests/setup.sh

@@ -1,10 +1,14 @@
 //! The command line of the agent: arguments in, exit status out.
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 
 use crate::{
+    api::crds_yaml,
     cleanup::cleanup,
     config::{Action, Cli, Config, EXIT_USAGE, Log},
     run::run,
@@ -33,6 +37,13 @@ pub fn main(abi: u32) -> ExitCode {
             log(&place.log);
             finish(cleanup(&place).map_err(|error| error.to_string()))
         }
+        Ok(Action::Crds(plural)) => match print_crds(plural.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("balancing-agent: {message}");
+                ExitCode::FAILURE
+            }
+        },
         Ok(Action::Run(config)) => {
             log(&config.place.log);
             finish(start(config, abi))
@@ -50,6 +61,14 @@ fn start(config: Config, abi: u32) -> Result<(), String> {
     // A read of the source that is under way is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// Prints to standard output; no log is there that could report an error.
+fn print_crds(plural: Option<&str>) -> Result<(), String> {
+    let yaml = crds_yaml(plural).map_err(|error| error.to_string())?;
+    std::io::stdout()
+        .write_all(yaml.as_bytes())
+        .map_err(|error| format!("cannot write the CustomResourceDefinitions: {error}"))
 }
 
 fn finish(result: Result<(), String>) -> ExitCode {

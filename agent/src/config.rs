@@ -11,7 +11,10 @@ use std::{
 use balancing_dataplane::{loader::Sizes, model::Clients};
 use clap::{Args, Parser, Subcommand};
 
-use crate::resolve::{ClusterPods, Role, Settings};
+use crate::{
+    api::PLURALS,
+    resolve::{ClusterPods, Role, Settings},
+};
 
 /// Exit status for wrong settings (`EX_USAGE` of `sysexits.h`).
 pub const EXIT_USAGE: u8 = 64;
@@ -35,6 +38,12 @@ enum Command {
     Run(Box<RunArgs>),
     /// Detach and remove everything of ours on this host.
     Cleanup(PlaceArgs),
+    /// Print the CustomResourceDefinitions as YAML.
+    Crds {
+        /// Only the one of this plural.
+        #[arg(value_parser = PLURALS)]
+        plural: Option<String>,
+    },
 }
 
 /// Where things are on this host.
@@ -101,6 +110,8 @@ pub enum Action {
     Run(Config),
     /// Remove everything of ours.
     Cleanup(Place),
+    /// Print the CustomResourceDefinitions: the one of a plural, or all.
+    Crds(Option<String>),
 }
 
 /// Where things are on this host.
@@ -166,6 +177,7 @@ impl Cli {
         let mut problems = Problems::default();
         let action = match self.command {
             Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place)),
+            Some(Command::Crds { plural }) => Action::Crds(plural),
             Some(Command::Run(run)) => Action::Run(problems.run(*run)),
             None => Action::Run(problems.run(self.run)),
         };
@@ -413,6 +425,8 @@ mod tests {
             assert_eq!(config.settings.node_name, "a");
         }
         assert!(matches!(action(&["cleanup"]), Ok(Action::Cleanup(_))));
+        assert!(matches!(action(&["crds"]), Ok(Action::Crds(None))));
+        assert!(matches!(action(&["crds", "balancingpolicies"]), Ok(Action::Crds(Some(_)))));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! It owns the shared tables, the links at the cgroup root and the adoption of pods. It never
 //! touches a packet, and nothing it owns stops working when it stops.
 
+pub mod api;
 pub mod app;
 pub mod attach;
 pub mod cleanup;

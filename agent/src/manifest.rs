@@ -24,7 +24,7 @@ use notes::Notes;
 
 mod document;
 mod field;
-mod name;
+pub(crate) mod name;
 mod node;
 mod notes;
 mod pod;

@@ -1,22 +1,22 @@
 //! Syntax of names, as Kubernetes defines it ("Object Names and IDs", "Labels and Selectors").
 
 /// Says how a DNS label looks, for messages.
-pub(super) const DNS_LABEL: &str =
+pub(crate) const DNS_LABEL: &str =
     "must be a DNS label: 1 to 63 lower-case letters, digits or '-', first and last a letter or digit";
 
 /// Says how the name of an object looks, for messages.
-pub(super) const DNS_SUBDOMAIN: &str = "must be a DNS subdomain: up to 253 lower-case letters, digits, '-' or '.', each part beginning and ending with a letter or digit";
+pub(crate) const DNS_SUBDOMAIN: &str = "must be a DNS subdomain: up to 253 lower-case letters, digits, '-' or '.', each part beginning and ending with a letter or digit";
 
 /// Says how a port name looks, for messages.
-pub(super) const PORT_NAME: &str = "must be a lower-case IANA service name: 1 to 15 letters, digits or '-', \
+pub(crate) const PORT_NAME: &str = "must be a lower-case IANA service name: 1 to 15 letters, digits or '-', \
      at least one letter, no '-' at the ends and no two in a row";
 
 /// Says how a label key looks, for messages.
-pub(super) const LABEL_KEY: &str = "must be a label key: an optional DNS subdomain and '/', then 1 to 63 letters, digits, \
+pub(crate) const LABEL_KEY: &str = "must be a label key: an optional DNS subdomain and '/', then 1 to 63 letters, digits, \
      '-', '_' or '.', first and last a letter or digit";
 
 /// Says how a label value looks, for messages.
-pub(super) const LABEL_VALUE: &str =
+pub(crate) const LABEL_VALUE: &str =
     "must be a label value: up to 63 letters, digits, '-', '_' or '.', first and last a letter or digit";
 
 /// RFC 1123 label.

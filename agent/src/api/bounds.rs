@@ -1,0 +1,12 @@
+//! The most a policy may hold. Both the API server and the agent keep to these.
+
+/// Ports of a list.
+pub const MAX_PORTS: usize = 64;
+/// Addresses of an `addressEndpoint`.
+pub const MAX_ADDRESSES: usize = 1024;
+/// Labels of `matchLabels`.
+pub const MAX_LABELS: usize = 64;
+/// Expressions of `matchExpressions`.
+pub const MAX_EXPRESSIONS: usize = 64;
+/// Values of one expression.
+pub const MAX_VALUES: usize = 256;

@@ -1,0 +1,81 @@
+//! `status` of both kinds.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// What became of the policy. Written by one elected agent, only on change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// Generation of the policy that this status tells about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Number that names the policy in counters, events and commands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_id: Option<i64>,
+    /// Where connections go: LocalRedirect, podEndpoint, hostPort, nodeProxy or addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Count of frontends: addresses with port and protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frontends: Option<i64>,
+    /// Count of backends in the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backends: Option<i64>,
+    /// Accepted, ResolvedRefs, Conflicted and Programmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Conditions as Kubernetes defines them (`Condition` of `meta/v1`).
+fn conditions(_generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "description": "One aspect of the policy.",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": {
+                    "description": "Accepted: the policy is valid. ResolvedRefs: its Service and ports are found. \
+                                    Conflicted: another policy wins. Programmed: nodes apply it.",
+                    "type": "string",
+                    "maxLength": 316,
+                },
+                "status": {
+                    "description": "True, False or Unknown.",
+                    "type": "string",
+                    "enum": ["True", "False", "Unknown"],
+                },
+                "observedGeneration": {
+                    "description": "Generation of the policy that the condition tells about.",
+                    "type": "integer",
+                    "format": "int64",
+                    "minimum": 0,
+                },
+                "lastTransitionTime": {
+                    "description": "When status changed last.",
+                    "type": "string",
+                    "format": "date-time",
+                },
+                "reason": {
+                    "description": "Why, in one word for programs.",
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 1024,
+                    "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+                },
+                "message": {
+                    "description": "Why, for people.",
+                    "type": "string",
+                    "maxLength": 32768,
+                },
+            },
+        },
+    })
+}
