@@ -8,6 +8,7 @@ pub mod attach;
 pub mod cleanup;
 pub mod config;
 pub mod control;
+pub mod convert;
 pub mod ctl;
 pub mod diff;
 pub mod explain;

@@ -24,11 +24,12 @@ use notes::Notes;
 
 mod document;
 mod field;
-mod name;
+pub(crate) mod name;
 mod node;
 mod notes;
 mod pod;
 mod policy;
+pub mod raw;
 mod service;
 mod slice;
 mod strict;
