@@ -1,4 +1,4 @@
-//! `balancingctl`: looks at the data plane and asks the agent. It changes nothing.
+//! `balancingctl`: looks at the data plane, asks the agent and converts manifests. It changes nothing.
 //!
 //! Tables, links and records are read from the host itself, so those commands work without an agent; what only
 //! the agent knows (verdicts, pods behind backends, explanations) is asked over its socket.
@@ -13,7 +13,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 mod collect;
+mod convert;
 mod table;
+
+use crate::config::EXIT_USAGE;
 
 use collect::{CollectError, Host};
 
@@ -23,9 +26,9 @@ use collect::{CollectError, Host};
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value = "table", global = true)]
-    output: Output,
+    /// Form of the output; table, and yaml for convert, unless given.
+    #[arg(short, long, value_enum, global = true)]
+    output: Option<Output>,
     /// Directory of the agent's socket and the CNI plugin's records.
     #[arg(long, env = "BALANCING_RUN_DIR", default_value = "/run/balancing", global = true)]
     run_dir: PathBuf,
@@ -54,6 +57,8 @@ enum Command {
         #[arg(long, value_name = "NAMESPACE/NAME")]
         pod: Option<String>,
     },
+    /// Turns policies of Cilium and of the original project into ours. Needs no agent.
+    Convert(convert::Args),
     /// Versions of this command and of the agent.
     Version,
 }
@@ -72,6 +77,8 @@ enum CtlError {
     Collect(#[from] CollectError),
     #[error("{0}")]
     Argument(String),
+    #[error("{0}")]
+    Usage(&'static str),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("cannot encode the output: {0}")]
@@ -81,32 +88,46 @@ enum CtlError {
 /// Runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap; the stream and the status tell them apart.
+            let wrong = error.use_stderr();
+            return match error.print() {
+                Ok(()) if !wrong => ExitCode::SUCCESS,
+                _ => ExitCode::from(EXIT_USAGE),
+            };
+        }
+    };
+    match run(&cli) {
+        Ok(status) => status,
         // Whoever reads may have seen enough.
         Err(CtlError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("balancingctl: {error}");
-            ExitCode::FAILURE
+            if matches!(error, CtlError::Usage(_)) { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn run(cli: &Cli) -> Result<(), CtlError> {
+fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
     let host = Host::new(&cli.run_dir, &cli.bpffs);
+    let output = cli.output.unwrap_or(Output::Table);
     match &cli.command {
-        Command::Status => show(cli.output, &host.status()?, table::status),
-        Command::Policies => show(cli.output, &host.policies()?, |rows| table::policies(rows)),
-        Command::Frontends => show(cli.output, &host.frontends()?, |rows| table::frontends(rows)),
-        Command::Backends => show(cli.output, &host.backends()?, |rows| table::backends(rows)),
-        Command::Pods => show(cli.output, &host.pods()?, |rows| table::pods(rows)),
+        Command::Status => show(output, &host.status()?, table::status),
+        Command::Policies => show(output, &host.policies()?, |rows| table::policies(rows)),
+        Command::Frontends => show(output, &host.frontends()?, |rows| table::frontends(rows)),
+        Command::Backends => show(output, &host.backends()?, |rows| table::backends(rows)),
+        Command::Pods => show(output, &host.pods()?, |rows| table::pods(rows)),
         Command::Explain { frontend, pod } => {
             let key = crate::config::parse_frontend(frontend).map_err(CtlError::Argument)?;
             let pod = pod.as_deref().map(parse_pod).transpose()?;
-            show(cli.output, &host.explain(&key, pod)?, table::explain)
+            show(output, &host.explain(&key, pod)?, table::explain)
         }
-        Command::Version => show(cli.output, &host.version(), table::version),
-    }
+        Command::Convert(args) => return convert::run(args, cli.output),
+        Command::Version => show(output, &host.version(), table::version),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn parse_pod(text: &str) -> Result<(String, String), CtlError> {

@@ -10,6 +10,7 @@ pub mod cleanup;
 pub mod client;
 pub mod config;
 pub mod control;
+pub mod convert;
 pub mod ctl;
 pub mod diff;
 pub mod explain;

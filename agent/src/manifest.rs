@@ -29,6 +29,7 @@ mod node;
 mod notes;
 mod pod;
 mod policy;
+pub mod raw;
 mod service;
 mod slice;
 mod strict;

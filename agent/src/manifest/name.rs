@@ -20,7 +20,7 @@ pub(crate) const LABEL_VALUE: &str =
     "must be a label value: up to 63 letters, digits, '-', '_' or '.', first and last a letter or digit";
 
 /// RFC 1123 label.
-pub(super) fn is_dns_label(text: &str) -> bool {
+pub(crate) fn is_dns_label(text: &str) -> bool {
     text.len() <= 63 && is_dns_part(text)
 }
 
@@ -30,7 +30,7 @@ pub(super) fn is_dns_subdomain(text: &str) -> bool {
 }
 
 /// RFC 6335, section 5.1, in lower case as Kubernetes wants it.
-pub(super) fn is_port_name(text: &str) -> bool {
+pub(crate) fn is_port_name(text: &str) -> bool {
     text.len() <= 15
         && is_dns_part(text)
         && text.bytes().any(|b| b.is_ascii_lowercase())
