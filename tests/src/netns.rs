@@ -64,6 +64,15 @@ impl NetNs {
         })
     }
 
+    /// Starts a thread in this namespace.
+    pub fn spawn(&self, action: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
+        let descriptor = self.descriptor.try_clone().must("share a network namespace");
+        thread::spawn(move || {
+            setns(descriptor, CloneFlags::CLONE_NEWNET).must("enter a network namespace");
+            action();
+        })
+    }
+
     /// Runs iproute2's `ip` in the namespace and returns what it printed.
     pub fn ip(&self, arguments: &[&str]) -> String {
         let output = self.run(|| Command::new("ip").args(arguments).output()).must("run ip (iproute2)");

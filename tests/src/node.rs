@@ -23,8 +23,8 @@ use balancing_dataplane::{
 use serde_json::Value;
 
 use crate::{
-    Agent, Bpffs, Cgroup, Client, EchoServer, NetNs, Place, TempDir, must::Must, objects::Object,
-    programs::program,
+    Agent, Bpffs, Cgroup, Client, ControlPlane, EchoServer, NetNs, Place, TempDir, http_get, must::Must,
+    objects::Object, programs::program,
 };
 
 /// How long a change may take to be in force.
@@ -32,7 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Node `n1`. The network namespace is the host's; addresses of pods, services and other nodes are
+/// A node, `n1` unless it is one of a cluster. The network namespace is the host's; addresses of pods, services and other nodes are
 /// addresses of its loopback device, so that servers for all of them can run there.
 #[derive(Debug)]
 pub struct Node {
@@ -56,6 +56,11 @@ pub struct Sandbox {
 }
 
 impl Node {
+    /// Address of the liveness and readiness endpoints of an agent in a cluster, on its node.
+    pub const HTTP: &str = "127.0.0.1:5810";
+    /// Address of the metrics of an agent in a cluster, on its node.
+    pub const METRICS: &str = "127.0.0.1:5811";
+
     /// A node whose agent has not started yet.
     #[must_use]
     pub fn new(topic: &str) -> Self {
@@ -65,11 +70,35 @@ impl Node {
     /// A node whose agent gets more arguments. `--role`, `--scope` and the like; places are given already.
     #[must_use]
     pub fn with(topic: &str, arguments: &[&str]) -> Self {
+        let objects = TempDir::new("objects");
+        let source = format!("dir:{}", objects.path().display());
+        Self::build(topic, objects, &["--source", &source, "--node-name", "n1"], arguments)
+    }
+
+    /// A node of a cluster: its agent works with what the API server has, as the user of a kubeconfig, and
+    /// keeps its own objects in a namespace. Its HTTP servers are at [`Node::HTTP`] and [`Node::METRICS`] of the node.
+    /// Objects go to the control plane; [`Node::apply`] and the like do nothing here.
+    #[must_use]
+    pub fn in_cluster(
+        plane: &ControlPlane,
+        name: &str,
+        kubeconfig: &Path,
+        namespace: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let kubeconfig = kubeconfig.to_str().must("name a kubeconfig");
+        let source = ["--source", "kube", "--kubeconfig", kubeconfig, "--node-name", name];
+        let servers = ["--namespace", namespace, "--http", Self::HTTP, "--metrics", Self::METRICS];
+        let node = Self::build(name, TempDir::new("objects"), &[&source[..], &servers].concat(), arguments);
+        plane.join(&node.host);
+        node
+    }
+
+    fn build(topic: &str, objects: TempDir, source: &[&str], arguments: &[&str]) -> Self {
         let (host, cgroup, bpffs) = (NetNs::new(), Cgroup::new(topic), Bpffs::new(topic));
-        let (run, objects) = (TempDir::new("run"), TempDir::new("objects"));
+        let run = TempDir::new("run");
         let agent = Agent::new(&Place::default().in_netns(&host))
-            .args(["--source".into(), format!("dir:{}", objects.path().display())])
-            .args(["--node-name", "n1"])
+            .args(source.iter().copied())
             .args(["--cgroup-root".as_ref(), cgroup.path().as_os_str()])
             .args(["--bpffs".as_ref(), bpffs.path().as_os_str()])
             .args(["--run-dir".as_ref(), run.path().as_os_str()])
@@ -234,6 +263,12 @@ impl Node {
             Ok(view) if wanted(&view) => Ok(view),
             other => Err(format!("{other:#?}")),
         })
+    }
+
+    /// Status and body of an HTTP endpoint of the node, such as `/readyz` of [`Node::HTTP`].
+    #[must_use]
+    pub fn http(&self, server: &str, path: &str) -> Option<(u16, String)> {
+        self.host.run(|| http_get(address(server), path))
     }
 
     /// All policies in the agent's words.

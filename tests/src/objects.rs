@@ -127,6 +127,16 @@ impl Object {
         )
     }
 
+    /// An object of any kind, by its names only; without a namespace when that is empty.
+    #[must_use]
+    pub fn named(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
+        let mut metadata = json!({"name": name});
+        if !namespace.is_empty() {
+            metadata["namespace"] = namespace.into();
+        }
+        Self(json!({"apiVersion": api_version, "kind": kind, "metadata": metadata}))
+    }
+
     /// `metadata.uid`.
     #[must_use]
     pub fn uid(&self) -> &str {
@@ -137,6 +147,30 @@ impl Object {
     #[must_use]
     pub fn name(&self) -> &str {
         self.0["metadata"]["name"].as_str().unwrap_or_default()
+    }
+
+    /// `metadata.namespace`, empty when it has none.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.0["metadata"]["namespace"].as_str().unwrap_or_default()
+    }
+
+    /// A field, named by a JSON pointer; null when there is none.
+    #[must_use]
+    pub fn at(&self, pointer: &str) -> &Value {
+        self.0.pointer(pointer).unwrap_or(&Value::Null)
+    }
+
+    /// Takes a field of an object out of it, named by a JSON pointer.
+    pub fn take(&mut self, pointer: &str) -> Option<Value> {
+        let (parent, field) = pointer.rsplit_once('/')?;
+        self.0.pointer_mut(parent)?.as_object_mut()?.remove(field)
+    }
+
+    /// The object as a value.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.0
     }
 
     /// Several objects as one list.
@@ -150,6 +184,12 @@ impl Object {
     #[must_use]
     pub fn json(&self) -> String {
         self.0.to_string()
+    }
+}
+
+impl From<Value> for Object {
+    fn from(value: Value) -> Self {
+        Self(value)
     }
 }
 

@@ -27,7 +27,21 @@ pub fn program(name: &str) -> PathBuf {
 /// When it is not built.
 #[must_use]
 pub fn tool(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/bin").join(name);
-    assert!(path.is_file(), "no {}: run `tests/setup.sh go`", path.display());
+    built_tool("tools/bin", name, "go")
+}
+
+/// A program of the control plane (`kube-apiserver`, `kube-controller-manager`, `kube-scheduler`, `kubectl`,
+/// `etcd`), built by `tests/setup.sh kube`.
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub fn control_plane_program(name: &str) -> PathBuf {
+    built_tool("tools/kube/bin", name, "kube")
+}
+
+fn built_tool(directory: &str, name: &str, part: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory).join(name);
+    assert!(path.is_file(), "no {}: run `tests/setup.sh {part}`", path.display());
     path
 }

@@ -1,0 +1,32 @@
+//! What a test does to the store behind the API server's back, by etcd's JSON gateway:
+//! <https://etcd.io/docs/v3.6/dev-guide/api_grpc_gateway/>.
+
+use serde_json::{Value, json};
+
+use super::{ControlPlane, servers::ETCD};
+use crate::{http::http_post, must::Must, node::address};
+
+/// A key outside what the API server looks at (`/test` in base64).
+const KEY: &str = "L3Rlc3Q=";
+
+impl ControlPlane {
+    /// Moves the store on by one revision that belongs to no object, and returns it.
+    pub(super) fn touch_store(&self) -> String {
+        let answer = self.ask_etcd("/v3/kv/put", &json!({"key": KEY}));
+        answer["header"]["revision"].as_str().must("learn the revision of etcd").to_owned()
+    }
+
+    /// Makes etcd forget all that was before now, as the API server does every five minutes. It keeps the
+    /// latest changes in memory, so its watches need not notice: see [`ControlPlane::expire_watches`].
+    pub fn compact(&self) {
+        let revision = self.touch_store();
+        self.ask_etcd("/v3/kv/compaction", &json!({"revision": revision, "physical": true}));
+    }
+
+    fn ask_etcd(&self, path: &str, request: &Value) -> Value {
+        let answer = self.netns.run(|| http_post(address(ETCD), path, &request.to_string()));
+        let (status, body) = answer.must("talk to etcd");
+        assert_eq!(status, 200, "etcd refuses {path}: {body}");
+        serde_json::from_str(&body).must("read etcd's answer")
+    }
+}
