@@ -12,7 +12,7 @@ use std::{
 };
 
 use balancing_dataplane::model::PolicyKind;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     names::{GROUP, VERSION},
@@ -127,10 +127,20 @@ pub fn parse(text: &str, format: Format) -> Result<Manifest, ManifestError> {
 /// caller says what it asked for.
 #[must_use]
 pub fn read_one(text: &RawValue, api_version: &str, kind: &str) -> Manifest {
+    read_document(Document::Text(text), api_version, kind)
+}
+
+/// As [`read_one`], for an object that is a tree already.
+#[must_use]
+pub fn read_tree(tree: Value, api_version: &str, kind: &str) -> Manifest {
+    read_document(Document::Tree(tree), api_version, kind)
+}
+
+fn read_document(document: Document<'_>, api_version: &str, kind: &str) -> Manifest {
     let asked =
         Header { api_version: api_version.to_owned(), kind: format!("{kind}List"), ..Header::default() };
     let mut reader = Reader::default();
-    reader.read(Document::Text(text), &Place { document: 1, item: None }, Some(&asked), 0);
+    reader.read(document, &Place { document: 1, item: None }, Some(&asked), 0);
     reader.manifest
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Origin, Report};
 use crate::{
-    manifest::read_one,
+    manifest::read_tree,
     names::{GROUP, VERSION},
     objects::{Object, Policy},
 };
@@ -25,7 +25,7 @@ pub(super) fn check(
     tree: &Value,
     report: &mut Report<'_>,
 ) -> Option<Policy> {
-    let manifest = read_one(tree.clone(), &format!("{GROUP}/{VERSION}"), kind.kind());
+    let manifest = read_tree(tree.clone(), &format!("{GROUP}/{VERSION}"), kind.kind());
     for problem in manifest.problems {
         report.error("", problem.message);
     }

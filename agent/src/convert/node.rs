@@ -1,7 +1,7 @@
 //! Annotations of Nodes. They stay on the Node, so there is nothing to convert, only to say.
 
 use super::{Report, metadata::field};
-use crate::manifest::{raw::RawObject, read_one};
+use crate::manifest::{raw::RawObject, read_tree};
 
 /// The original numbered its nodes.
 const NODE_ID: &str = "balancing.elf.io/nodeId";
@@ -17,7 +17,7 @@ pub(super) fn explain(node: &RawObject, report: &mut Report<'_>) {
     if PROXY.iter().all(|name| annotation(name).is_none()) {
         return;
     }
-    let problems = read_one(node.tree.clone(), "v1", "Node").problems;
+    let problems = read_tree(node.tree.clone(), "v1", "Node").problems;
     let wrong: Vec<_> = problems.iter().filter(|problem| problem.message.contains("nodeProxyIp")).collect();
     for problem in &wrong {
         report.warn("", &problem.message);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::messages;
 use crate::{
-    manifest::{Manifest, read_one},
+    manifest::{Manifest, read_tree},
     objects::{Endpoint, Endpoints, Object, ObjectKey, ObjectRef, PolicyRef, Port},
 };
 
@@ -35,7 +35,7 @@ fn slice() -> Value {
 }
 
 fn read(tree: Value) -> Manifest {
-    read_one(tree, "discovery.k8s.io/v1", "EndpointSlice")
+    read_tree(tree, "discovery.k8s.io/v1", "EndpointSlice")
 }
 
 fn reference(namespace: &str, name: &str) -> ObjectRef {
@@ -105,6 +105,6 @@ fn a_wrong_address_leaves_out_only_itself() {
 
 #[test]
 fn items_of_a_typed_list_know_no_kind() {
-    let manifest = read_one(json!({"metadata": {"name": "a"}}), "v1", "Node");
+    let manifest = read_tree(json!({"metadata": {"name": "a"}}), "v1", "Node");
     assert!(matches!(manifest.objects.as_slice(), [Object::Node(node)] if node.name == "a"), "{manifest:?}");
 }
