@@ -8,6 +8,7 @@ pub mod app;
 pub mod attach;
 pub mod cleanup;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod convert;

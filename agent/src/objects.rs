@@ -337,7 +337,7 @@ pub enum RedirectMode {
 }
 
 /// `PortInfo`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
     /// 1..=65535
     pub port: u16,
@@ -383,6 +383,22 @@ impl Pod {
     #[must_use]
     pub fn is_available(&self) -> bool {
         self.ready && !self.terminating && !self.finished
+    }
+
+    /// Whether the port is open on its node: Kubernetes opens a port that a container declares as `hostPort`,
+    /// and every port of a hostNetwork pod is one of its node.
+    #[must_use]
+    pub fn opens_on_node(&self, port: &Port) -> bool {
+        let wanted = (Some(port.port), port.protocol);
+        self.host_network || self.ports.iter().any(|p| (p.host_port, p.protocol) == wanted)
+    }
+}
+
+impl Node {
+    /// The zone it is in, by the label `topology.kubernetes.io/zone`; empty when unknown.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        self.labels.get("topology.kubernetes.io/zone").map_or("", String::as_str)
     }
 }
 

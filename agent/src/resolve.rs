@@ -29,6 +29,7 @@ mod pairing;
 mod settle;
 mod verdict;
 
+pub(crate) use backends::target;
 pub use backends::{Family, ProxyTarget};
 pub use engine::{Delta, Engine};
 pub(crate) use frontends::Frontends;

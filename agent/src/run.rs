@@ -98,8 +98,8 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    feed.task.abort();
     server.abort();
+    feed.stop().await;
     tracing::info!("stopped; everything programmed stays in force");
     Ok(())
 }

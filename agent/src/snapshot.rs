@@ -221,13 +221,16 @@ impl Snapshot {
             }
         }
         let (ips, proxies) = (before.ips != after.ips, before.proxy_ips != after.proxy_ips);
-        if !ips && !proxies {
+        // Only who lists the pods of the whole cluster tells their zones.
+        let zone = self.node_name.is_none() && before.zone() != after.zone();
+        if !ips && !proxies && !zone {
             return;
         }
         let concerns = |policy: &Policy| match node_mode(policy) {
-            Some(RedirectMode::HostPort) => ips,
-            Some(RedirectMode::NodeProxy) => proxies,
-            Some(RedirectMode::PodEndpoint) | None => false,
+            Some(RedirectMode::HostPort) => ips || zone,
+            Some(RedirectMode::NodeProxy) => proxies || zone,
+            Some(RedirectMode::PodEndpoint) => zone,
+            None => false,
         };
         let here = self.node_name.as_deref();
         let by_pod = self.pods.on_node(name).flat_map(|pod| self.owners.selecting(pod, here));

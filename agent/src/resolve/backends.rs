@@ -81,7 +81,8 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    fn pick(self, addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    /// The first address of this family.
+    pub(crate) fn pick(self, addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         addresses.iter().map(IpAddr::to_canonical).find(|ip| Self::of(*ip) == self)
     }
 }

@@ -45,6 +45,9 @@ pub struct Delta {
     pub verdicts: BTreeMap<PolicyRef, Option<Verdict>>,
     /// Number of policies that had to be resolved.
     pub resolved: usize,
+    /// Those policies, and those that are gone: whatever depends on the objects a policy looks at may have changed
+    /// for these, and for no other.
+    pub touched: BTreeSet<PolicyRef>,
 }
 
 /// A policy, resolved, and how it entered the contest.
@@ -88,7 +91,7 @@ impl Engine {
     pub fn resolve(&mut self) -> Delta {
         let dirty = self.snapshot.take_dirty();
         let touched = self.bid(dirty);
-        let fresh: Vec<Fresh> = touched.into_iter().map(|policy| self.resolve_one(policy)).collect();
+        let fresh: Vec<Fresh> = touched.iter().cloned().map(|policy| self.resolve_one(policy)).collect();
         let resolved = fresh.iter().filter(|(_, owner)| owner.is_some()).count();
         let mut before = BTreeMap::new();
         let mut contested = Vec::new();
@@ -107,7 +110,7 @@ impl Engine {
             (new != old).then_some((key, new))
         });
         let entries = after.collect();
-        Delta { entries, verdicts: self.judge(judged), resolved }
+        Delta { entries, verdicts: self.judge(judged), resolved, touched }
     }
 
     /// The entry of one frontend.

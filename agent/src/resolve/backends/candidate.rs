@@ -96,14 +96,10 @@ impl<'a> Candidate<'a> {
         matches!(self, Self::Pod(pod) if pod.ips.is_empty())
     }
 
-    /// Whether the port is open on its node: Kubernetes opens a port that a container declares as `hostPort`,
-    /// and every port of a hostNetwork pod is one of its node.
+    /// See [`Pod::opens_on_node`].
     pub(super) fn opens_on_node(self, port: &BackendPort) -> bool {
-        let wanted = (Some(port.port.port), port.port.protocol);
         match self {
-            Self::Pod(pod) => {
-                pod.host_network || pod.ports.iter().any(|p| (p.host_port, p.protocol) == wanted)
-            }
+            Self::Pod(pod) => pod.opens_on_node(&port.port),
             Self::Listed(_, ports) => ports.contains(&port.port),
         }
     }

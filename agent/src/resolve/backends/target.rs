@@ -5,7 +5,7 @@ use crate::objects::{BackendPort, Pod, PortRef, Service};
 /// Resolves `targetPort`. Without one the container port of the same name counts, else the
 /// Service's target port of the same name, else the container port whose host port it is, else
 /// the port itself. `None` = the policy names a container port that the pod does not have.
-pub(super) fn port(port: &BackendPort, pod: &Pod, service: Option<&Service>) -> Option<u16> {
+pub(crate) fn port(port: &BackendPort, pod: &Pod, service: Option<&Service>) -> Option<u16> {
     let (number, protocol, name) = (port.port.port, port.port.protocol, &port.port.name);
     let ports = || pod.ports.iter().filter(|p| p.protocol == protocol);
     let named = |name: &str| ports().find(|p| !name.is_empty() && p.name == name).map(|p| p.port);
