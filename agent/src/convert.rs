@@ -7,7 +7,7 @@
 use std::fmt;
 
 use balancing_dataplane::model::PolicyKind;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     manifest::{
@@ -28,6 +28,7 @@ mod selector;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
 /// Group of the policies of Cilium.
 const CILIUM_GROUP: &str = "cilium.io";
@@ -166,8 +167,11 @@ fn one(
         Origin::Own => own::convert(kind, object, &mut report),
         Origin::Cilium => cilium::convert(object, namespace, &mut report),
     };
-    let policy = check::check(origin, kind, tree.as_ref()?, &mut report)?;
-    Some(Converted { source: input.name.to_owned(), title, origin, tree: tree?, policy })
+    let policy = tree.as_ref().and_then(|tree| check::check(origin, kind, tree, &mut report));
+    if policy.is_none() {
+        report.forget_notes();
+    }
+    Some(Converted { source: input.name.to_owned(), title, origin, tree: tree?, policy: policy? })
 }
 
 /// What a kind and an apiVersion mean together.
@@ -211,6 +215,12 @@ impl<'a> Report<'a> {
         own.any(|note| note.level == Level::Error && note.field == field)
     }
 
+    /// Keeps only what is wrong: what would have become of the rest is of no use.
+    fn forget_notes(&mut self) {
+        let own = self.notes.split_off(self.first);
+        self.notes.extend(own.into_iter().filter(|note| note.level > Level::Note));
+    }
+
     fn note(&mut self, field: impl fmt::Display, message: impl fmt::Display) {
         self.add(Level::Note, &field, &message);
     }
@@ -236,6 +246,19 @@ impl<'a> Report<'a> {
 }
 
 impl Conversion {
+    /// The objects as YAML documents.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        let documents: Vec<_> = self.objects.iter().map(yaml::document).collect();
+        documents.join("---\n")
+    }
+
+    /// The objects as one JSON list.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        format!("{:#}\n", json!({"apiVersion": "v1", "kind": "List", "items": self.objects}))
+    }
+
     /// Whether anything was reported at this level or above.
     #[must_use]
     pub fn has(&self, level: Level) -> bool {

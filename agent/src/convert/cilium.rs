@@ -41,7 +41,7 @@ pub(super) fn convert(mut object: RawObject, given: Option<&str>, report: &mut R
         if metadata.remove(field).is_some_and(|value| !value.is_null()) {
             report.warn(
                 format!("metadata.{field}"),
-                "is left out: it belongs to the namespaced object; delete the new policy yourself",
+                "is left out: it is about the old object",
             );
         }
     }

@@ -7,8 +7,6 @@ use std::{
     process::ExitCode,
 };
 
-use serde_json::{Value, json};
-
 use super::{CtlError, Output};
 use crate::{
     convert::{Conversion, Input, Level, convert},
@@ -64,7 +62,8 @@ pub(super) fn run(args: &Args, output: Option<Output>) -> Result<ExitCode, CtlEr
     if conversion == Conversion::default() && !unread {
         eprintln!("{}: there are no policies to convert", Level::Note);
     }
-    write!(io::stdout().lock(), "{}", encode(&conversion.objects, output)?)?;
+    let text = if output == Some(Output::Json) { conversion.to_json() } else { conversion.to_yaml() };
+    io::stdout().lock().write_all(text.as_bytes())?;
     let worst = if args.strict { Level::Warning } else { Level::Error };
     Ok(if unread || conversion.has(worst) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -92,15 +91,4 @@ fn title(file: &str) -> &str {
 fn format(file: &str, text: &str) -> Format {
     let looks_like = if text.trim_start().starts_with('{') { Format::Json } else { Format::Yaml };
     Format::of(Path::new(file)).unwrap_or(looks_like)
-}
-
-/// YAML documents, or one JSON list, both as kubectl reads them.
-fn encode(objects: &[Value], output: Option<Output>) -> Result<String, CtlError> {
-    if output == Some(Output::Json) {
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        let text = serde_json::to_string_pretty(&list).map_err(|e| CtlError::Encode(e.to_string()))?;
-        return Ok(text + "\n");
-    }
-    let documents: Result<Vec<_>, _> = objects.iter().map(yaml_serde::to_string).collect();
-    Ok(documents.map_err(|e| CtlError::Encode(e.to_string()))?.join("---\n"))
 }
