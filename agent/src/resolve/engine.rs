@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use balancing_dataplane::model::{ClientId, FrontendKey};
+use balancing_dataplane::model::{ClientId, FrontendKey, PolicyKind};
 
 use crate::{
     objects::{LabelSelector, Node, Object, ObjectKey, Policy, PolicyRef, PolicySpec},
@@ -268,11 +268,14 @@ impl Engine {
 
     /// Whether there is a host on which both policies are in force.
     fn meet(&self, a: &PolicyRef, b: &PolicyRef) -> bool {
+        let balancing = a.kind == PolicyKind::Balancing && b.kind == PolicyKind::Balancing;
         let spec = |policy| self.snapshot.policy(policy).and_then(|p: &Policy| p.spec.as_ref().ok());
         let (Some(a), Some(b)) = (spec(a), spec(b)) else { return false };
         let everywhere = |spec: &PolicySpec| spec.node_selector == LabelSelector::default();
         let on = |node: &Node| a.node_selector.matches(&node.labels) && b.node_selector.matches(&node.labels);
-        (a.out_cluster && b.out_cluster) || (everywhere(a) && everywhere(b)) || self.snapshot.nodes().any(on)
+        (balancing && a.out_cluster && b.out_cluster)
+            || (everywhere(a) && everywhere(b))
+            || self.snapshot.nodes().any(on)
     }
 }
 

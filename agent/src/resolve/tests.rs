@@ -5,6 +5,7 @@ use super::fixtures;
 
 mod backends;
 mod balancing;
+mod cluster;
 mod frontends;
 mod laws;
 mod pairing;
