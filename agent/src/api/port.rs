@@ -1,7 +1,7 @@
 //! `PortInfo`, and the rules of lists of it.
 //!
 //! CEL knows a port as text of any length or as a number, and assumes the longest text there can be. So its
-//! rules only use what costs the same for every length: `int()` and `startsWith()`.
+//! rules only use what costs the same for every length: `int()`, `format()` and the comparison with a short text.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{KubeSchema, core::Rule};
@@ -87,7 +87,7 @@ pub(super) fn unique_names() -> Rule {
 /// No port appears twice with the same protocol: it could lead to two places.
 pub(super) fn unique_ports() -> Rule {
     Rule::new(
-        "self.all(p, self.exists_one(q, int(q.port) == int(p.port) && q.protocol == p.protocol))",
+        "self.size() < 2 || self.all(p, self.exists_one(q, int(q.port) == int(p.port) && q.protocol == p.protocol))",
     )
     .message("every port must be a port from 1 to 65535 and differ from the other ports of its protocol; remove one")
 }
@@ -104,12 +104,12 @@ pub(super) fn paired(frontend: &str, backend: &str) -> Rule {
     .field_path(format!(".{backend}.toPorts"))
 }
 
+/// The first character is one of 1 to 9 (`:` follows 9), and `int()` takes nothing but digits after it.
 fn number(_generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
         "x-kubernetes-validations": [{
-            "rule": "type(self) == int ? self >= 1 && self <= 65535 : !self.startsWith('0') \
-                     && !self.startsWith('+') && int(self) >= 1 && int(self) <= 65535",
+            "rule": "'%s'.format([self]) >= '1' && '%s'.format([self]) < ':' && int(self) <= 65535",
             "message": "must be a port from 1 to 65535; write only its digits, without sign, blank or leading zero",
         }],
     })
