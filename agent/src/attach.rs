@@ -18,7 +18,11 @@ use balancing_dataplane::{
     records::{Record, Records, State},
 };
 
-use crate::{objects::Pod, resolve::Role};
+use crate::{
+    metrics::{AttachFailures, LinkSample},
+    objects::Pod,
+    resolve::Role,
+};
 
 /// First and longest wait before a pod without a cgroup is looked for again.
 const SEARCH: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -77,6 +81,9 @@ pub struct Attacher {
     filled: bool,
     /// Pods whose links could not be brought up to date, in words.
     stuck: Vec<String>,
+    /// Host processes were hooked when that was looked at last.
+    host_attached: bool,
+    failures: AttachFailures,
 }
 
 /// What a look at the pods found.
@@ -111,6 +118,8 @@ impl Attacher {
             exempt: None,
             filled: false,
             stuck: Vec::new(),
+            host_attached: false,
+            failures: AttachFailures::default(),
         }
     }
 
@@ -128,15 +137,23 @@ impl Attacher {
     /// What concerns the whole host; what follows it is left for the next call. A pod that fails is among
     /// [`Self::problems`] and keeps no other from being attached.
     pub fn attach_all(&mut self) -> Result<(), AttachError> {
+        let result = self.attach_everything();
+        self.failures.host += u64::from(result.is_err());
+        result
+    }
+
+    fn attach_everything(&mut self) -> Result<(), AttachError> {
         self.filled = true;
         self.stuck.clear();
         self.take_over()?;
         let root = CgroupDir::open(&self.cgroup_root)?;
         let host = self.layout.host();
+        self.host_attached = false;
         if self.hooks_host() {
             // Made by the loader as an empty place; only a published directory may be mended.
             let changes = links::attach(&self.host, &root, &host)?;
             report("host", &changes);
+            self.host_attached = true;
         } else {
             links::remove(&host)?;
         }
@@ -164,6 +181,7 @@ impl Attacher {
         for (uid, dir) in links::pods(&self.layout)? {
             if let Err(error) = self.refresh(&uid, &dir, records.get(&uid)) {
                 tracing::warn!(%uid, "{error}");
+                self.failures.pods += 1;
                 self.stuck.push(format!("pod {uid}: {error}"));
             }
         }
@@ -203,6 +221,7 @@ impl Attacher {
                 let to = self.layout.pods().join(uid.as_str());
                 let lock = self.locks.acquire(&uid, PATIENCE).map_err(AttachError::from);
                 if let Err(error) = lock.and_then(|_lock| move_dir(&dir, &to)) {
+                    self.failures.pods += 1;
                     self.stuck.push(format!("pod {uid}: {error}"));
                 }
             }
@@ -245,6 +264,7 @@ impl Attacher {
             if self.is_due(pod, everything) {
                 let records = records.get_or_insert_with(|| self.records());
                 let known = self.look_at(pod, records);
+                self.failures.pods += u64::from(known.failure.is_some());
                 self.known.insert(pod.uid.clone(), known);
             }
             let Some(known) = self.known.get(&pod.uid) else { continue };
@@ -348,6 +368,19 @@ impl Attacher {
         let missing =
             self.known.iter().filter_map(|(uid, k)| Some(format!("pod {uid}: {}", k.failure.as_ref()?)));
         self.stuck.iter().cloned().chain(missing).collect()
+    }
+
+    /// The links at this moment.
+    #[must_use]
+    pub fn sample(&self) -> LinkSample {
+        // The plugin makes links of pods that no object tells of yet.
+        let pods = links::pods(&self.layout).map_or(0, |pods| pods.len());
+        LinkSample {
+            host: self.host_attached,
+            pods,
+            pods_failed: self.problems().len(),
+            failures: self.failures,
+        }
     }
 
     /// When a pod that was not found should be looked for again.

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     api::PLURALS,
+    http::{Listen, ListenAddress},
     resolve::{ClusterPods, Role, Settings},
 };
 
@@ -99,6 +100,12 @@ struct RunArgs {
     /// Connected sockets that keep the name of their frontend: a power of two, at least 65536.
     #[arg(long)]
     max_connections: Option<String>,
+    /// Where /healthz and /readyz are served: ADDRESS:PORT, :PORT for all addresses, or off.
+    #[arg(long, env = "BALANCING_HTTP", default_value = "127.0.0.1:5810")]
+    http: String,
+    /// Where /metrics is served: ADDRESS:PORT, :PORT for all addresses, or off.
+    #[arg(long, env = "BALANCING_METRICS", default_value = ":5811")]
+    metrics: String,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -159,6 +166,8 @@ pub struct Config {
     pub cgroup_root: Option<PathBuf>,
     /// Capacities.
     pub sizes: Sizes,
+    /// Where health and metrics are served.
+    pub listen: Listen,
     /// Places and log.
     pub place: Place,
 }
@@ -234,6 +243,10 @@ impl Problems {
             },
             cgroup_root: args.cgroup_root.map(|path| self.absolute("--cgroup-root", path)),
             sizes,
+            listen: Listen {
+                http: self.listen("--http", &args.http),
+                metrics: self.listen("--metrics", &args.metrics),
+            },
             place: self.place(args.place),
         }
     }
@@ -257,6 +270,14 @@ impl Problems {
                 json: self.choice("--log-format", &args.log_format, &[("text", false), ("json", true)]),
             },
         }
+    }
+
+    fn listen(&mut self, flag: &str, value: &str) -> Option<ListenAddress> {
+        if value.is_empty() || value == "off" {
+            return None;
+        }
+        let address = value.parse().map_err(|error| self.0.push(format!("{flag} {value}: {error}")));
+        address.ok()
     }
 
     fn source(
@@ -381,73 +402,4 @@ pub fn socket_path(run_dir: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn action(args: &[&str]) -> Result<Action, ConfigError> {
-        Cli::try_parse_from([&["balancing-agent"], args].concat()).unwrap().into_action()
-    }
-
-    #[test]
-    fn every_wrong_value_is_in_one_message() {
-        let error = action(&[
-            "--source=ftp:x",
-            "--role=boss",
-            "--scope=some",
-            "--redirect-qos-limit=-1",
-            "--max-connections=70000",
-            "--max-frontends=0",
-            "--bpffs=bpf",
-            "--log-level=loud",
-        ])
-        .unwrap_err()
-        .to_string();
-        for flag in [
-            "--source ftp:x",
-            "--role boss",
-            "--scope some",
-            "--redirect-qos-limit -1",
-            "use 131072",
-            "--max-frontends 0",
-            "--bpffs bpf",
-            "--log-level loud",
-        ] {
-            assert!(error.contains(flag), "{flag} is missing in: {error}");
-        }
-    }
-
-    #[test]
-    fn run_is_the_default_and_may_be_named() {
-        for args in [&["--source=dir:/x", "--node-name=a"][..], &["run", "--source=dir:/x", "--node-name=a"]]
-        {
-            let Ok(Action::Run(config)) = action(args) else { panic!("{args:?}") };
-            assert_eq!(config.source, SourceConfig::Dir("/x".into()));
-            assert_eq!(config.settings.node_name, "a");
-        }
-        assert!(matches!(action(&["cleanup"]), Ok(Action::Cleanup(_))));
-        assert!(matches!(action(&["crds"]), Ok(Action::Crds(None))));
-        assert!(matches!(action(&["crds", "balancingpolicies"]), Ok(Action::Crds(Some(_)))));
-    }
-
-    #[test]
-    fn the_api_server_is_the_default_source() {
-        let Ok(Action::Run(config)) = action(&["--namespace=a-b", "--kubeconfig=/k"]) else { panic!() };
-        let kube = SourceConfig::Kube { kubeconfig: Some("/k".into()), namespace: Some("a-b".into()) };
-        assert_eq!((config.source, config.settings.cluster_pods), (kube, ClusterPods::Listed));
-        let Ok(Action::Run(config)) = action(&["--source=dir:/x"]) else { panic!() };
-        assert_eq!(config.settings.cluster_pods, ClusterPods::Selected);
-        for wrong in ["-a", "a-", "A", "a.b", "a/b", &"a".repeat(64)] {
-            assert!(action(&[&format!("--namespace={wrong}")]).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn frontends_are_written_as_on_the_wire() {
-        assert_eq!(parse_frontend("10.0.0.1:53/udp").unwrap().to_string(), "10.0.0.1:53/UDP");
-        assert_eq!(parse_frontend("[fd00::1]:80").unwrap().to_string(), "[fd00::1]:80/TCP");
-        assert_eq!(parse_frontend("[::ffff:10.0.0.1]:80").unwrap().to_string(), "10.0.0.1:80/TCP");
-        for wrong in ["10.0.0.1", "10.0.0.1:0", "10.0.0.1:80/icmp", "a:80"] {
-            assert!(parse_frontend(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{objects::ObjectRef, view::KeyView};
+use crate::{metrics::Sample, objects::ObjectRef, view::KeyView};
 
 /// Longest request in bytes.
 const REQUEST: u64 = 64 << 10;
@@ -73,12 +73,19 @@ enum Answer {
     Error(String),
 }
 
-/// A request on its way to the agent's loop.
-pub struct Pending {
-    /// What is asked.
-    pub request: Request,
-    /// Where the answer goes.
-    pub answer: oneshot::Sender<Result<serde_json::Value, serde_json::Error>>,
+/// A request on its way to the agent's loop, with where the answer goes.
+pub enum Pending {
+    /// A command asks over the socket.
+    Ask {
+        /// What is asked.
+        request: Request,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<serde_json::Value, serde_json::Error>>,
+    },
+    /// Why the agent is not ready, one line a reason; empty when it is.
+    Unready(oneshot::Sender<Vec<String>>),
+    /// What the metrics say.
+    Sample(oneshot::Sender<Box<Sample>>),
 }
 
 /// Why the socket cannot be served or asked.
@@ -164,7 +171,7 @@ async fn answer(stream: AsyncStream, requests: mpsc::Sender<Pending>) -> io::Res
     let answer = match serde_json::from_str(&line) {
         Ok(request) => {
             let (sender, receiver) = oneshot::channel();
-            let pending = Pending { request, answer: sender };
+            let pending = Pending::Ask { request, answer: sender };
             match (requests.send(pending).await, receiver.await) {
                 (Ok(()), Ok(Ok(value))) => Answer::Ok(value),
                 (Ok(()), Ok(Err(error))) => Answer::Error(error.to_string()),

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use balancing_dataplane::{
     model::{ClientId, Entry, FrontendKey, PolicyName},
-    tables::{TableError, Tables},
+    tables::{Counters, TableError, Tables},
 };
+use tokio::sync::watch;
 
 use crate::{
     diff::{Op, diff},
@@ -18,6 +19,15 @@ use crate::{
     source::{Batch, Change},
     view::PolicyView,
 };
+
+mod failure;
+mod health;
+mod traffic;
+
+pub use failure::{Failure, FailureReason};
+pub use health::{Health, PolicyHealth, Problem};
+
+use traffic::Traffic;
 
 /// Frontends whose failure is told word by word.
 const PROBLEMS: usize = 3;
@@ -29,10 +39,24 @@ pub struct Owner {
     /// Frontends whose table entry may differ from the decision.
     pending: BTreeSet<FrontendKey>,
     /// Why a pending frontend is still pending.
-    failures: BTreeMap<FrontendKey, String>,
+    failures: BTreeMap<FrontendKey, Failure>,
+    health: watch::Sender<Health>,
+    operations: Operations,
+    traffic: Traffic,
     synced: bool,
     /// Names that an earlier agent left for policies that are gone have been removed.
     names_swept: bool,
+}
+
+/// Operations on frontends since the agent started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Operations {
+    /// Made or changed.
+    pub published: u64,
+    /// Taken out.
+    pub removed: u64,
+    /// Failed, each attempt.
+    pub failed: BTreeMap<FailureReason, u64>,
 }
 
 impl Owner {
@@ -44,6 +68,9 @@ impl Owner {
             tables,
             pending: BTreeSet::new(),
             failures: BTreeMap::new(),
+            health: watch::Sender::default(),
+            operations: Operations::default(),
+            traffic: Traffic::default(),
             synced: false,
             names_swept: false,
         }
@@ -63,14 +90,42 @@ impl Owner {
 
     /// Frontends that could not be programmed, and why.
     #[must_use]
-    pub fn failures(&self) -> &BTreeMap<FrontendKey, String> {
+    pub fn failures(&self) -> &BTreeMap<FrontendKey, Failure> {
         &self.failures
+    }
+
+    /// Policies that failed, now and whenever that changes.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// Operations since the agent started.
+    #[must_use]
+    pub fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// The tables, to be looked at.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// What happened to the connections of each policy, read from the kernel: a system call per frontend.
+    pub fn count(&mut self) -> &BTreeMap<PolicyRef, Counters> {
+        if let Err(error) = self.tables.count() {
+            tracing::warn!("the counters are not up to date: {error}");
+        }
+        self.traffic.add(self.tables.take_counted());
+        self.traffic.totals()
     }
 
     /// What could not be programmed, in a few lines.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self.failures.values().take(PROBLEMS).cloned().collect();
+        let mut lines: Vec<String> =
+            self.failures.values().take(PROBLEMS).map(|f| f.message.clone()).collect();
         let more = self.failures.len() - lines.len();
         if more > 0 {
             lines.push(format!("{more} more frontends are not programmed"));
@@ -108,6 +163,7 @@ impl Owner {
     pub fn program(&mut self) -> bool {
         let delta = self.engine.resolve();
         self.pending.extend(delta.entries.keys());
+        self.pass_ids(&delta.verdicts);
         self.name_policies(&delta.verdicts);
         if self.synced && !self.names_swept {
             self.names_swept = true;
@@ -116,49 +172,84 @@ impl Owner {
         for (policy, verdict) in &delta.verdicts {
             log_verdict(policy, verdict.as_ref());
         }
-        let desired: BTreeMap<FrontendKey, Option<Entry>> =
+        let mut done: BTreeMap<FrontendKey, Option<Entry>> =
             self.pending.iter().map(|key| (*key, self.desired(key))).collect();
-        let ops = diff(&desired, self.tables.entries(), self.synced);
-        let mut done = desired;
-        let mut failed = BTreeMap::new();
-        for op in &ops {
-            let (key, result) = match op {
-                Op::Publish(key, entry) => (key, self.tables.publish(*key, entry)),
-                Op::Remove(key) => (key, self.tables.remove(key)),
-            };
-            match result {
-                Ok(()) => tracing::debug!(frontend = %key, "programmed"),
-                Err(error) => {
-                    done.remove(key);
-                    failed.insert(*key, error.to_string());
-                }
-            }
-        }
-        self.fail(failed);
+        let failed = self.operate(&diff(&done, self.tables.entries(), self.synced));
+        done.retain(|key, _| !failed.contains_key(key));
+        let mut changed = self.fail(failed);
         for key in done.keys() {
             // Without the complete list an unwanted entry stays, and stays pending.
             let kept = !self.synced && done[key].is_none() && self.tables.entries().contains_key(key);
             if !kept {
                 self.pending.remove(key);
-                self.failures.remove(key);
+                changed |= self.failures.remove(key).is_some();
             }
         }
+        self.traffic.add(self.tables.take_counted());
+        if changed || delta.verdicts.keys().any(|policy| self.health.borrow().contains_key(policy)) {
+            let health = health::health(&self.engine, &self.failures, &self.health.borrow());
+            self.health.send_if_modified(|old| {
+                *old != health && {
+                    *old = health;
+                    true
+                }
+            });
+        }
         self.pending.is_empty() || !self.synced
+    }
+
+    /// Carries out operations; returns those that failed.
+    fn operate(&mut self, ops: &[Op]) -> BTreeMap<FrontendKey, Failure> {
+        let mut failed = BTreeMap::new();
+        for op in ops {
+            let (key, count, result) = match op {
+                Op::Publish(key, entry) => {
+                    (key, &mut self.operations.published, self.tables.publish(*key, entry))
+                }
+                Op::Remove(key) => (key, &mut self.operations.removed, self.tables.remove(key)),
+            };
+            match result {
+                Ok(()) => {
+                    *count += 1;
+                    tracing::debug!(frontend = %key, "programmed");
+                }
+                Err(error) => {
+                    let failure = Failure::from(error);
+                    *self.operations.failed.entry(failure.reason).or_default() += 1;
+                    failed.insert(*key, failure);
+                }
+            }
+        }
+        failed
     }
 
     fn desired(&self, key: &FrontendKey) -> Option<Entry> {
         self.engine.entry(key).map(|entry| entry.to_model().normalized())
     }
 
-    /// Remembers failures. Thousands of frontends may fail for one reason: that is one line.
-    fn fail(&mut self, failed: BTreeMap<FrontendKey, String>) {
-        let new = failed.iter().filter(|(key, message)| self.failures.get(key) != Some(message));
-        let mut new = new.map(|(_, message)| message);
-        if let Some(first) = new.next() {
+    /// Remembers failures; `true` when one is new. Thousands of frontends may fail for one reason: that is one line.
+    fn fail(&mut self, failed: BTreeMap<FrontendKey, Failure>) -> bool {
+        let mut new = failed.iter().filter(|(key, failure)| self.failures.get(key) != Some(failure));
+        let first = new.next();
+        if let Some((_, first)) = first {
             let more = new.count();
-            tracing::error!(more, "{first}");
+            tracing::error!(more, "{}", first.message);
         }
+        let changed = first.is_some();
         self.failures.extend(failed);
+        changed
+    }
+
+    /// Tells the counters who has which service id.
+    fn pass_ids(&mut self, verdicts: &BTreeMap<PolicyRef, Option<Verdict>>) {
+        // Who lost the contest for an id does not have it.
+        let holders = verdicts.iter().filter(|(policy, _)| self.engine.id_winner_over(policy).is_none());
+        let ids: Vec<_> = holders.map(|(policy, v)| (policy, v.as_ref().map(|v| v.service_id))).collect();
+        if self.traffic.changes_hands(&ids) {
+            self.count();
+        }
+        self.traffic.judge(&ids);
+        self.traffic.prune(self.engine.verdicts());
     }
 
     /// Keeps the names that commands show while no agent runs. Nothing depends on them, so a failure is only told.

@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use balancing_dataplane::{
@@ -25,15 +25,18 @@ use crate::{
     attach::Attacher,
     client::ClientError,
     config::{Config, socket_path},
-    control::{self, ControlError, Pending, Request},
-    explain::explain,
+    control::{self, ControlError, Pending},
+    http::{self, Addresses, HttpError},
     lock::{self, Lock, LockError},
+    metrics::Reconcile,
     owner::Owner,
     resolve::Role,
     source::{Batch, SourceStatus, dir::DirSourceError},
-    view::{self, AgentView, PodName, SourceView},
 };
 
+use feed::Counters;
+
+mod answer;
 mod feed;
 
 /// Batches that wait for the loop; a source that is faster waits.
@@ -67,6 +70,9 @@ pub enum RunError {
     /// Another agent, or the run directory.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Health and metrics.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// The cgroup root.
     #[error(
         "--cgroup-root: {0}; give the directory where the cgroup2 hierarchy is mounted, or leave the flag out"
@@ -83,22 +89,28 @@ pub enum RunError {
 /// What keeps the agent from starting.
 pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let _lock = lock::run_dir(&config.place.run_dir)?;
-    let mut agent = Agent::start(&config, abi)?;
+    let bound = config.listen.bind()?;
+    let mut agent = Agent::start(&config, abi, bound.addresses())?;
     let (batches_in, batches) = mpsc::channel(BATCHES);
     let (status_in, status) = watch::channel(SourceStatus::default());
     let (requests_in, requests) = mpsc::channel(1);
     let listener = control::bind(&socket_path(&config.place.run_dir))?;
     let feed = feed::start(&config, batches_in, status_in).await?;
+    agent.counters = feed.counters.clone();
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let http = http::start(bound, requests_in.clone())?;
     let server = tokio::spawn(control::serve(listener, requests_in));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), abi, ?config, "started");
+    let Addresses { http: health, metrics } = agent.addresses;
+    tracing::info!(http = ?health, ?metrics, "listening");
     tokio::select! {
         () = agent.work(batches, requests, status) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     server.abort();
+    http.stop().await;
     feed.stop().await;
     tracing::info!("stopped; everything programmed stays in force");
     Ok(())
@@ -122,10 +134,16 @@ struct Agent {
     exempt_problem: Option<String>,
     role: Role,
     node: String,
+    abi: u32,
+    addresses: Addresses,
+    counters: Counters,
+    /// When the source told of a change last.
+    last_change: Option<SystemTime>,
+    rounds: Reconcile,
 }
 
 impl Agent {
-    fn start(config: &Config, abi: u32) -> Result<Self, RunError> {
+    fn start(config: &Config, abi: u32, addresses: Addresses) -> Result<Self, RunError> {
         mount::ensure_bpffs(&config.place.bpffs)?;
         let cgroup_root = match &config.cgroup_root {
             Some(path) => path.clone(),
@@ -164,6 +182,11 @@ impl Agent {
             retry: RETRY.0,
             link_problem: None,
             exempt_problem: None,
+            abi,
+            addresses,
+            counters: Counters::default(),
+            last_change: None,
+            rounds: Reconcile::default(),
         })
     }
 
@@ -182,13 +205,12 @@ impl Agent {
                     while let Ok(more) = batches.try_recv() {
                         self.owner.apply(more);
                     }
+                    self.last_change = Some(SystemTime::now());
                     self.reconcile(false);
                 }
                 pending = requests.recv() => {
-                    let Some(Pending { request, answer }) = pending else { return };
-                    if answer.send(self.answer(&request, &status.borrow())).is_err() {
-                        tracing::debug!("the asker is gone");
-                    }
+                    let Some(pending) = pending else { return };
+                    self.answer(pending, &status.borrow());
                 }
                 () = sleep_until(due.into()) => {
                     let everything = Instant::now() >= self.next_links;
@@ -206,6 +228,15 @@ impl Agent {
 
     /// Makes the kernel as the objects want it; what fails is tried again later.
     fn reconcile(&mut self, everything: bool) {
+        let start = Instant::now();
+        let done = self.round(everything);
+        self.rounds.done(start.elapsed(), done);
+        self.retry_at = (!done).then(|| Instant::now() + self.retry);
+        self.retry = if done { RETRY.0 } else { (self.retry * 2).min(RETRY.1) };
+    }
+
+    /// `true` when nothing is left to do.
+    fn round(&mut self, everything: bool) -> bool {
         let synced = self.owner.is_synced();
         if synced {
             self.look_at_pods(everything);
@@ -214,8 +245,7 @@ impl Agent {
         if synced && (self.links_due || everything) {
             done &= self.attach();
         }
-        self.retry_at = (!done).then(|| Instant::now() + self.retry);
-        self.retry = if done { RETRY.0 } else { (self.retry * 2).min(RETRY.1) };
+        done
     }
 
     /// Makes and mends all links; the tables are filled. `true` when nothing is left to do.
@@ -253,58 +283,6 @@ impl Agent {
             if let Some(problem) = &self.exempt_problem {
                 tracing::error!("{problem}");
             }
-        }
-    }
-
-    fn answer(
-        &self,
-        request: &Request,
-        status: &SourceStatus,
-    ) -> Result<serde_json::Value, serde_json::Error> {
-        let engine = self.owner.engine();
-        match request {
-            Request::Agent => serde_json::to_value(self.view(status)),
-            Request::Policies => serde_json::to_value(self.owner.policy_views()),
-            Request::Origins => {
-                let origins: Vec<_> = engine
-                    .entries()
-                    .flat_map(|(_, entry)| view::origins(&entry).collect::<Vec<_>>())
-                    .collect();
-                serde_json::to_value(origins)
-            }
-            Request::Pods => {
-                let pods = engine.snapshot().pods_on(&self.node).map(|pod| PodName {
-                    uid: pod.uid.clone(),
-                    namespace: pod.namespace.clone(),
-                    name: pod.name.clone(),
-                    cgroup: self.attacher.cgroup_of(&pod.uid).map(|path| path.display().to_string()),
-                });
-                serde_json::to_value(pods.collect::<Vec<_>>())
-            }
-            Request::Explain { frontend, pod } => {
-                let pod = pod.as_ref().map(Request::pod_ref);
-                serde_json::to_value(explain(engine, Request::explain_key(frontend), pod.as_ref()))
-            }
-        }
-    }
-
-    fn view(&self, status: &SourceStatus) -> AgentView {
-        let mut problems: Vec<String> =
-            self.link_problem.iter().chain(&self.exempt_problem).cloned().collect();
-        problems.extend(self.owner.problems());
-        problems.extend(self.attacher.problems());
-        AgentView {
-            node: self.node.clone(),
-            role: match self.role {
-                Role::Node => "node",
-                Role::External => "external",
-                Role::Cluster => "cluster",
-            }
-            .to_owned(),
-            ready: self.owner.is_synced() && self.attached && self.owner.failures().is_empty(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            source: SourceView::from(status),
-            problems,
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use balancing_dataplane::model::ClientId;
+use balancing_dataplane::model::{ClientId, PolicyKind};
 
 use crate::objects::{
     BackendSpec, Endpoints, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy, PolicyRef,
@@ -102,6 +102,23 @@ impl Snapshot {
     /// All policies, by kind and name.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
         self.owners.iter()
+    }
+
+    /// Number of objects by Kubernetes kind.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::from([
+            ("Pod", self.pods.len()),
+            ("Node", self.nodes.len()),
+            ("Service", self.services.len()),
+            ("EndpointSlice", self.slices.len()),
+            (PolicyKind::LocalRedirect.kind(), 0),
+            (PolicyKind::Balancing.kind(), 0),
+        ]);
+        for policy in self.policies() {
+            *counts.entry(policy.id.kind.kind()).or_default() += 1;
+        }
+        counts
     }
 
     /// A Service.

@@ -1,12 +1,16 @@
 //! The JSON of the commands: a contract. Fields may be added, never renamed.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use balancing_dataplane::model::FrontendKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     objects::PolicyRef,
+    owner::Failure,
     plan::{Entry, Verdict},
     source::SourceStatus,
 };
@@ -144,6 +148,12 @@ pub struct AgentView {
     pub source: SourceView,
     /// What is wrong now, in the agent's words.
     pub problems: Vec<String>,
+    /// Where `/healthz` and `/readyz` are served; `null` = they are not.
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
+    /// Where `/metrics` is served; `null` = it is not.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// State of the source.
@@ -205,9 +215,9 @@ impl From<&SourceStatus> for SourceView {
 impl PolicyView {
     /// The row of a policy; `failures` are the frontends that could not be programmed.
     #[must_use]
-    pub fn new(policy: &PolicyRef, verdict: &Verdict, failures: &BTreeMap<FrontendKey, String>) -> Self {
-        let failed: Vec<String> =
-            verdict.frontends.keys().filter_map(|key| failures.get(key).cloned()).collect();
+    pub fn new(policy: &PolicyRef, verdict: &Verdict, failures: &BTreeMap<FrontendKey, Failure>) -> Self {
+        let failed: Vec<&str> =
+            verdict.frontends.keys().filter_map(|key| Some(failures.get(key)?.message.as_str())).collect();
         let mut message = verdict.message.clone();
         if let Some(first) = failed.first() {
             let all = verdict.frontends.len();

@@ -11,8 +11,8 @@ use crate::{Place, Process, must::Must, programs::program};
 /// How long the agent may take until it is ready.
 const READY: Duration = Duration::from_secs(20);
 
-/// `balancing-agent` with fixed arguments and environment, started, killed and restarted at will. It is
-/// killed on drop and its output printed when the test is failing.
+/// `balancing-agent` with fixed arguments and environment, started, killed and restarted at will. It serves
+/// HTTP at ports that the kernel chooses. It is killed on drop and its output printed when the test is failing.
 ///
 /// ```no_run
 /// # use balancing_tests::*;
@@ -41,7 +41,10 @@ impl Agent {
             place: place.clone(),
             program: "balancing-agent",
             arguments: Vec::new(),
-            environment: Vec::new(),
+            // Many agents run at once; flags win over these.
+            environment: ["BALANCING_HTTP", "BALANCING_METRICS"]
+                .map(|name| (name.into(), "127.0.0.1:0".into()))
+                .into(),
             process: None,
             earlier: String::new(),
         }

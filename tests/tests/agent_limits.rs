@@ -114,7 +114,7 @@ fn refused(command: &mut Command) -> (Option<i32>, String) {
 /// The agent's arguments for a node, in a form for a shell.
 fn arguments(node: &Node, bpffs: &Path) -> String {
     format!(
-        "--source dir:{} --node-name n1 --cgroup-root {} --run-dir {} --bpffs {}",
+        "--source dir:{} --node-name n1 --cgroup-root {} --run-dir {} --bpffs {} --http off --metrics off",
         node.objects().display(),
         node.cgroup().path().display(),
         node.run_dir().display(),
@@ -159,6 +159,7 @@ fn every_wrong_flag_is_in_one_message() {
         "--max-connections=70000",
         "--redirect-qos-limit=many",
         "--bpffs=bpf",
+        "--http=localhost",
     ];
     let mut command = Command::new(program("balancing-agent"));
     let (code, said) = refused(command.args(flags).env("BALANCING_ROLE", "boss"));
@@ -170,6 +171,7 @@ fn every_wrong_flag_is_in_one_message() {
         "--redirect-qos-limit many: must be a number from 0",
         "--bpffs bpf: must be an absolute path",
         "--role boss: must be one of node, external",
+        "--http localhost: must be ADDRESS:PORT",
     ] {
         assert!(said.contains(words), "{words} is not in {said}");
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -81,6 +82,8 @@ pub(super) struct StatusView {
     pub(super) overwritten: u64,
     pub(super) errors: BTreeMap<&'static str, u64>,
     pub(super) problems: Vec<String>,
+    pub(super) http: Option<SocketAddr>,
+    pub(super) metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,6 +170,8 @@ impl Host {
             ready: agent.as_ref().is_some_and(|a| a.ready),
             agent: down,
             problems: agent.as_ref().map(|a| a.problems.clone()).unwrap_or_default(),
+            http: agent.as_ref().and_then(|a| a.http),
+            metrics: agent.as_ref().and_then(|a| a.metrics),
             source: agent.map(|a| a.source),
             kernel,
             hooks,

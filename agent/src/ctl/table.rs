@@ -56,6 +56,9 @@ pub(super) fn status(view: &StatusView) -> String {
         view.kernel.features.iter().map(|(name, on)| format!("{name}={}", if *on { "yes" } else { "no" }));
     lines.push(format!("Kernel:    {} ({})", view.kernel.release, features.collect::<Vec<_>>().join(" ")));
     lines.push(format!("Hooks:     host: {}; pods: {}", list(&view.hooks.host), view.hooks.pods));
+    for (name, address) in [("HTTP:", view.http), ("Metrics:", view.metrics)] {
+        lines.extend(address.map(|address| format!("{name:<10} {address}")));
+    }
     let mut tables = table(&["TABLE", "USED", "CAPACITY"]);
     for row in &view.tables {
         tables.add_row([row.name.to_owned(), row.used.to_string(), row.capacity.to_string()]);

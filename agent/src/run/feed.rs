@@ -1,6 +1,12 @@
 //! Starts the source that the settings name, and with an API server the part in the duties of the elected agent.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -12,6 +18,7 @@ use crate::{
     client::{Connection, connect},
     cluster::{self, ClusterStats, Context},
     config::{Config, SourceConfig},
+    metrics::{ClusterSample, WatchSample, WriteSample},
     resolve::Role,
     source::{
         Batch, SourceStatus,
@@ -24,23 +31,22 @@ use crate::{
 pub(super) struct Feed {
     /// Ends only when it is aborted.
     task: JoinHandle<()>,
-    /// The cluster, unless the source is a directory.
-    pub(super) cluster: Option<Cluster>,
+    /// How to reach the API server, unless the source is a directory.
+    pub(super) connection: Option<Connection>,
+    pub(super) counters: Counters,
+    /// The part in the duties; agents outside the cluster and without one have none.
+    duties: Option<Duties>,
 }
 
-/// The API server and what the agents share there.
-pub(super) struct Cluster {
-    /// How to reach it.
-    pub(super) connection: Connection,
-    /// What the watches did.
-    pub(super) watches: Arc<WatchStats>,
-    /// The part in the duties; agents outside the cluster have none.
-    pub(super) duties: Option<Duties>,
+/// What is counted beside the loop.
+#[derive(Clone, Default)]
+pub(super) struct Counters {
+    watches: Option<Arc<WatchStats>>,
+    duties: Option<Arc<ClusterStats>>,
 }
 
 /// Takes part in the election, and does what the elected agent does.
-pub(super) struct Duties {
-    pub(super) stats: Arc<ClusterStats>,
+struct Duties {
     task: JoinHandle<()>,
     /// Its end asks the task to give the Lease back and end.
     stop: oneshot::Sender<()>,
@@ -55,7 +61,8 @@ pub(super) async fn start(
     match &config.source {
         SourceConfig::Dir(path) => {
             let source = DirSource::new(path)?;
-            Ok(Feed { task: tokio::spawn(source.run(batches, status, std::future::pending())), cluster: None })
+            let task = tokio::spawn(source.run(batches, status, std::future::pending()));
+            Ok(Feed { task, connection: None, counters: Counters::default(), duties: None })
         }
         SourceConfig::Kube { kubeconfig, namespace } => {
             let connection = connect(kubeconfig.as_deref()).await?;
@@ -66,11 +73,13 @@ pub(super) async fn start(
                 Role::Cluster => Scope::Cluster,
             };
             let source = KubeSource::new(&connection, &scope, &namespace);
-            let watches = source.stats();
+            let mut counters = Counters { watches: Some(source.stats()), duties: None };
             let task = tokio::spawn(source.run(batches, status, std::future::pending()));
-            let duties = (config.settings.role == Role::Node)
-                .then(|| Duties::start(&connection, &namespace, &config.settings.node_name));
-            Ok(Feed { task, cluster: Some(Cluster { connection, watches, duties }) })
+            let duties = (config.settings.role == Role::Node).then(|| {
+                let stats = Arc::clone(counters.duties.get_or_insert_default());
+                Duties::start(&connection, &namespace, &config.settings.node_name, stats)
+            });
+            Ok(Feed { task, connection: Some(connection), counters, duties })
         }
     }
 }
@@ -79,7 +88,7 @@ impl Feed {
     /// Ends the source, and hands over to another agent in an orderly way.
     pub(super) async fn stop(self) {
         self.task.abort();
-        if let Some(Duties { task, stop, .. }) = self.cluster.and_then(|cluster| cluster.duties) {
+        if let Some(Duties { task, stop }) = self.duties {
             drop(stop);
             if let Err(error) = task.await {
                 tracing::error!("the duties of the elected agent ended: {error}");
@@ -88,23 +97,48 @@ impl Feed {
     }
 }
 
+impl Counters {
+    /// The watches of the API server, by kind.
+    pub(super) fn watches(&self) -> BTreeMap<&'static str, WatchSample> {
+        let kinds = self.watches.iter().flat_map(|watches| watches.kinds());
+        let sample = kinds.map(|kind| {
+            let (events, relists, errors) = (kind.events(), kind.relists(), kind.errors());
+            (kind.kind(), WatchSample { events, relists, errors })
+        });
+        sample.collect()
+    }
+
+    /// The duties of the elected agent, if this one takes part.
+    pub(super) fn duties(&self) -> Option<ClusterSample> {
+        let stats = self.duties.as_ref()?;
+        let write = |done: &AtomicU64, failed: &AtomicU64| WriteSample {
+            done: done.load(Relaxed),
+            failed: failed.load(Relaxed),
+        };
+        let writes = [
+            ("endpointslice", write(&stats.slice_writes, &stats.slice_errors)),
+            ("status", write(&stats.status_writes, &stats.status_errors)),
+        ];
+        Some(ClusterSample { leader: stats.is_leader.load(Relaxed), writes: writes.into() })
+    }
+}
+
 impl Duties {
-    fn start(connection: &Connection, namespace: &str, node_name: &str) -> Self {
-        let stats = Arc::new(ClusterStats::default());
+    fn start(connection: &Connection, namespace: &str, node_name: &str, stats: Arc<ClusterStats>) -> Self {
         let (connection_of_term, namespace_of_term) = (connection.clone(), namespace.to_owned());
         let context = Context {
             client: connection.client.clone(),
             namespace: namespace.to_owned(),
             node_name: node_name.to_owned(),
             source: move || whole_cluster(&connection_of_term, &namespace_of_term),
-            stats: Arc::clone(&stats),
+            stats,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(cluster::run(context, async {
             // Nothing is ever sent: the end of the sender is the signal.
             stopped.await.ok();
         }));
-        Self { stats, task, stop }
+        Self { task, stop }
     }
 }
 

@@ -20,6 +20,10 @@ pub(super) struct Pods {
 }
 
 impl Pods {
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
     pub(super) fn get(&self, key: &ObjectRef) -> Option<&Pod> {
         self.at(*self.by_name.get(key)?)
     }

@@ -17,9 +17,11 @@ use balancing_abi::{Frontend, control, maps};
 mod alloc;
 mod codec;
 pub mod events;
+mod observe;
 mod pins;
 mod read;
 mod rows;
+mod tally;
 
 pub use read::{Counters, LayerView, Reader, Usage};
 
@@ -28,6 +30,7 @@ use self::{
     codec::Key,
     pins::Pins,
     rows::Rows,
+    tally::Tally,
 };
 use crate::{
     layout::Layout,
@@ -101,6 +104,9 @@ pub struct Tables {
     /// Frontends whose second layer no entry leads to any more. Whoever has read the entry before still needs it.
     abandoned: BTreeSet<FrontendKey>,
     rows: Rows,
+    /// Clients that are exempt whatever the policy.
+    exempt: usize,
+    tally: Tally,
     policies: BTreeMap<u32, PolicyName>,
     sizes: Sizes,
 }
@@ -124,6 +130,8 @@ impl Tables {
             retired_ids: Vec::new(),
             abandoned: BTreeSet::new(),
             rows: Rows::default(),
+            exempt: 0,
+            tally: Tally::default(),
             sizes,
         };
         tables.adopt()?;
@@ -161,6 +169,7 @@ impl Tables {
                 self.entries.insert(*key, Entry { first: placed.layer.clone(), second });
             }
         }
+        self.exempt = dump.skips.iter().filter(|(service_id, _)| *service_id == 0).count();
         self.frontend_ids.settle();
         self.slots.settle();
         self.rows.sweep(&mut self.pins, &dump.skips, &dump.windows)
@@ -233,6 +242,9 @@ impl Tables {
             Ok(set) => {
                 let placed = Placed { id, generation, set, layer: layer.clone() };
                 if let Some(old) = self.placed.insert(at, placed) {
+                    if old.layer.service_id != layer.service_id {
+                        self.look(&old);
+                    }
                     self.retire(key, &old)?;
                 }
                 Ok(())
@@ -336,6 +348,8 @@ impl Tables {
         }
         self.pins.remove_frontend(&Key::new(&key, layer_number))?;
         if let Some(old) = self.placed.remove(&at) {
+            self.look(&old);
+            self.tally.forget(old.id);
             self.retired_ids.push(old.id);
             self.retire(key, &old)?;
         }
@@ -395,6 +409,7 @@ impl Tables {
         for client in known.difference(clients) {
             self.pins.remove_skip(0, *client)?;
         }
+        self.exempt = clients.len();
         Ok(())
     }
 

@@ -52,6 +52,7 @@ impl Running {
             .arg(run_dir)
             .arg("--cgroup-root")
             .arg(cgroup)
+            .args(["--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
             .stderr(Stdio::inherit())
             .spawn()
             .expect("the agent starts");

@@ -8,7 +8,7 @@ use balancing_abi::{
     bpf_spin_lock, conn, maps, rare, stat,
 };
 
-use super::{TableError, codec, codec::Key};
+use super::{Counters, TableError, codec, codec::Key};
 use crate::{
     layout::Layout,
     model::{ClientId, FrontendKey, PolicyKind, PolicyName},
@@ -177,10 +177,36 @@ impl Pins {
         self.redirected.get(&id, 0).map(|v| sum(&v)).map_err(operation("read", maps::REDIRECTED, id))
     }
 
-    pub(crate) fn rare(&self, id: u32, kind: u32) -> Result<u64, TableError> {
+    fn rare(&self, id: u32, kind: u32) -> Result<u64, TableError> {
         let found =
             found(self.rare.get(&Raw(RareKey { id, kind }), 0)).map_err(operation("read", maps::RARE, id))?;
         Ok(found.map_or(0, |v| sum(&v)))
+    }
+
+    /// Everything counted for one frontend id.
+    pub(crate) fn counters(&self, id: u32) -> Result<Counters, TableError> {
+        Ok(Counters {
+            redirected: self.redirected(id)?,
+            qos_overflow: self.rare(id, rare::QOS_OVERFLOW)?,
+            no_backend: self.rare(id, rare::NO_BACKEND)?,
+            skipped: self.rare(id, rare::SKIPPED)?,
+        })
+    }
+
+    /// The counters that seldom count, by frontend id; `redirected` is zero.
+    pub(crate) fn rare_counters(&self) -> Result<BTreeMap<u32, Counters>, TableError> {
+        let mut all = BTreeMap::<u32, Counters>::new();
+        for row in self.rare.iter() {
+            let (Raw(key), values) = row.map_err(operation("read", maps::RARE, "all rows"))?;
+            let counters = all.entry(key.id).or_default();
+            match key.kind {
+                rare::QOS_OVERFLOW => counters.qos_overflow = sum(&values),
+                rare::NO_BACKEND => counters.no_backend = sum(&values),
+                rare::SKIPPED => counters.skipped = sum(&values),
+                _ => {}
+            }
+        }
+        Ok(all)
     }
 
     pub(crate) fn stat(&self, index: u32) -> Result<u64, TableError> {

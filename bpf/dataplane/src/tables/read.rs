@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use balancing_abi::{Frontend, conn, flags, maps, rare, stat};
+use balancing_abi::{Frontend, conn, flags, maps, stat};
 
 use super::{TableError, alloc::Range, codec, codec::Key, pins::Pins};
 use crate::{
@@ -210,7 +210,7 @@ impl Reader {
         dump.layers
             .into_iter()
             .map(|((key, layer_number), found)| {
-                let counters = self.counters(found.id)?;
+                let counters = self.pins.counters(found.id)?;
                 Ok(LayerView { key, layer_number, layer: found.layer, backends: found.backends, counters })
             })
             .collect()
@@ -223,15 +223,6 @@ impl Reader {
     pub fn layer(&self, key: &FrontendKey) -> Result<Option<Layer>, TableError> {
         let Some(entry) = self.pins.frontend(&Key::new(key, 0))? else { return Ok(None) };
         Ok(found(&self.pins, &entry, &self.pins.skips()?, *key)?.map(|found| found.layer))
-    }
-
-    fn counters(&self, id: u32) -> Result<Counters, TableError> {
-        Ok(Counters {
-            redirected: self.pins.redirected(id)?,
-            qos_overflow: self.pins.rare(id, rare::QOS_OVERFLOW)?,
-            no_backend: self.pins.rare(id, rare::NO_BACKEND)?,
-            skipped: self.pins.rare(id, rare::SKIPPED)?,
-        })
     }
 
     /// The policies by service id.
@@ -248,18 +239,8 @@ impl Reader {
     /// A refused operation.
     pub fn usage(&self) -> Result<Vec<Usage>, TableError> {
         let dump = dump(&self.pins)?;
-        let slots: u64 = dump.layers.values().filter_map(|f| f.set).map(|set| u64::from(set.count)).sum();
-        Ok(vec![
-            Usage { name: "frontends", used: dump.layers.len() as u64, capacity: self.sizes.frontends },
-            Usage { name: maps::BACKENDS, used: slots, capacity: self.sizes.backends },
-            Usage {
-                name: maps::CONNECTIONS,
-                used: self.pins.stat(stat::CONN_USED)?,
-                capacity: self.sizes.connections,
-            },
-            Usage { name: maps::SKIPS, used: dump.skips.len() as u64, capacity: maps::size::SKIPS },
-            Usage { name: maps::QOS, used: dump.windows.len() as u64, capacity: maps::size::QOS },
-        ])
+        let slots = dump.layers.values().filter_map(|f| f.set).map(|set| set.count as usize).sum();
+        usage(&self.pins, self.sizes, [dump.layers.len(), slots, dump.skips.len(), dump.windows.len()])
     }
 
     /// Records of connected sockets that gave way to younger ones.
@@ -275,10 +256,27 @@ impl Reader {
     /// # Errors
     /// A refused operation.
     pub fn hook_errors(&self) -> Result<Vec<(&'static str, u64)>, TableError> {
-        maps::PROGRAMS
-            .into_iter()
-            .zip(stat::ERRORS..)
-            .map(|(name, index)| Ok((name, self.pins.stat(index)?)))
-            .collect()
+        hook_errors(&self.pins)
     }
+}
+
+/// The rows of `usage`, from the numbers of layers, slots, exempt clients and QoS windows.
+pub(super) fn usage(
+    pins: &Pins,
+    sizes: Sizes,
+    [layers, slots, skips, windows]: [usize; 4],
+) -> Result<Vec<Usage>, TableError> {
+    let row = |name, used, capacity| Usage { name, used, capacity };
+    Ok(vec![
+        row("frontends", layers as u64, sizes.frontends),
+        row(maps::BACKENDS, slots as u64, sizes.backends),
+        row(maps::CONNECTIONS, pins.stat(stat::CONN_USED)?, sizes.connections),
+        row(maps::SKIPS, skips as u64, maps::size::SKIPS),
+        row(maps::QOS, windows as u64, maps::size::QOS),
+    ])
+}
+
+pub(super) fn hook_errors(pins: &Pins) -> Result<Vec<(&'static str, u64)>, TableError> {
+    let programs = maps::PROGRAMS.into_iter().zip(stat::ERRORS..);
+    programs.map(|(name, index)| Ok((name, pins.stat(index)?))).collect()
 }

@@ -25,6 +25,16 @@ impl Rows {
         }
     }
 
+    /// Number of rows of exempt clients.
+    pub(crate) fn skips(&self) -> usize {
+        self.skips.len()
+    }
+
+    /// Number of QoS windows.
+    pub(crate) fn windows(&self) -> usize {
+        self.windows.len()
+    }
+
     /// Deletes found rows that no layer uses. Service id 0 is nobody's.
     pub(crate) fn sweep(
         &self,

@@ -1,0 +1,91 @@
+//! The HTTP side of the agent: health for the kubelet, metrics for Prometheus. Read-only, without authentication.
+//!
+//! It runs on a thread of its own and asks the agent's loop for everything, so a loop that hangs is told and a scraper
+//! can hold up neither the loop nor a probe: connections, requests and answers are bounded in number, size and time.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use crate::control::Pending;
+
+mod listen;
+mod routes;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+pub use listen::{Bound, Listen, ListenAddress};
+
+/// How long answers that are under way may take when the agent stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why nothing can be served.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// A listener cannot be bound.
+    #[error("{flag} {address}: cannot listen: {source}; free the port, choose another address or `off`")]
+    Bind {
+        /// The flag that sets the address.
+        flag: &'static str,
+        /// The address as it was given.
+        address: ListenAddress,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread cannot start.
+    #[error("cannot start the thread of --http and --metrics: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The addresses that are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// `/healthz` and `/readyz`.
+    pub http: Option<SocketAddr>,
+    /// `/metrics`.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// A running server. Dropped, it stops at once.
+#[derive(Debug)]
+pub struct Server {
+    stop: watch::Sender<()>,
+    stopped: oneshot::Receiver<()>,
+}
+
+/// Serves until the server is stopped.
+///
+/// # Errors
+/// The thread cannot start.
+pub fn start(bound: Bound, requests: mpsc::Sender<Pending>) -> Result<Server, HttpError> {
+    let (stop, stopping) = watch::channel(());
+    let (done, stopped) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(HttpError::Thread)?;
+    let serve = move || {
+        runtime.block_on(async {
+            tokio::join!(
+                serve::serve(bound.http, routes::health(requests.clone()), stopping.clone()),
+                serve::serve(bound.metrics, routes::metrics(requests), stopping),
+            )
+        });
+        // The other end may have lost its patience.
+        drop(done);
+    };
+    std::thread::Builder::new().name("http".to_owned()).spawn(serve).map_err(HttpError::Thread)?;
+    Ok(Server { stop, stopped })
+}
+
+impl Server {
+    /// Takes no more connections and waits a moment for answers that are under way.
+    pub async fn stop(self) {
+        drop(self.stop);
+        if timeout(GRACE, self.stopped).await.is_err() {
+            tracing::debug!("requests over HTTP are cut off");
+        }
+    }
+}

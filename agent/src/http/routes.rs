@@ -1,0 +1,105 @@
+//! What is served, and how the agent's loop is asked for it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    control::Pending,
+    metrics::{self, Sample},
+};
+
+/// How long the loop may take to answer before it counts as hanging.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long it may take for a sample; Prometheus gives up after 10 s by default.
+const SAMPLE: Duration = Duration::from_secs(8);
+/// Within this time all scrapes get the same text, whoever asks how often.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// `/healthz` and `/readyz`.
+pub(super) fn health(requests: mpsc::Sender<Pending>) -> Router {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(requests)
+}
+
+/// `/metrics`.
+pub(super) fn metrics(requests: mpsc::Sender<Pending>) -> Router {
+    let scrapes = Scrapes { requests, last: Mutex::new(None) };
+    Router::new().route("/metrics", get(scrape)).with_state(Arc::new(scrapes))
+}
+
+async fn healthz(State(requests): State<mpsc::Sender<Pending>>) -> Response {
+    match ask(&requests, ANSWER, Pending::Unready).await {
+        Some(_) => "ok\n".into_response(),
+        None => hanging(),
+    }
+}
+
+async fn readyz(State(requests): State<mpsc::Sender<Pending>>) -> Response {
+    match ask(&requests, ANSWER, Pending::Unready).await {
+        Some(reasons) if reasons.is_empty() => "ok\n".into_response(),
+        Some(reasons) => {
+            let lines: String =
+                reasons.iter().map(|reason| format!("{}\n", reason.replace('\n', " "))).collect();
+            (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+        }
+        None => hanging(),
+    }
+}
+
+/// Asks the loop; `None` = it did not answer in time, or is gone.
+async fn ask<T>(
+    requests: &mpsc::Sender<Pending>,
+    patience: Duration,
+    pending: impl FnOnce(oneshot::Sender<T>) -> Pending,
+) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    let answer = async {
+        requests.send(pending(sender)).await.ok()?;
+        receiver.await.ok()
+    };
+    timeout(patience, answer).await.ok()?
+}
+
+fn hanging() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the agent's loop does not answer\n").into_response()
+}
+
+/// Everybody who scrapes.
+struct Scrapes {
+    requests: mpsc::Sender<Pending>,
+    /// The last text and its age. Whoever makes a new one holds the lock.
+    last: Mutex<Option<(Instant, Bytes)>>,
+}
+
+async fn scrape(State(scrapes): State<Arc<Scrapes>>) -> Response {
+    let mut last = scrapes.last.lock().await;
+    let text = match &*last {
+        Some((at, text)) if at.elapsed() < FRESH => text.clone(),
+        _ => {
+            let sample: Option<Box<Sample>> = ask(&scrapes.requests, SAMPLE, Pending::Sample).await;
+            let Some(sample) = sample else { return hanging() };
+            let Ok(text) = metrics::encode(*sample) else {
+                return (StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n")
+                    .into_response();
+            };
+            let text = Bytes::from(text);
+            *last = Some((Instant::now(), text.clone()));
+            text
+        }
+    };
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
