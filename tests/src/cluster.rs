@@ -111,7 +111,7 @@ impl ControlPlaneBuilder {
         netns.add_address(&format!("{ADDRESS}/32"), "lo");
         let place = Place::default().in_netns(&netns).in_cgroup(&cgroup);
         let pki = Pki::create(&files);
-        let etcd = Process::start("etcd", &mut servers::etcd(&place, &files.path().join("etcd")));
+        let etcd = Process::start("etcd", &mut servers::etcd(&place, &files.path().join("etcd"))).brief();
         let mut plane = ControlPlane {
             client: ApiClient::new(&netns, &pki.admin),
             api_server: None,
@@ -191,25 +191,26 @@ impl ControlPlane {
         assert!(self.api_server.is_none(), "the API server is running: stop it first");
         let certificates = self.files.path();
         let mut command = servers::api_server(&self.place, &self.pki, certificates, self.service_accounts);
-        let process = self.api_server.insert(Process::start("kube-apiserver", &mut command));
+        let process = self.api_server.insert(Process::start("kube-apiserver", &mut command).brief());
         let client = &self.client;
         let default_namespace = Object::named("v1", "Namespace", "", "default");
         process
             .wait_ready(START, || client.text("/readyz").is_ok() && client.get(&default_namespace).is_ok());
     }
 
-    /// Stops and starts the API server. Watches break; those who resume them find their place again.
+    /// Stops and starts the API server. Watches break. Whether one can be resumed is a matter of luck: not
+    /// when anything at all was written after the last it had heard of.
     #[track_caller]
     pub fn restart_api_server(&mut self) {
         self.stop_api_server();
         self.start_api_server();
     }
 
-    /// Makes every watch that there is, or was, impossible to resume: who tries is told 410 Gone and must
-    /// list again. Watches break, for the API server is restarted.
+    /// Restarts the API server such that no watch can be resumed: who tries is told 410 Gone and must list
+    /// again.
     ///
-    /// A new API server knows no changes from before its start, and refuses to resume a watch from a
-    /// revision before its first list. No watch can have seen the revision that the store reaches here.
+    /// An API server knows no changes from before its start, and refuses to resume a watch from a revision
+    /// before its first list. No watch can have seen the revision that the store reaches here meanwhile.
     #[track_caller]
     pub fn expire_watches(&mut self) {
         self.stop_api_server();
@@ -220,11 +221,11 @@ impl ControlPlane {
     fn start_others(&mut self, wanted: &ControlPlaneBuilder) {
         if !wanted.controllers.is_empty() {
             let mut command = servers::controller_manager(&self.place, &self.pki, &wanted.controllers);
-            self.others.push(Process::start("kube-controller-manager", &mut command));
+            self.others.push(Process::start("kube-controller-manager", &mut command).brief());
         }
         if wanted.scheduler {
             let mut command = servers::scheduler(&self.place, &self.pki);
-            self.others.push(Process::start("kube-scheduler", &mut command));
+            self.others.push(Process::start("kube-scheduler", &mut command).brief());
         }
         if self.service_accounts {
             let account = Object::named("v1", "ServiceAccount", "default", "default");

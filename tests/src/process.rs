@@ -23,6 +23,8 @@ pub struct Process {
     name: String,
     child: Child,
     output: TempDir,
+    /// How many lines of its output a failing test prints.
+    shown: usize,
 }
 
 impl Process {
@@ -39,7 +41,14 @@ impl Process {
             .stderr(both)
             .spawn()
             .must(format_args!("start {name} ({})", command.get_program().display()));
-        Self { name: name.to_owned(), child, output }
+        Self { name: name.to_owned(), child, output, shown: usize::MAX }
+    }
+
+    /// Prints only the end of its output when the test is failing, for programs that say much.
+    #[must_use]
+    pub fn brief(mut self) -> Self {
+        self.shown = 40;
+        self
     }
 
     /// The process id.
@@ -105,7 +114,10 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
         if thread::panicking() {
-            eprintln!("--- output of {} ---\n{}--- end of {} ---", self.name, self.log(), self.name);
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = lines[lines.len().saturating_sub(self.shown)..].join("\n");
+            eprintln!("--- output of {} ---\n{shown}\n--- end of {} ---", self.name, self.name);
         }
     }
 }

@@ -243,12 +243,15 @@ impl Drop for ApiClient {
     }
 }
 
+/// Resources by `apiVersion` and `kind`.
+type Resources = BTreeMap<(String, String), (ApiResource, Scope)>;
+
 /// What futures on the client's thread work with.
 #[derive(Clone)]
 struct Session {
     client: Client,
     /// Kinds looked up so far.
-    resources: Arc<Mutex<BTreeMap<(String, String), (ApiResource, Scope)>>>,
+    resources: Arc<Mutex<Resources>>,
 }
 
 impl Session {
