@@ -177,9 +177,8 @@ fn conflicted(verdict: &Verdict) -> (&'static str, &'static str, String) {
         let message = "no older policy has its service id or one of its frontends on the same node";
         return ("False", "NoConflict", message.to_owned());
     }
-    let winners: Vec<String> =
-        verdict.conflicts_with.iter().map(|winner| format!("{} {}", winner.kind, winner.name)).collect();
-    ("True", CONFLICTED, format!("older and therefore preferred: {}", winners.join(", ")))
+    // It names the winners, and what they won.
+    ("True", CONFLICTED, verdict.message.clone())
 }
 
 fn programmed(verdict: &Verdict) -> (&'static str, &'static str, String) {

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use balancing_tests::*;
-use serde_json::Value;
 
 /// Namespace of the agents.
 pub(crate) const NAMESPACE: &str = "balancing-system";
@@ -58,7 +57,10 @@ impl World {
     /// Makes an object what is given, as `kubectl apply --server-side` does.
     #[track_caller]
     pub(crate) fn put(&self, object: &Object) -> Object {
-        self.plane.client().put(object).unwrap_or_else(|refusal| panic!("put {}: {refusal}", object.name()))
+        // One that was read before may have been changed since.
+        let mut object = object.clone();
+        object.take("/metadata/resourceVersion");
+        self.plane.client().put(&object).unwrap_or_else(|refusal| panic!("put {}: {refusal}", object.name()))
     }
 
     #[track_caller]
@@ -121,7 +123,3 @@ pub(crate) fn text<'a>(object: &'a Object, pointer: &str) -> &'a str {
     object.at(pointer).as_str().unwrap_or_default()
 }
 
-/// Names of a list's objects.
-pub(crate) fn values(list: &[Object], pointer: &str) -> Vec<Value> {
-    list.iter().map(|object| object.at(pointer).clone()).collect()
-}

@@ -75,8 +75,7 @@ fn every_reason_has_its_conditions() {
     lost.conflicts_with = BTreeSet::from([balancing("old"), balancing("older")]);
     let status = first(&lost);
     assert_eq!(words(&status)[2..], ["Conflicted=True/Conflicted", "Programmed=False/Conflicted"]);
-    let message = "older and therefore preferred: BalancingPolicy old, BalancingPolicy older";
-    assert_eq!(status.conditions[2].message, message);
+    assert_eq!(status.conditions[2].message, lost.message);
     let mut idle = mk_verdict(Reason::Applied);
     idle.frontends.clear();
     assert_eq!(words(&first(&idle))[3], "Programmed=False/NoBackends");
