@@ -38,6 +38,7 @@ mod frontend;
 mod local_redirect;
 mod name;
 mod port;
+mod says;
 mod selector;
 mod status;
 

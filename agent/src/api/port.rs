@@ -7,8 +7,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{KubeSchema, core::Rule};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::name::{PORT_NAME_LENGTH, PORT_NAME_REGEX, port_name};
+use super::{
+    name::{PORT_NAME_LENGTH, PORT_NAME_REGEX, port_name},
+    says,
+};
 
 /// 1 to 65535 in digits.
 const NUMBER_REGEX: &str =
@@ -121,6 +125,9 @@ fn number_or_name(_generator: &mut SchemaGenerator) -> Schema {
         "minimum": 1,
         "maximum": 65535,
         "maxLength": PORT_NAME_LENGTH,
-        "pattern": format!("^({NUMBER_REGEX}|{PORT_NAME_REGEX})$"),
+        "allOf": [says::or(
+            "must be a port from 1 to 65535 or the lower-case name of a container port",
+            json!({ "pattern": format!("^({NUMBER_REGEX}|{PORT_NAME_REGEX})$") }),
+        )],
     })
 }

@@ -136,6 +136,14 @@ impl<'a> Field<'a> {
         }))
     }
 
+    /// Reports that a list or map holds more than it may; `what` names its entries.
+    pub(super) fn at_most(&self, most: usize, count: usize, what: &str) -> Option<()> {
+        if count <= most {
+            return Some(());
+        }
+        self.report(format!("must have at most {most} {what}, found {count}; remove some"))
+    }
+
     /// The value as an object; every field that is not known is reported.
     pub(super) fn fields(&'a self, known: &Known) -> Option<Fields<'a>> {
         let fields = self.open_fields()?;
@@ -236,7 +244,9 @@ impl fmt::Display for Field<'_> {
         if let Some(parent) = self.parent {
             parent.fmt(f)?;
         }
-        let is_plain = |key: &str| key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let is_plain = |key: &str| {
+            !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
         match self.step {
             Step::Index(index) => write!(f, "[{index}]"),
             Step::Key(key) if self.parent.is_none() => f.write_str(key),

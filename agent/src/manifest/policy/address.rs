@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
+    api::bounds::MAX_ADDRESSES,
     manifest::field::{Field, Known},
     objects::WeightedAddress,
 };
@@ -49,6 +50,7 @@ pub(super) fn list(field: &Field<'_>) -> Option<Vec<WeightedAddress>> {
     if items.len() == 0 {
         return field.report("must have at least one address, found none; add one".to_owned());
     }
+    field.at_most(MAX_ADDRESSES, items.len(), "addresses")?;
     let mut seen = BTreeMap::new();
     let addresses: Vec<_> = items
         .enumerate()

@@ -6,6 +6,7 @@ use balancing_dataplane::model::Protocol;
 use serde_json::Value;
 
 use crate::{
+    api::bounds::MAX_PORTS,
     manifest::{
         field::{Field, Known},
         name,
@@ -77,6 +78,7 @@ fn list(field: &Field<'_>, least: usize, known: &Known) -> Option<Vec<BackendPor
     if count < least {
         return field.report(format!("must have at least {least} port, found none; add one"));
     }
+    field.at_most(MAX_PORTS, count, "ports")?;
     let mut names = BTreeMap::new();
     let ports: Vec<_> = items
         .enumerate()

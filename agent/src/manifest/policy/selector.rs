@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    api::bounds::{MAX_EXPRESSIONS, MAX_LABELS, MAX_VALUES},
     manifest::{
         field::{Field, Fields, Known},
         name,
@@ -26,7 +27,9 @@ pub(super) fn read(field: &Field<'_>) -> Option<LabelSelector> {
     let fields = field.fields(&SELECTOR)?;
     let labels = fields.or("matchLabels", BTreeMap::new(), match_labels);
     let expressions = fields.or("matchExpressions", Vec::new(), |field| {
-        let expressions: Vec<_> = field.items()?.map(|item| expression(&item)).collect();
+        let items = field.items()?;
+        field.at_most(MAX_EXPRESSIONS, items.len(), "expressions")?;
+        let expressions: Vec<_> = items.map(|item| expression(&item)).collect();
         expressions.into_iter().collect()
     });
     Some(LabelSelector { labels: labels?, expressions: expressions? })
@@ -34,6 +37,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<LabelSelector> {
 
 fn match_labels(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
     let fields = field.open_fields()?;
+    field.at_most(MAX_LABELS, fields.iter().count(), "labels")?;
     let labels: Vec<_> = fields
         .iter()
         .map(|(key, field)| {
@@ -60,7 +64,9 @@ fn expression(item: &Field<'_>) -> Option<LabelExpression> {
         ])
     });
     let values = fields.or("values", BTreeSet::new(), |field| {
-        let values: Vec<_> = field.items()?.map(|item| label_value(&item)).collect();
+        let items = field.items()?;
+        field.at_most(MAX_VALUES, items.len(), "values")?;
+        let values: Vec<_> = items.map(|item| label_value(&item)).collect();
         values.into_iter().collect()
     });
     let operator = with_values(&fields, operator?, values?)?;
