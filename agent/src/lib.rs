@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod diff;
+pub mod events;
 pub mod explain;
 pub mod http;
 pub mod lock;
