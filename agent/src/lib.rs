@@ -14,6 +14,7 @@ pub mod control;
 pub mod convert;
 pub mod ctl;
 pub mod diff;
+pub mod events;
 pub mod explain;
 pub mod http;
 pub mod lock;
