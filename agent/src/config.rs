@@ -236,7 +236,7 @@ impl Problems {
             source,
             settings: Settings {
                 role,
-                node_name: self.node_name(args.node_name, role),
+                node_name: self.node_name(args.node_name),
                 qos_limit: NonZeroU32::new(limit),
                 cluster_pods,
                 scope,
@@ -305,12 +305,9 @@ impl Problems {
         SourceConfig::Kube { kubeconfig, namespace }
     }
 
-    fn node_name(&mut self, given: Option<String>, role: Role) -> String {
+    fn node_name(&mut self, given: Option<String>) -> String {
         if let Some(name) = given.filter(|name| !name.is_empty()) {
             return name;
-        }
-        if role == Role::External {
-            return String::new();
         }
         match std::fs::read_to_string("/proc/sys/kernel/hostname") {
             Ok(name) => name.trim().to_owned(),

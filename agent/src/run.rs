@@ -95,7 +95,7 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let (status_in, status) = watch::channel(SourceStatus::default());
     let (requests_in, requests) = mpsc::channel(1);
     let listener = control::bind(&socket_path(&config.place.run_dir))?;
-    let feed = feed::start(&config, batches_in, status_in).await?;
+    let feed = feed::start(&config, batches_in, status_in, agent.owner.health()).await?;
     agent.counters = feed.counters.clone();
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;

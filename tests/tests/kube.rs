@@ -5,8 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-
-
+#[path = "kube/admission.rs"]
+mod admission;
 #[path = "kube/conditions.rs"]
 mod conditions;
 #[path = "kube/nodes.rs"]

@@ -18,7 +18,9 @@ use crate::{
     client::{Connection, connect},
     cluster::{self, ClusterStats, Context},
     config::{Config, SourceConfig},
+    events::Events,
     metrics::{ClusterSample, WatchSample, WriteSample},
+    owner::Health,
     resolve::Role,
     source::{
         Batch, SourceStatus,
@@ -31,9 +33,9 @@ use crate::{
 pub(super) struct Feed {
     /// Ends only when it is aborted.
     task: JoinHandle<()>,
-    /// How to reach the API server, unless the source is a directory.
-    pub(super) connection: Option<Connection>,
     pub(super) counters: Counters,
+    /// Writes Events; a directory has no place for them.
+    events: Option<JoinHandle<()>>,
     /// The part in the duties; agents outside the cluster and without one have none.
     duties: Option<Duties>,
 }
@@ -57,12 +59,13 @@ pub(super) async fn start(
     config: &Config,
     batches: mpsc::Sender<Batch>,
     status: watch::Sender<SourceStatus>,
+    health: watch::Receiver<Health>,
 ) -> Result<Feed, RunError> {
     match &config.source {
         SourceConfig::Dir(path) => {
             let source = DirSource::new(path)?;
             let task = tokio::spawn(source.run(batches, status, std::future::pending()));
-            Ok(Feed { task, connection: None, counters: Counters::default(), duties: None })
+            Ok(Feed { task, counters: Counters::default(), events: None, duties: None })
         }
         SourceConfig::Kube { kubeconfig, namespace } => {
             let connection = connect(kubeconfig.as_deref()).await?;
@@ -79,7 +82,9 @@ pub(super) async fn start(
                 let stats = Arc::clone(counters.duties.get_or_insert_default());
                 Duties::start(&connection, &namespace, &config.settings.node_name, stats)
             });
-            Ok(Feed { task, connection: Some(connection), counters, duties })
+            let events = Events::new(connection.client.clone(), &config.settings.node_name);
+            let events = Some(tokio::spawn(events.run(health)));
+            Ok(Feed { task, counters, events, duties })
         }
     }
 }
@@ -88,6 +93,9 @@ impl Feed {
     /// Ends the source, and hands over to another agent in an orderly way.
     pub(super) async fn stop(self) {
         self.task.abort();
+        if let Some(events) = self.events {
+            events.abort();
+        }
         if let Some(Duties { task, stop }) = self.duties {
             drop(stop);
             if let Err(error) = task.await {

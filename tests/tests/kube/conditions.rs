@@ -125,7 +125,8 @@ fn two_policies_with_one_service_id() {
     let world = World::start();
     let _node = world.started_node();
     world.put(&redirect("a").annotated("balancing.elf.io/serviceId", "7"));
-    let other = Object::local_redirect("b", "169.254.0.11", 80, "web").annotated("balancing.elf.io/serviceId", "7");
+    let other =
+        Object::local_redirect("b", "169.254.0.11", 80, "web").annotated("balancing.elf.io/serviceId", "7");
     let other = world.put(&other);
     world.wait_condition(&other, "Conflicted", ("True", "Conflicted"), "service id 7");
     world.put(&other.annotated("balancing.elf.io/serviceId", "8"));
@@ -160,12 +161,7 @@ fn an_update_that_breaks_a_rule_removes_the_redirect_and_the_others_stay() {
         let broken = json!({"spec": {"frontend": {"addressMatcher": {"ip": "nowhere"}}}});
         world.plane.client().patch(&policy, "", broken).map_err(|refusal| refusal.to_string())
     });
-    world.wait_condition(
-        &policy,
-        "Accepted",
-        ("False", "InvalidSpec"),
-        "spec.frontend.addressMatcher.ip",
-    );
+    world.wait_condition(&policy, "Accepted", ("False", "InvalidSpec"), "spec.frontend.addressMatcher.ip");
     world.wait_condition(&policy, "Programmed", ("False", "InvalidSpec"), "");
     node.wait_policy("p", |view| !view.accepted && view.frontends.is_empty());
     assert_eq!(node.layers().len(), 1, "only the other policy is in force");

@@ -22,9 +22,14 @@ fn two_agents_with_different_labels() {
     let zones = [("n1", "a", "192.0.2.1"), ("n2", "b", "192.0.2.2")];
     let mut nodes = zones.map(|(name, zone, ip)| world.node(name, &[("zone", zone)], ip));
     let policies = ["a", "b"].map(|zone| {
-        let policy = Object::balancing_to(zone, "169.254.0.10", 80, &[if zone == "a" { "10.1.0.1" } else { "10.1.0.2" }])
-            .with("/spec/config/enableOutCluster", false)
-            .with("/spec/config/nodeLabelSelector/matchLabels/zone", zone);
+        let policy = Object::balancing_to(
+            zone,
+            "169.254.0.10",
+            80,
+            &[if zone == "a" { "10.1.0.1" } else { "10.1.0.2" }],
+        )
+        .with("/spec/config/enableOutCluster", false)
+        .with("/spec/config/nodeLabelSelector/matchLabels/zone", zone);
         world.put(&policy)
     });
     let _servers: Vec<_> = nodes

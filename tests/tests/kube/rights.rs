@@ -10,7 +10,8 @@ type Right = (&'static str, &'static str, &'static str);
 fn may(world: &World, account: &str, (verb, resource, namespace): Right) -> bool {
     let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
     let scope = if namespace.is_empty() { vec!["--all-namespaces"] } else { vec!["-n", namespace] };
-    let answer = world.plane.kubectl(&[&["auth", "can-i", verb, resource, "--as", &user][..], &scope].concat());
+    let answer =
+        world.plane.kubectl(&[&["auth", "can-i", verb, resource, "--as", &user][..], &scope].concat());
     assert!(answer.stdout.starts_with("yes") || answer.stdout.starts_with("no"), "{answer:?}");
     answer.stdout.starts_with("yes")
 }

@@ -67,9 +67,8 @@ fn a_hundred_endpoints_a_slice_and_none_when_the_policy_is_gone() {
     }
     let world = World::start();
     let node = world.started_node();
-    let pods = (0..250u32).map(|n| {
-        Object::pod(&format!("web-{n}"), "web", &[&format!("10.1.{}.{}", n / 200, n % 200 + 1)])
-    });
+    let pods = (0..250u32)
+        .map(|n| Object::pod(&format!("web-{n}"), "web", &[&format!("10.1.{}.{}", n / 200, n % 200 + 1)]));
     let pods = world.plane.run_pods(pods);
     let policy = world.put(&Object::balancing("p", "169.254.0.10", 80, "web"));
     node.wait_backends("p", 250);
@@ -118,7 +117,8 @@ fn host_ports_and_node_proxies() {
     through("closed", "169.254.0.11", "hostPort", 30081);
     through("proxy", "169.254.0.12", "nodeProxy", 30080);
     let node = &nodes[0];
-    let _servers = [node.serve("n2 host port", &["192.0.2.2:30080"]), node.serve("n2 proxy", &["192.0.2.102:30080"])];
+    let _servers =
+        [node.serve("n2 host port", &["192.0.2.2:30080"]), node.serve("n2 proxy", &["192.0.2.102:30080"])];
     let mut client = node.client();
     answered_by(&mut client, "169.254.0.10:80", "n2 host port");
     answered_by(&mut client, "169.254.0.12:80", "n2 proxy");

@@ -8,7 +8,7 @@ use std::{
 
 use balancing_tests::*;
 
-use crate::world::{World, number};
+use crate::world::{NAMESPACE, World, number, text};
 
 /// Requests that change something, by resource, as the API server counted them since its start. Leases are
 /// renewed all the time and do not count.
@@ -23,8 +23,11 @@ fn writes(world: &World) -> BTreeMap<String, u64> {
         };
         let changes = ["POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
         let ours = ["balancing.elf.io", "discovery.k8s.io", "events.k8s.io"];
-        if label("verb").is_some_and(|verb| changes.contains(&verb)) && label("group").is_some_and(|g| ours.contains(&g)) {
-            let resource = format!("{} {}", label("verb").unwrap_or_default(), label("resource").unwrap_or_default());
+        if label("verb").is_some_and(|verb| changes.contains(&verb))
+            && label("group").is_some_and(|g| ours.contains(&g))
+        {
+            let resource =
+                format!("{} {}", label("verb").unwrap_or_default(), label("resource").unwrap_or_default());
             *writes.entry(resource).or_default() += count.parse::<f64>().unwrap() as u64;
         }
     }
@@ -54,8 +57,9 @@ fn a_minute_without_change_is_a_minute_without_a_write() {
         eventually(|| {
             let stored = world.plane.client().get(policy).map_err(|e| e.to_string())?;
             let backends = number(&stored, "/status/backends");
-            let lost = stored.at("/status/conditions").to_string().contains("\"Conflicted\",\"status\":\"True\"")
-                || number(&stored, "/status/frontends") == Some(0);
+            let lost =
+                stored.at("/status/conditions").to_string().contains("\"Conflicted\",\"status\":\"True\"")
+                    || number(&stored, "/status/frontends") == Some(0);
             if backends == Some(1) || lost { Ok(()) } else { Err(stored.at("/status").to_string()) }
         });
     }
@@ -90,4 +94,34 @@ fn a_status_that_somebody_else_changed_is_put_right() {
     world.wait_condition(&policy, "Programmed", ("True", "Programmed"), "");
     let stored = world.policy("BalancingPolicy", "p");
     assert_eq!(number(&stored, "/status/backends"), Some(1));
+}
+
+/// The one frontend that there is room for is taken: the node says so, in an Event and in its metrics.
+#[test]
+fn a_node_that_cannot_program_a_policy_tells_by_event_and_metric() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    world.plane.add_node("n1", &[], "192.0.2.1");
+    let limit = ["--max-frontends", "1"];
+    let mut node = Node::in_cluster(&world.plane, "n1", &world.kubeconfig, NAMESPACE, &limit);
+    world.put(&Object::balancing_to("first", "169.254.0.10", 80, &["10.1.0.1"]));
+    node.start();
+    node.wait_policy("first", |view| view.programmed);
+    assert_eq!(node.http(Node::HTTP, "/readyz").unwrap().0, 200);
+    let second = world.put(&Object::balancing_to("second", "169.254.0.11", 80, &["10.1.0.1"]));
+    let event = eventually(|| {
+        let events = world.plane.client().list("events.k8s.io/v1", "Event").map_err(|e| e.to_string())?;
+        let of_ours = |event: &&Object| text(event, "/regarding/uid") == second.uid();
+        events.iter().find(of_ours).cloned().ok_or("no Event".to_owned())
+    });
+    assert_eq!(text(&event, "/reason"), "ProgrammingFailed");
+    assert_eq!(text(&event, "/type"), "Warning");
+    assert!(text(&event, "/note").contains("169.254.0.11:80"), "{event:?}");
+    let described = world.plane.kubectl(&["describe", "bl", "second"]).stdout;
+    assert!(described.contains("ProgrammingFailed"), "{described}");
+    let metrics = node.http(Node::METRICS, "/metrics").unwrap().1;
+    let failed = "balancing_policy_failed{kind=\"BalancingPolicy\",name=\"second\"";
+    assert!(metrics.contains(failed) && metrics.contains("balancing_leader 1"), "{metrics}");
 }

@@ -122,4 +122,3 @@ pub(crate) fn service(name: &str, ip: &str, ports: &[(&str, u16)]) -> Object {
 pub(crate) fn text<'a>(object: &'a Object, pointer: &str) -> &'a str {
     object.at(pointer).as_str().unwrap_or_default()
 }
-
