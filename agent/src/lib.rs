@@ -6,6 +6,7 @@
 pub mod app;
 pub mod attach;
 pub mod cleanup;
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod ctl;

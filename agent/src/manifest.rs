@@ -12,7 +12,7 @@ use std::{
 };
 
 use balancing_dataplane::model::PolicyKind;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{
     names::{GROUP, VERSION},
@@ -125,11 +125,11 @@ pub fn parse(text: &str, format: Format) -> Result<Manifest, ManifestError> {
 /// Reads one object that an API server sent. Its lists leave out apiVersion and kind of their items, so the
 /// caller says what it asked for.
 #[must_use]
-pub fn read_one(tree: Value, api_version: &str, kind: &str) -> Manifest {
+pub fn read_one(text: &RawValue, api_version: &str, kind: &str) -> Manifest {
     let asked =
         Header { api_version: api_version.to_owned(), kind: format!("{kind}List"), ..Header::default() };
     let mut reader = Reader::default();
-    reader.read(Document::Tree(tree), &Place { document: 1, item: None }, Some(&asked), 0);
+    reader.read(Document::Text(text), &Place { document: 1, item: None }, Some(&asked), 0);
     reader.manifest
 }
 

@@ -6,6 +6,7 @@
 use crate::objects::{Object, ObjectKey};
 
 pub mod dir;
+pub mod kube;
 
 /// One change of one object.
 #[expect(
@@ -43,8 +44,19 @@ pub struct SourceStatus {
 /// One thing that is wrong with a source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceProblem {
-    /// The file or directory.
+    /// The file or directory; the object, kind or URL of an API server.
     pub path: String,
     /// The object, the rule and what became of it, in one line.
     pub message: String,
+}
+
+/// Kind and name of an object, for messages.
+fn title(key: &ObjectKey) -> String {
+    match key {
+        ObjectKey::Pod(pod) => format!("Pod {}/{}", pod.namespace, pod.name),
+        ObjectKey::Endpoints(slice) => format!("EndpointSlice {}/{}", slice.namespace, slice.name),
+        ObjectKey::Service(service) => format!("Service {}/{}", service.namespace, service.name),
+        ObjectKey::Node(name) => format!("Node {name}"),
+        ObjectKey::Policy(policy) => format!("{} {}", policy.kind, policy.name),
+    }
 }

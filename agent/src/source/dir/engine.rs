@@ -18,8 +18,7 @@ use super::{
 };
 use crate::{
     manifest::Manifest,
-    objects::ObjectKey,
-    source::{Change, SourceProblem, SourceStatus},
+    source::{Change, SourceProblem, SourceStatus, title},
 };
 
 /// Problems of one file that are listed; the rest is a number.
@@ -191,15 +190,5 @@ impl Engine {
         }
         problems.sort_by(|a, b| a.path.cmp(&b.path));
         SourceStatus { description: format!("dir:{}", root.display()), synced: self.synced, problems }
-    }
-}
-
-fn title(key: &ObjectKey) -> String {
-    match key {
-        ObjectKey::Pod(pod) => format!("Pod {}/{}", pod.namespace, pod.name),
-        ObjectKey::Endpoints(slice) => format!("EndpointSlice {}/{}", slice.namespace, slice.name),
-        ObjectKey::Service(service) => format!("Service {}/{}", service.namespace, service.name),
-        ObjectKey::Node(name) => format!("Node {name}"),
-        ObjectKey::Policy(policy) => format!("{} {}", policy.kind, policy.name),
     }
 }
