@@ -6,6 +6,8 @@ use std::{
 };
 
 use clap::Parser as _;
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     api::crds_yaml,
@@ -84,9 +86,16 @@ fn finish(result: Result<(), String>) -> ExitCode {
 /// Logs to standard error.
 fn log(log: &Log) {
     let builder = tracing_subscriber::fmt()
-        .with_max_level(log.level)
+        .with_env_filter(filter(log.level))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     if log.json { builder.json().init() } else { builder.init() }
+}
+
+/// The client of the API server logs an error at every attempt. Whoever asks tells it once; its own words are for
+/// who looks closer.
+fn filter(level: Level) -> EnvFilter {
+    let quiet = if level >= Level::DEBUG { "" } else { ",kube_client::client=off" };
+    EnvFilter::new(format!("{level}{quiet}"))
 }

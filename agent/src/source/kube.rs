@@ -12,7 +12,7 @@ use std::{future::Future, pin::pin, sync::Arc};
 
 use ::kube::Client;
 use futures::{FutureExt as _, StreamExt as _, stream::select_all};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{Batch, SourceStatus};
 use crate::client::Connection;
@@ -99,9 +99,12 @@ impl KubeSource {
             health: Health::new(self.server),
         };
         status.send_modify(|status| status.description = self.description);
+        let contact = Arc::new(Notify::new());
         let watches = self.targets.into_iter().zip(self.stats.kinds());
         let mut signals = select_all(watches.map(|(target, stats)| {
-            Watch::new(self.client.clone(), target, Arc::clone(stats)).into_stream().boxed()
+            Watch::new(self.client.clone(), target, Arc::clone(stats), Arc::clone(&contact))
+                .into_stream()
+                .boxed()
         }));
         loop {
             tokio::select! {
@@ -162,6 +165,7 @@ impl State {
     fn publish(&mut self, status: &watch::Sender<SourceStatus>) {
         let (synced, news) = (self.merge.is_synced(), self.health.news());
         status.send_if_modified(|status| {
+            let news = news.filter(|problems| *problems != status.problems);
             let changed = status.synced != synced || news.is_some();
             status.synced = synced;
             if let Some(problems) = news {

@@ -1,6 +1,6 @@
 //! Errors of the client → what is wrong, whom it concerns and what to do about it.
 
-use std::{error::Error as _, fmt};
+use std::{error::Error as _, fmt, io};
 
 use kube::{Error, core::Status};
 
@@ -129,10 +129,19 @@ fn innermost(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
+        if cause.downcast_ref().is_some_and(timed_out) {
+            return "no answer in time".to_owned();
+        }
         text = cause.to_string();
         source = cause.source();
     }
     one_line(&text)
+}
+
+/// An error inside an [`io::Error`] is not among its sources.
+fn timed_out(error: &io::Error) -> bool {
+    let inner = || error.get_ref().and_then(|inner| inner.downcast_ref());
+    error.kind() == io::ErrorKind::TimedOut || inner().is_some_and(timed_out)
 }
 
 /// Text that others wrote, on one line and not endless.
@@ -190,6 +199,12 @@ mod tests {
             "not reachable since 2026-01-01T00:00:00Z: Connection refused (os error 111); the last known state stays \
              in force"
         );
+    }
+
+    #[test]
+    fn a_timeout_is_called_one() {
+        let error = Error::Service(Box::new(io::Error::other(io::Error::from(io::ErrorKind::TimedOut))));
+        assert_eq!(innermost(&error), "no answer in time");
     }
 
     #[test]

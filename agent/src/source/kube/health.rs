@@ -23,13 +23,21 @@ const LISTED_OBJECTS: usize = 100;
 #[derive(Debug)]
 pub(super) struct Health {
     server: String,
-    /// Beginning of the outage that lasts.
-    since: Option<Timestamp>,
+    outage: Option<Outage>,
     kinds: BTreeMap<Kind, Failure>,
     objects: BTreeMap<ObjectKey, Vec<String>>,
     /// By path, what the log says.
     logged: BTreeMap<String, Vec<String>>,
     changed: bool,
+}
+
+/// The server fails at least one kind.
+#[derive(Debug)]
+struct Outage {
+    since: Timestamp,
+    /// What the newest attempt says.
+    trouble: Trouble,
+    cause: String,
 }
 
 /// A problem and what of it matters to the log.
@@ -43,7 +51,7 @@ impl Health {
     pub(super) fn new(server: String) -> Self {
         Self {
             server,
-            since: None,
+            outage: None,
             kinds: BTreeMap::new(),
             objects: BTreeMap::new(),
             logged: BTreeMap::new(),
@@ -53,11 +61,13 @@ impl Health {
 
     /// A list or watch of this kind failed.
     pub(super) fn failed(&mut self, kind: Kind, failure: Failure) {
-        if matches!(failure, Failure::Server(..)) && self.since.is_none() {
+        if let Failure::Server(trouble, cause) = &failure {
             let now = Timestamp::now();
-            self.since = Some(Timestamp::from_second(now.as_second()).unwrap_or(now));
+            let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
+            let since = self.outage.take().map_or(seconds, |outage| outage.since);
+            self.outage = Some(Outage { since, trouble: *trouble, cause: cause.clone() });
         }
-        self.changed |= self.kinds.get(&kind) != Some(&failure);
+        self.changed = true;
         self.kinds.insert(kind, failure);
         self.end_outage();
     }
@@ -70,7 +80,7 @@ impl Health {
 
     fn end_outage(&mut self) {
         if !self.kinds.values().any(|failure| matches!(failure, Failure::Server(..))) {
-            self.since = None;
+            self.outage = None;
         }
     }
 
@@ -84,7 +94,7 @@ impl Health {
         }
     }
 
-    /// The problems, when they are others than the last time.
+    /// The problems, when they may be others than the last time.
     pub(super) fn news(&mut self) -> Option<Vec<SourceProblem>> {
         if !std::mem::take(&mut self.changed) {
             return None;
@@ -123,13 +133,9 @@ impl Health {
         lines
     }
 
-    /// One line for all kinds, in the words of the first.
+    /// One line for all kinds.
     fn server_line(&self) -> Option<Line> {
-        let since = self.since?;
-        let (trouble, cause): (Trouble, &str) = self.kinds.values().find_map(|failure| match failure {
-            Failure::Server(trouble, cause) => Some((*trouble, cause.as_str())),
-            Failure::Missing(_) | Failure::Kind(_) => None,
-        })?;
+        let Outage { since, trouble, cause } = self.outage.as_ref()?;
         Some(Line {
             problem: SourceProblem { path: self.server.clone(), message: trouble.since(since, cause) },
             state: trouble.since(since, ""),
@@ -178,13 +184,13 @@ mod tests {
         assert!(problems[0].message.starts_with("not reachable since 20"), "{problems:?}");
         assert!(problems[0].message.contains("Connection refused"), "{problems:?}");
         health.failed(Kind::Pod, away());
-        assert_eq!(health.news(), None, "a retry is no news");
+        assert_eq!(health.news().unwrap(), problems, "a retry is no news");
         health.works(Kind::Pod);
         health.works(Kind::Node);
         assert_eq!(paths(&health.news().unwrap()), ["https://server"]);
         health.works(Kind::Service);
         assert_eq!(health.news(), Some(Vec::new()));
-        assert_eq!(health.since, None);
+        assert!(health.outage.is_none());
     }
 
     #[test]
@@ -206,8 +212,8 @@ mod tests {
         health.failed(Kind::Pod, Failure::Server(Trouble::Unreachable, "Connection reset".to_owned()));
         assert!(health.news().unwrap()[0].message.contains("Connection reset"));
         assert_eq!(health.logged, logged, "another cause of the same outage is not another state");
-        health.failed(Kind::Pod, Failure::Server(Trouble::Rejects, "Unauthorized".to_owned()));
-        health.news();
+        health.failed(Kind::Node, Failure::Server(Trouble::Rejects, "Unauthorized".to_owned()));
+        assert!(health.news().unwrap()[0].message.contains("Unauthorized"), "the newest attempt knows best");
         assert_ne!(health.logged, logged);
     }
 

@@ -90,8 +90,9 @@ impl Merge {
 
     /// Takes in that an object is gone.
     pub(super) fn gone(&mut self, kind: Kind, key: ObjectKey) {
-        self.known.entry(kind).or_default().keys.remove(&key);
-        self.pending.insert(key.clone(), Change::Delete(key));
+        if self.known.entry(kind).or_default().keys.remove(&key).is_some() {
+            self.pending.insert(key.clone(), Change::Delete(key));
+        }
     }
 
     /// Every kind has delivered a complete list.
@@ -186,6 +187,7 @@ mod tests {
         merge.change(Kind::Node, node("c"));
         assert_eq!(taken(&mut merge), ("+a -b +c".to_owned(), false));
         assert!(!merge.is_due());
+        merge.gone(Kind::Node, key("never known"));
         merge.change(Kind::Node, reading("a", Content::Ignored));
         assert_eq!(taken(&mut merge).0, "-a");
     }

@@ -1,6 +1,6 @@
 //! A source on a server that does what a test tells it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -28,7 +28,7 @@ const RESOURCES: [&str; 6] =
 struct Harness {
     batches: mpsc::Receiver<Batch>,
     status: watch::Receiver<SourceStatus>,
-    stats: std::sync::Arc<WatchStats>,
+    stats: Arc<WatchStats>,
     task: JoinHandle<()>,
     known: BTreeMap<ObjectKey, Object>,
     synced: bool,
@@ -308,7 +308,8 @@ async fn changes_that_wait_for_the_consumer_become_one() {
     for i in 0..1000 {
         fake.world().put("pods", pod(&format!("p{}", i % 10), &format!("10.0.{}.1", i / 10)));
     }
-    let pods = harness.stats.kinds().find(|kind| kind.kind() == "Pod").unwrap().clone();
+    let stats = Arc::clone(&harness.stats);
+    let pods = stats.kinds().find(|kind| kind.kind() == "Pod").unwrap();
     let deadline = Instant::now() + DEADLINE;
     while pods.events() < 1000 {
         assert!(Instant::now() < deadline, "{} events", pods.events());

@@ -12,7 +12,10 @@ use futures::{
 };
 use kube::{Client, Error, core::WatchEvent};
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use super::{
     backoff::{Backoff, missing},
@@ -28,6 +31,7 @@ const STEADY: Duration = Duration::from_secs(5);
 
 /// What a watch has to say.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the frequent one")]
 pub(super) enum Signal {
     /// Objects of a list. Several pages make a list.
     Page {
@@ -54,8 +58,14 @@ pub(super) struct Watch {
     stats: Arc<KindStats>,
     state: State,
     backoff: Backoff,
+    /// For versions that are too old: the server is well then, and a list soon helps.
+    expiries: Backoff,
     /// Wait before the next request.
     delay: Option<Duration>,
+    /// The server as a whole failed the last time.
+    away: bool,
+    /// Told when the server is there again.
+    contact: Arc<Notify>,
     listed: bool,
 }
 
@@ -82,15 +92,19 @@ struct Open {
 type Lines = BoxStream<'static, Result<WatchEvent<Box<RawValue>>, Error>>;
 
 impl Watch {
-    /// A watch that begins with a list.
-    pub(super) fn new(client: Client, target: Target, stats: Arc<KindStats>) -> Self {
+    /// A watch that begins with a list. The watches of a server share `contact`: the first that the server answers
+    /// again ends the wait of the others.
+    pub(super) fn new(client: Client, target: Target, stats: Arc<KindStats>, contact: Arc<Notify>) -> Self {
         Self {
             client,
             target,
             stats,
             state: State::List { token: None },
             backoff: Backoff::default(),
+            expiries: Backoff::default(),
             delay: None,
+            away: false,
+            contact,
             listed: false,
         }
     }
@@ -104,9 +118,9 @@ impl Watch {
     async fn next(&mut self) -> Signal {
         loop {
             if let Some(delay) = self.delay.take() {
-                sleep(delay).await;
+                self.pause(delay).await;
             }
-            // Whatever interrupts, the next attempt begins with a list.
+            // A list is what helps unless the step says otherwise.
             let signal = match std::mem::replace(&mut self.state, State::List { token: None }) {
                 State::List { token } => self.list(token).await,
                 State::Start { version } => self.start(version).await,
@@ -118,14 +132,41 @@ impl Watch {
         }
     }
 
+    async fn pause(&mut self, delay: Duration) {
+        if !self.away {
+            return sleep(delay).await;
+        }
+        let contact = Arc::clone(&self.contact);
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = contact.notified() => sleep(Backoff::default().next()).await,
+        }
+    }
+
+    /// The server answered.
+    fn answered(&mut self) {
+        self.stats.hear();
+        if std::mem::take(&mut self.away) {
+            self.contact.notify_waiters();
+        }
+    }
+
+    /// A watch does what it should.
+    fn proved(&mut self) {
+        self.backoff.reset();
+        self.expiries.reset();
+    }
+
     /// Asks for a page.
     async fn list(&mut self, token: Option<String>) -> Option<Signal> {
         let first = token.is_none();
-        let (next, objects) = match self.fetch(token).await {
+        let (next, objects) = match self.fetch(token.clone()).await {
             Ok(page) => page,
-            Err(error) => return self.fail(None, judge(self.target.kind, Verb::List, &error)),
+            Err(error) => {
+                return self.fail(State::List { token }, judge(self.target.kind, Verb::List, &error));
+            }
         };
-        self.stats.hear();
+        self.answered();
         let last = matches!(next, Next::Watch(_));
         self.state = match next {
             Next::Page(token) => State::List { token: Some(token) },
@@ -156,11 +197,12 @@ impl Watch {
         };
         match lines {
             Ok(lines) => {
+                self.answered();
                 let lines = lines.boxed();
                 self.state = State::Open(Open { version, lines, since: Instant::now(), heard: false });
                 Some(Signal::Watching)
             }
-            Err(error) => self.fail(Some(version), judge(self.target.kind, Verb::Watch, &error)),
+            Err(error) => self.fail(State::Start { version }, judge(self.target.kind, Verb::Watch, &error)),
         }
     }
 
@@ -172,7 +214,7 @@ impl Watch {
         }
         open.heard = true;
         self.stats.hear();
-        self.backoff.reset();
+        self.proved();
         let signal = match line {
             Some(Ok(WatchEvent::Added(text) | WatchEvent::Modified(text))) => {
                 self.stats.count_event();
@@ -202,7 +244,7 @@ impl Watch {
     fn end(&mut self, open: Open, verdict: Option<Verdict>) -> Option<Signal> {
         let steady = open.since.elapsed() >= STEADY;
         if steady {
-            self.backoff.reset();
+            self.proved();
         }
         match verdict {
             // The usual end: the server bounds the time of a watch. One that ends at once is not usual.
@@ -218,29 +260,34 @@ impl Watch {
                 self.state = State::Start { version: open.version };
                 None
             }
-            Some(verdict) => self.fail(Some(open.version), verdict),
+            Some(verdict) => self.fail(State::Start { version: open.version }, verdict),
         }
     }
 
-    /// Something failed; without a `version` the next attempt is a list in any case.
-    fn fail(&mut self, version: Option<String>, verdict: Verdict) -> Option<Signal> {
+    /// Something failed; `same` tries the same again.
+    fn fail(&mut self, same: State, verdict: Verdict) -> Option<Signal> {
         self.stats.count_error();
-        self.delay = Some(self.backoff.next());
-        match verdict {
-            Verdict::Expired => None,
+        let failure = match verdict {
+            Verdict::Expired => {
+                self.answered();
+                self.delay = Some(self.expiries.next());
+                return None;
+            }
             Verdict::Again(failure) => {
-                if let Some(version) = version {
-                    self.state = State::Start { version };
-                }
-                Some(Signal::Failed(failure))
+                self.state = same;
+                failure
             }
-            Verdict::Relist(failure) => {
-                if matches!(failure, Failure::Missing(_)) {
-                    self.delay = Some(missing());
-                }
-                Some(Signal::Failed(failure))
-            }
+            Verdict::Relist(failure) => failure,
+        };
+        self.delay = Some(match failure {
+            Failure::Missing(_) => missing(),
+            Failure::Server(..) | Failure::Kind(_) => self.backoff.next(),
+        });
+        match failure {
+            Failure::Server(..) => self.away = true,
+            Failure::Missing(_) | Failure::Kind(_) => self.answered(),
         }
+        Some(Signal::Failed(failure))
     }
 
     /// Counts an object without a name, and goes on without it.
