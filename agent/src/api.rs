@@ -8,6 +8,7 @@
 //! the *estimated* cost of a rule, so every list, map and text that a rule walks has a bound.
 
 #![allow(unreachable_pub, reason = "KubeSchema repeats every type inside a function, pub and all")]
+#![allow(clippy::duplicated_attributes, reason = "every printcolumn has a name, a type and a path")]
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
