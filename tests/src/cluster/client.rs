@@ -112,6 +112,15 @@ impl ApiClient {
         self.run(async move { session.create(&object).await })
     }
 
+    /// Whether an object could be created: the API server checks it strictly, as for kubectl, and keeps nothing.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub fn check(&self, object: &Object) -> Result<(), Refusal> {
+        let (session, object) = (self.session.clone(), object.clone());
+        self.run(async move { session.check(&object).await })
+    }
+
     /// Creates many objects, several at a time, and returns them in order.
     ///
     /// # Errors
@@ -263,6 +272,14 @@ impl Session {
             Value::Null => Ok(created),
             status => self.replace_status(&created.with("/status", status.clone())).await,
         }
+    }
+
+    async fn check(&self, object: &Object) -> Result<(), Refusal> {
+        let how = PostParams { dry_run: true, field_manager: None };
+        let mut request = self.request(object).await?.create(&how, object.json().into_bytes())?;
+        let strict = format!("{}&fieldValidation=Strict", request.uri());
+        *request.uri_mut() = strict.parse().must("extend a path");
+        self.answer::<Value>(request).await.map(drop)
     }
 
     async fn put(&self, mut object: Object) -> Result<Object, Refusal> {
