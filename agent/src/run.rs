@@ -104,7 +104,8 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let server = tokio::spawn(control::serve(listener, requests_in));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), abi, ?config, "started");
     let Addresses { http: health, metrics } = agent.addresses;
-    tracing::info!(http = ?health, ?metrics, "listening");
+    let (health, metrics) = (health.map(tracing::field::display), metrics.map(tracing::field::display));
+    tracing::info!(http = health, metrics, "listening");
     tokio::select! {
         () = agent.work(batches, requests, status) => {}
         _ = terminate.recv() => {}
