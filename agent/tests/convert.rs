@@ -2,6 +2,8 @@
 //!
 //! `BALANCING_BLESS=1` writes the golden files instead of comparing them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     env, fs,
     io::Write as _,
