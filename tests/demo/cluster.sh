@@ -4,6 +4,7 @@
 kube_bin=$repository/tests/tools/kube/bin
 plane=$work/plane
 api_server=192.168.10.2
+agent_kubeconfig=$plane/agent.kubeconfig
 
 # Neither the user's settings nor what kubectl keeps of another cluster at the same address.
 kubectl() {
@@ -88,7 +89,8 @@ stop_pod() { # NAMESPACE POD UID NETNS
 # The agent with nothing but the rights of its ServiceAccount.
 start_kube_agent() {
     kubeconfig agent "$(kubectl create token -n balancing-system balancing-agent)" balancing-system
-    nsenter --net=/run/netns/node -- "$bin/balancing-agent" --kubeconfig "$plane/agent.kubeconfig" --node-name demo-node \
+    show host balancing-agent --kubeconfig "$agent_kubeconfig" --node-name demo-node
+    nsenter --net=/run/netns/node -- "$bin/balancing-agent" --kubeconfig "$agent_kubeconfig" --node-name demo-node \
         --bpffs "$work/bpf" --run-dir "$work/agent" --cgroup-root "$DEMO_CGROUP" >>"$work/agent.log" 2>&1 &
     agent_pid=$!
     until_true "the agent to be ready" agent_is_ready

@@ -84,12 +84,11 @@ cp "$here/directory/node-local-dns.yaml" "$objects/.dns" && mv "$objects/.dns" "
 until_true "the end of the limit" eval '! limited'
 
 title "The agent is killed: nothing a user relies on stops"
-kill -KILL "$agent_pid"
-wait "$agent_pid" 2>/dev/null || true
+crash "$agent_pid"
 ask_all
 run "" balancingctl status
 
 title "Cleanup: one command, and everything goes where it is dialled again"
-"$bin/balancing-agent" cleanup --bpffs "$work/bpf" --run-dir "$work/agent"
+run "" balancing-agent cleanup
 ask_all
 printf '\nDone. Nothing is left on this machine.\n'

@@ -23,6 +23,7 @@ start_cache() { # NAME
 }
 cache_answers() { in_ns node kdig +timeout=1 "@$(pod_ip cache)" whoami.demo TXT >/dev/null 2>&1; }
 cache_is_ready() { report_pod kube-system "$cache_pod" "$1" "$(pod_ip cache)" 192.168.10.1; }
+slices_are_gone() { [ -z "$(kubectl get endpointslices -n balancing-system -o name)" ]; }
 
 private_mounts
 mkdir -p "$DEMO_CGROUP/host"
@@ -56,11 +57,13 @@ run client "${DNS[@]}"
 
 title "The agent starts with the rights of its ServiceAccount; the policy is applied"
 start_kube_agent
-run "" kubectl --kubeconfig "$plane/agent.kubeconfig" auth whoami -o 'jsonpath={.status.userInfo.username}{"\n"}'
+run "" kubectl --kubeconfig "$agent_kubeconfig" auth whoami -o 'jsonpath={.status.userInfo.username}{"\n"}'
 run "" cat $manifests/policy.yaml
 run "" kubectl apply -f $manifests/policy.yaml
 run "" kubectl wait --for=condition=Programmed lr/node-local-dns --timeout=30s
 run "" kubectl get lr
+run "" kubectl get lr node-local-dns -o \
+    'jsonpath={range .status.conditions[*]}{.type}={.status}, {.reason}: {.message}{"\n"}{end}'
 run "" kubectl get lease -n balancing-system
 until_true "the redirect" answers "node-local cache" "${DNS[@]}"
 
@@ -71,16 +74,13 @@ run "" balancingctl frontends
 run "" balancingctl status
 
 title "A policy that breaks rules is refused by the API server, which says why"
-refused() {
-    ! kubectl apply -f "$1"
-}
 run "" cat $manifests/broken.yaml
-run "" refused $manifests/broken.yaml
+refused kubectl apply -f $manifests/broken.yaml
 
 title "A younger policy wants the same frontend: its status names the winner"
 run "" kubectl apply -f $manifests/rival.yaml
 run "" kubectl wait --for=condition=Conflicted lr/rival --timeout=30s
-run "" kubectl get lr
+run "" kubectl get lr -o wide
 run "" kubectl get lr rival -o 'jsonpath={.status.conditions[?(@.type=="Conflicted")].message}{"\n"}'
 run "" kubectl delete lr rival
 
@@ -97,33 +97,38 @@ run client "${DNS[@]}"
 title "QoS: 5 local answers a second, the rest from the cluster"
 run "" kubectl patch lr node-local-dns --type=merge -p '{"spec":{"qosLimit":5}}'
 until_true "the limit" limited
+run "" balancingctl explain 10.96.0.10:53/udp
 run "" ask_20_times_in_a_second
 run "" kubectl patch lr node-local-dns --type=merge -p '{"spec":{"qosLimit":null}}'
 until_true "the end of the limit" eval '! limited'
 
 title "A second layer: a BalancingPolicy over the caches of all nodes decides while the local one is not ready"
 run "" kubectl apply -f $manifests/balancing.yaml
-run "" kubectl wait --for=condition=Programmed bl/dns-of-other-nodes --timeout=30s
+run "" kubectl wait --for=condition=Programmed bl/dns-of-all-nodes --timeout=30s
 run "" kubectl get lr,bl
 run "" kubectl get endpointslices -n balancing-system
+echo "The kubelet reports that the cache on this node is not ready:"
 cache_is_ready False
 until_true "the other layer" answers "cache on another node" "${DNS[@]}"
 run client "${DNS[@]}"
 run "" balancingctl explain 10.96.0.10:53/udp
 cache_is_ready True
 until_true "the local cache" answers "new node-local cache" "${DNS[@]}"
-run "" kubectl delete bl dns-of-other-nodes
+echo "And that it is ready again:"
+run client "${DNS[@]}"
+run "" kubectl delete bl dns-of-all-nodes
+until_true "the garbage collector" slices_are_gone
+run "" kubectl get endpointslices -n balancing-system
 
 title "The API server is killed, then the agent: questions are answered on this node all the same"
-kill -KILL "$api_server_pid"
+crash "$api_server_pid"
 until_true "the agent to notice" eval 'balancingctl status -o json | jq -e ".source.problems != []" >/dev/null'
 run "" balancingctl status
 run client "${DNS[@]}"
-kill -KILL "$agent_pid"
-wait "$agent_pid" 2>/dev/null || true
+crash "$agent_pid"
 run client "${DNS[@]}"
 
 title "Cleanup: one command, and questions go where they are asked"
-"$bin/balancing-agent" cleanup --bpffs "$work/bpf" --run-dir "$work/agent"
+run "" balancing-agent cleanup
 run client "${DNS[@]}"
 printf '\nDone in %s s. Nothing is left on this machine.\n' "$SECONDS"

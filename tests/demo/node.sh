@@ -11,26 +11,34 @@ local_uid=8c3b7f10-6f7e-4a55-8f3e-1b2c3d4e5f02
 # The stories name files as a user at the top of the repository does.
 cd "$repository" || exit
 
-# A step that fails ends the story. Subshells leave the word to their parent.
+# A step that fails ends the story. Subshells leave the word to their parent, which may fail under a redirection.
+exec 3>&2
 set -E
-trap '[ "$BASH_SUBSHELL" != 0 ] || give_up "$BASH_COMMAND"' ERR
+trap '[ "$BASH_SUBSHELL" != 0 ] || give_up "$BASH_COMMAND" >&3' ERR
 give_up() { # COMMAND
-    echo "demo: failed: $1" >&2
-    find "$work" -name '*.log' -size +0 -exec tail -n 5 -v {} + >&2
+    echo "demo: failed: $1"
+    find "$work" -size +0 \( -name '*.log' -o -name 'cni-*.json' \) -exec tail -n 5 -v {} +
 }
+for program in balancing-agent balancingctl balancing-cni; do
+    [ -x "$bin/$program" ] || { echo "demo: no $bin/$program; run: make build" >&2; exit 1; }
+done
 
 # What the stories print.
 title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 run() { # LABEL COMMAND...
-    local label=$1
-    shift
-    printf '%-7s $%s\n' "$label" "$(as_typed "$@")"
-    case $label in
-    client) client "$@" ;;
-    host) host "$@" ;;
-    *) "$@" ;;
-    esac 2>&1 | sed 's/^/          /'
+    show "$@"
+    case $1 in
+    client) client "${@:2}" ;;
+    host) host "${@:2}" ;;
+    *) "${@:2}" ;;
+    esac 2>&1 | indent
 }
+refused() { # COMMAND...: which must fail
+    show "" "$@"
+    ! "$@" 2>&1 | indent
+}
+show() { printf '%-7s $%s\n' "$1" "$(as_typed "${@:2}")"; }
+indent() { sed 's/^/          /'; }
 
 as_typed() { # COMMAND...: quoted where a shell needs it
     local word
@@ -161,6 +169,13 @@ start_agent() {
     until_true "the agent to be ready" agent_is_ready
 }
 
+# Ends it as a crash would.
+crash() { # PID
+    kill -KILL "$1"
+    wait "$1" 2>/dev/null || true
+}
+
+balancing-agent() { "$bin/balancing-agent" "$@" --bpffs "$work/bpf" --run-dir "$work/agent"; }
 balancingctl() { "$bin/balancingctl" --bpffs "$work/bpf" --run-dir "$work/agent" "$@"; }
 agent_is_ready() { balancingctl status -o json 2>/dev/null | jq -e .ready >/dev/null; }
 
