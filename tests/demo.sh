@@ -49,7 +49,8 @@ leave() {
     remove_cgroups "$name"
 }
 trap leave EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' INT
+trap 'exit 143' TERM
 mkdir "$cgroup2/$name"
 # In the background, so that a signal is answered at once; it ends with this script even when that is killed.
 setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child=SIGKILL --mount-proc --propagation private \

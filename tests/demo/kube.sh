@@ -106,6 +106,7 @@ title "A second layer: a BalancingPolicy over the caches of all nodes decides wh
 run "" kubectl apply -f $manifests/balancing.yaml
 run "" kubectl wait --for=condition=Programmed bl/dns-of-all-nodes --timeout=30s
 run "" kubectl get lr,bl
+until_true "the slice" eval '! slices_are_gone'
 run "" kubectl get endpointslices -n balancing-system
 echo "The kubelet reports that the cache on this node is not ready:"
 cache_is_ready False
