@@ -111,7 +111,7 @@ make_remote() {
 
 serve_dns() { # NAMESPACE NAME [ADDRESS]
     in_ns "$1" dnsmasq --keep-in-foreground --no-resolv --no-hosts --conf-file=/dev/null --user=root \
-        ${3:+--bind-interfaces --listen-address="$3"} --pid-file= --txt-record="whoami.demo,$2" >"$work/dns-$1.log" 2>&1 &
+        ${3:+--bind-interfaces --listen-address="$3"} --pid-file= --txt-record="whoami.demo,$2" >"$work/dns-$1${3:+-$3}.log" 2>&1 &
 }
 
 serve_http() { # NAMESPACE ADDRESS:PORT TEXT
