@@ -39,10 +39,7 @@ pub(super) fn convert(mut object: RawObject, given: Option<&str>, report: &mut R
     metadata.insert("name".to_owned(), json!(name));
     for field in ["ownerReferences", "finalizers"] {
         if metadata.remove(field).is_some_and(|value| !value.is_null()) {
-            report.warn(
-                format!("metadata.{field}"),
-                "is left out: it is about the old object",
-            );
+            report.warn(format!("metadata.{field}"), "is left out: it is about the old object");
         }
     }
     metadata::clean(&mut metadata, report);
