@@ -1,6 +1,9 @@
 //! Readiness of pods that changes at a steady pace.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use balancing_tests::eventually_within;
 use k8s_openapi::api::core::v1::Pod;
@@ -9,10 +12,10 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    fleet::{Fleet, tables},
+    fleet::{Fleet, differences, tables},
     scale::PATIENCE,
     usage::cpu,
     world::World,
@@ -20,6 +23,8 @@ use crate::{
 
 /// Changes a second.
 pub(crate) const RATE: u32 = 100;
+/// Requests under way at once, at most.
+const LANES: usize = 32;
 
 /// What the changes took.
 pub(crate) struct Cost {
@@ -49,9 +54,7 @@ pub(crate) fn flip(world: &mut World, fleet: &mut Fleet, duration: Duration) -> 
     let time = start.elapsed();
     for (at, node) in world.nodes.iter().enumerate() {
         let wanted = fleet.wanted(at);
-        eventually_within(PATIENCE, || {
-            if tables(node) == wanted { Ok(()) } else { Err("the kernel differs".into()) }
-        });
+        eventually_within(PATIENCE, || differences(&tables(node), &wanted));
     }
     let (lag, after) = (start.elapsed() - time, pids.map(cpu));
     let grown: Vec<f64> =
@@ -76,27 +79,38 @@ fn counters(world: &World) -> [f64; 4] {
     [published(0), published(1), written("endpointslice"), written("status")]
 }
 
-/// Sends one change after the other at the pace, whether or not the API server has answered those before.
+/// Sends changes at the pace, whether or not the API server has answered those before. Changes of one pod keep their
+/// order: they go through one lane.
 fn send(world: &World, flips: Vec<(String, bool)>) {
     let pods = Api::<Pod>::namespaced(world.plane.client().kube(), "default");
     world.plane.client().run(async move {
-        let (mut requests, start) = (JoinSet::new(), tokio::time::Instant::now());
-        for (number, (name, ready)) in (0_u32..).zip(flips) {
+        let mut lanes = BTreeMap::<usize, mpsc::UnboundedSender<(String, bool)>>::new();
+        let (mut ends, start) = (JoinSet::new(), tokio::time::Instant::now());
+        for (number, flip) in (0_u32..).zip(flips) {
             tokio::time::sleep_until(start + Duration::from_secs(1) * number / RATE).await;
-            let pods = pods.clone();
-            requests.spawn(async move {
-                let status = if ready { "True" } else { "False" };
-                let patch = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
-                pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await
+            let of_pod =
+                flip.0.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+            let lane = lanes.entry(of_pod % LANES).or_insert_with(|| {
+                let (lane, waiting) = mpsc::unbounded_channel();
+                ends.spawn(patch(pods.clone(), waiting));
+                lane
             });
-            while let Some(done) = requests.try_join_next() {
-                done.expect("no panic").expect("the pod is patched");
-            }
+            lane.send(flip).expect("no pod was refused so far");
         }
-        while let Some(done) = requests.join_next().await {
-            done.expect("no panic").expect("the pod is patched");
+        drop(lanes);
+        while let Some(end) = ends.join_next().await {
+            end.expect("every pod is patched");
         }
     });
+}
+
+async fn patch(pods: Api<Pod>, mut waiting: mpsc::UnboundedReceiver<(String, bool)>) {
+    while let Some((name, ready)) = waiting.recv().await {
+        let status = if ready { "True" } else { "False" };
+        let patch = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
+        let patched = pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        patched.expect("the pod is there");
+    }
 }
 
 /// In an order that is the same in every run.

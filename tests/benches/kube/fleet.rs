@@ -144,6 +144,18 @@ pub(crate) fn tables(node: &Node) -> Tables {
     tables
 }
 
+/// Whether a kernel has what it has to have.
+///
+/// # Errors
+/// How many frontends are wrong, and one of them.
+pub(crate) fn differences(found: &Tables, wanted: &Tables) -> Result<(), String> {
+    let keys: BTreeSet<_> = found.keys().chain(wanted.keys()).collect();
+    let mut wrong = keys.into_iter().filter(|key| found.get(key) != wanted.get(key));
+    let Some(first) = wrong.next() else { return Ok(()) };
+    let (has, wants, more) = (found.get(first), wanted.get(first), wrong.count());
+    Err(format!("{first} leads to {has:?}, not {wants:?}; so do {more} others"))
+}
+
 fn is_local(policy: usize) -> bool {
     policy % LOCAL == LOCAL - 1
 }

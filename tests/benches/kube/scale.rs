@@ -10,14 +10,14 @@ use balancing_tests::eventually_within;
 use crate::{
     Report,
     changes::{Cost, RATE, flip},
-    fleet::{Fleet, PODS, tables},
+    fleet::{Fleet, PODS, differences, tables},
     median,
     usage::memory,
     world::{ELECTED, OTHER, World},
 };
 
 /// How long the agents may take for anything at all.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a kernel's tables, which take some milliseconds.
 const LOOK: Duration = Duration::from_millis(20);
 const COLD_START_S: f64 = 5.0;
@@ -178,12 +178,8 @@ fn cold_start(world: &mut World, fleet: &Fleet, node: usize) -> f64 {
     let start = Instant::now();
     world.nodes[node].agent().start(|| true);
     let found = eventually_within(PATIENCE, || {
-        let found = tables(&world.nodes[node]);
-        if found == wanted {
-            return Ok(start.elapsed());
-        }
-        thread::sleep(LOOK);
-        Err(format!("{} of {} frontends are in the kernel", found.len(), wanted.len()))
+        let right = differences(&tables(&world.nodes[node]), &wanted);
+        right.map(|()| start.elapsed()).inspect_err(|_| thread::sleep(LOOK))
     });
     world.nodes[node].wait_view(|view| view.ready);
     found.as_secs_f64()
