@@ -1,5 +1,5 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
-.PHONY: build demo demo-kube test bench lint crds setup
+.PHONY: build demo demo-kube test bench bench-kube lint crds setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -16,7 +16,10 @@ test: ## every test, kernel tests as root
 	tests/as-root.sh cargo test --locked --workspace --no-fail-fast
 
 bench: build ## the numbers of docs/, measured here
-	tests/setup.sh run && tests/as-root.sh cargo bench --locked -p balancing-tests
+	tests/setup.sh run && tests/as-root.sh cargo bench --locked -p balancing-tests --bench numbers
+
+bench-kube: build ## the numbers of docs/ on a real control plane, measured here
+	tests/setup.sh run kube && tests/as-root.sh cargo bench --locked -p balancing-tests --bench kube
 
 lint: ## formatting, clippy and the project's own rules
 	tests/setup.sh build lint && tests/lint.sh

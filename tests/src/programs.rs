@@ -7,13 +7,22 @@ use std::{
 
 use crate::must::Must;
 
-/// A binary of this workspace, from the build the test itself belongs to (`target/debug` or the like).
-/// `cargo build --workspace` makes those of other crates; `make test` does that first.
+/// Directory of the programs to test, instead of the build the test belongs to. The harness's own are never
+/// taken from there.
+const OTHER_BUILD: &str = "BALANCING_BIN";
+
+/// A binary of this workspace, from the build the test itself belongs to (`target/debug` or the like), or from
+/// the directory that `BALANCING_BIN` names. `cargo build --workspace` makes those of other crates; `make test`
+/// does that first.
 ///
 /// # Panics
 /// When it is not built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
+    let other = env::var_os(OTHER_BUILD).map(|directory| PathBuf::from(directory).join(name));
+    if let Some(path) = other.filter(|path| name.starts_with("balancing") && path.is_file()) {
+        return path;
+    }
     let own = env::current_exe().must("find the test's own binary");
     // Tests are in `deps`, one level below the programs; so is a bench. The helper is not.
     let found =

@@ -11,9 +11,9 @@ use std::{
 };
 
 use balancing_dataplane::{layout::Layout, tables::Reader};
-use balancing_tests::{Bpffs, Cgroup, TempDir};
+use balancing_tests::{Bpffs, Cgroup, TempDir, program};
 
-use crate::{Report, binary, median};
+use crate::{Report, median};
 
 const POLICIES: u32 = 10_000;
 const BACKENDS: u32 = 10;
@@ -43,7 +43,7 @@ impl Drop for Running {
 
 impl Running {
     fn start(source: &Path, bpffs: &Path, run_dir: &Path, cgroup: &Path) -> Self {
-        let child = Command::new(binary("balancing-agent"))
+        let child = Command::new(program("balancing-agent"))
             .args(["--max-backends", "262144", "--log-level", "warn", "--node-name", "bench", "--source"])
             .arg(format!("dir:{}", source.display()))
             .arg("--bpffs")

@@ -13,16 +13,16 @@ use balancing_dataplane::{
     links,
     loader::{HostScope, Options, Sizes, load},
 };
-use balancing_tests::{Bpffs, Cgroup, TempDir};
+use balancing_tests::{Bpffs, Cgroup, TempDir, program};
 
-use crate::{Report, binary, median};
+use crate::{Report, median};
 
 const RUNS: usize = 101;
 const UID: &str = "11111111-2222-3333-4444-555555555555";
 
 fn call(command: &str, config: &str) -> f64 {
     let start = Instant::now();
-    let mut child = Command::new(binary("balancing-cni"))
+    let mut child = Command::new(program("balancing-cni"))
         .env("CNI_COMMAND", command)
         .env("CNI_CONTAINERID", "bench")
         .env("CNI_NETNS", "")
@@ -73,6 +73,6 @@ pub(crate) fn measure(report: &mut Report) {
     drop(pod);
     report.tell("the plugin asked for its version, process start to exit", median(&mut bare), "ms");
     report.at_most("CNI ADD, process start to exit (median of 101)", median(&mut times), "ms", 3.0);
-    let size = fs::metadata(binary("balancing-cni")).expect("the plugin").len();
+    let size = fs::metadata(program("balancing-cni")).expect("the plugin").len();
     report.at_most("size of the plugin", size as f64 / 1e6, "MB", 4.0);
 }

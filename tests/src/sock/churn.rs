@@ -54,10 +54,12 @@ pub struct Churn {
     pub rounds: Option<u64>,
     /// Whether each round is reported as a [`Sample`].
     pub samples: bool,
+    /// Rest of a thread between two rounds; without one a thread takes all of a processor.
+    pub pause: Option<Duration>,
 }
 
 impl Churn {
-    /// Connected rounds on one thread, without samples, until stopped.
+    /// Connected rounds on one thread, without rest and samples, until stopped.
     #[must_use]
     pub fn to(kind: Kind, to: SocketAddr) -> Self {
         Self {
@@ -68,6 +70,7 @@ impl Churn {
             duration: None,
             rounds: None,
             samples: false,
+            pause: None,
         }
     }
 }
@@ -167,6 +170,9 @@ fn work(churn: &Churn, stop: &AtomicBool) -> ChurnReport {
             || churn.rounds.is_some_and(|rounds| made >= rounds);
         if over || stop.load(Ordering::Relaxed) {
             return report;
+        }
+        if let Some(pause) = churn.pause {
+            thread::sleep(pause);
         }
     }
 }

@@ -1,0 +1,186 @@
+//! A large cluster: starts, memory, and what changes cost, also while it grows.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use balancing_tests::eventually_within;
+
+use crate::{
+    Report,
+    changes::{Cost, RATE, flip},
+    fleet::{Fleet, PODS, differences, tables},
+    median,
+    usage::memory,
+    world::{ELECTED, OTHER, World},
+};
+
+/// How long the agents may take for anything at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a kernel's tables, which take some milliseconds.
+const LOOK: Duration = Duration::from_millis(20);
+const COLD_START_S: f64 = 5.0;
+const MEMORY_MB: f64 = 150.0;
+const CPU_PERCENT: f64 = 20.0;
+/// More than that is growth and no noise.
+const GROWTH: f64 = 1.2;
+
+/// How much is measured.
+pub(crate) struct Plan {
+    /// Services at each step.
+    services: [usize; 3],
+    /// Policies at the last step.
+    policies: usize,
+    /// Cold starts of each kind.
+    starts: usize,
+    /// How long changes are made at the last step, and at the others.
+    changes: [Duration; 2],
+}
+
+impl Plan {
+    pub(crate) const FULL: Self = Self {
+        services: [500, 1_000, 2_000],
+        policies: 500,
+        starts: 3,
+        changes: [Duration::from_secs(60), Duration::from_secs(20)],
+    };
+    pub(crate) const QUICK: Self = Self {
+        services: [50, 100, 200],
+        policies: 50,
+        starts: 1,
+        changes: [Duration::from_secs(5), Duration::from_secs(3)],
+    };
+
+    /// The same share of the Services as at the last step.
+    fn in_proportion(&self, services: usize) -> usize {
+        self.policies * services / self.services[2]
+    }
+}
+
+pub(crate) fn measure(report: &mut Report, world: &mut World, plan: &Plan) {
+    let mut fleet = Fleet::new(world);
+    let [small, middle, large] = plan.services;
+    let mut fixed = Vec::new();
+    let mut proportional = Vec::new();
+    for services in [small, middle] {
+        let started = Instant::now();
+        fleet.grow(world, services);
+        tell_size(report, &fleet, started);
+        for (policies, curve) in
+            [(plan.in_proportion(services), &mut proportional), (plan.policies, &mut fixed)]
+        {
+            fleet.set_policies(world, policies);
+            curve.push(change(report, world, &mut fleet, plan.changes[1]));
+        }
+    }
+    let started = Instant::now();
+    fleet.grow(world, large);
+    tell_size(report, &fleet, started);
+    fleet.wait_settled(world);
+    starts(report, world, &fleet, plan.starts);
+    fleet.wait_settled(world);
+    let last = change(report, world, &mut fleet, plan.changes[0]);
+    for node in [ELECTED, OTHER] {
+        let share = last.cpu[node].as_secs_f64() / last.time.as_secs_f64() * 100.0;
+        let name = format!("CPU of the agent at {RATE} changes a second, {}", who(node));
+        report.at_most(&name, share, "%", CPU_PERCENT);
+        let pid = world.nodes[node].agent().pid();
+        report.at_most(
+            &format!("memory of the agent after that, {}", who(node)),
+            memory(pid, "VmRSS"),
+            "MB",
+            MEMORY_MB,
+        );
+        report.at_most(
+            &format!("peak memory of the agent, {}", who(node)),
+            memory(pid, "VmHWM"),
+            "MB",
+            MEMORY_MB,
+        );
+    }
+    for (name, curve) in [("fixed", fixed), ("in proportion", proportional)] {
+        for node in [ELECTED, OTHER] {
+            let growth = per_change(&last, node) / per_change(&curve[0], node);
+            let name =
+                format!("CPU per change, {large} Services over {small}, policies {name}, {}", who(node));
+            report.at_most(&name, growth, "x", GROWTH);
+        }
+    }
+}
+
+fn tell_size(report: &mut Report, fleet: &Fleet, started: Instant) {
+    let name =
+        format!("{} Services, {} pods: the last of them made in", fleet.services, fleet.services * PODS);
+    report.tell(&name, started.elapsed().as_secs_f64(), "s");
+}
+
+fn who(node: usize) -> &'static str {
+    if node == ELECTED { "elected" } else { "not elected" }
+}
+
+fn per_change(cost: &Cost, node: usize) -> f64 {
+    cost.cpu[node].as_secs_f64() * 1e6 / f64::from(cost.changes)
+}
+
+/// Makes changes and tells what they cost.
+fn change(report: &mut Report, world: &mut World, fleet: &mut Fleet, duration: Duration) -> Cost {
+    fleet.wait_settled(world);
+    let cost = flip(world, fleet, duration);
+    let of = format!("{} Services, {} policies", fleet.services, fleet.policies);
+    report.tell(&format!("{of}: changes made"), f64::from(cost.changes) / cost.time.as_secs_f64(), "/s");
+    report.tell(
+        "  from the answer to the last one to the kernels of both nodes",
+        cost.lag.as_secs_f64() * 1e3,
+        "ms",
+    );
+    let changes = f64::from(cost.changes);
+    report.tell("  EndpointSlices written per change", cost.written[0] / changes, "");
+    report.tell("  statuses written per change", cost.written[1] / changes, "");
+    for node in [ELECTED, OTHER] {
+        report.tell(
+            &format!("  frontends written per change, {}", who(node)),
+            cost.published[node] / changes,
+            "",
+        );
+        report.tell(&format!("  CPU per change, {}", who(node)), per_change(&cost, node), "us");
+    }
+    cost
+}
+
+fn starts(report: &mut Report, world: &mut World, fleet: &Fleet, count: usize) {
+    let size = format!("{} Services, {} policies", fleet.services, fleet.policies);
+    world.nodes[ELECTED].agent().kill();
+    fleet.forget_slices(world);
+    let first = cold_start(world, fleet, ELECTED);
+    report.tell(&format!("first start at {size}, elected, writes all slices"), first, "s");
+    world.wait_elected();
+    fleet.wait_settled(world);
+    for node in [ELECTED, OTHER] {
+        let mut times = Vec::new();
+        for _ in 0..count {
+            world.nodes[node].agent().kill();
+            times.push(cold_start(world, fleet, node));
+        }
+        let name = format!("cold start at {size}, {} (median of {count})", who(node));
+        report.at_most(&name, median(&mut times), "s", COLD_START_S);
+        let pid = world.nodes[node].agent().pid();
+        report.tell("  memory of the agent after it", memory(pid, "VmRSS"), "MB");
+    }
+    world.wait_elected();
+}
+
+/// Seconds from process start until the kernel has everything, on a node where no agent ran before.
+fn cold_start(world: &mut World, fleet: &Fleet, node: usize) -> f64 {
+    let wanted = fleet.wanted(node);
+    let (status, message) = world.nodes[node].cleanup();
+    assert!(status.success(), "cleanup: {message}");
+    let start = Instant::now();
+    world.nodes[node].agent().start(|| true);
+    let found = eventually_within(PATIENCE, || {
+        let right = differences(&tables(&world.nodes[node]), &wanted);
+        right.map(|()| start.elapsed()).inspect_err(|_| thread::sleep(LOOK))
+    });
+    world.nodes[node].wait_view(|view| view.ready);
+    found.as_secs_f64()
+}
