@@ -68,6 +68,13 @@ struct Known {
     told: bool,
 }
 
+impl Known {
+    fn is_due(&self, now: Instant) -> bool {
+        let settled = self.settled && !self.identities.is_empty();
+        !settled && now >= self.next
+    }
+}
+
 /// Makes and mends links.
 pub struct Attacher {
     layout: Layout,
@@ -255,6 +262,13 @@ impl Attacher {
         Ok(())
     }
 
+    /// Whether a pod that is not as wanted should be looked at again.
+    #[must_use]
+    pub fn is_look_due(&self) -> bool {
+        let now = Instant::now();
+        self.known.values().any(|known| known.is_due(now))
+    }
+
     /// Looks at the local pods: tells by what they are recognised and, once the tables are filled, attaches
     /// those that have no links and detaches those that must not have any.
     pub fn look(&mut self, pods: &[&Pod], everything: bool) -> Observed {
@@ -263,23 +277,23 @@ impl Attacher {
         let mut seen = BTreeSet::new();
         let mut records = None;
         for pod in pods.iter().filter(|pod| !pod.uid.is_empty() && !pod.finished) {
-            seen.insert(pod.uid.clone());
-            let before = self.known.get(&pod.uid).map(|k| k.identities.clone()).unwrap_or_default();
+            seen.insert(pod.uid.as_str());
             if self.is_due(pod, everything) {
                 let records = records.get_or_insert_with(|| self.records());
                 let known = self.look_at(pod, records);
                 self.failures.pods += u64::from(known.failure.is_some());
+                let before = self.known.get(&pod.uid).map(|k| &k.identities);
+                if known.identities != *before.unwrap_or(&BTreeSet::new()) {
+                    observed.identities.push((pod.uid.clone(), known.identities.clone()));
+                }
                 self.known.insert(pod.uid.clone(), known);
             }
             let Some(known) = self.known.get(&pod.uid) else { continue };
-            if known.identities != before {
-                observed.identities.push((pod.uid.clone(), known.identities.clone()));
-            }
             if pod.redirect_disabled && pod.host_network {
                 exempt.extend(known.identities.iter().copied());
             }
         }
-        let gone: Vec<String> = self.known.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
+        let gone: Vec<String> = self.known.keys().filter(|uid| !seen.contains(uid.as_str())).cloned().collect();
         for uid in gone {
             self.known.remove(&uid);
             observed.identities.push((uid, BTreeSet::new()));
@@ -297,9 +311,7 @@ impl Attacher {
 
     fn is_due(&self, pod: &Pod, everything: bool) -> bool {
         let Some(known) = self.known.get(&pod.uid) else { return true };
-        let wanted = self.wants_links(pod);
-        let settled = known.settled && !known.identities.is_empty();
-        everything || known.wanted != wanted || !settled && Instant::now() >= known.next
+        everything || known.wanted != self.wants_links(pod) || known.is_due(Instant::now())
     }
 
     fn look_at(&self, pod: &Pod, records: &BTreeMap<PodUid, Record>) -> Known {

@@ -127,6 +127,8 @@ struct Agent {
     /// The links have been right once; from then on the agent is ready.
     attached: bool,
     links_due: bool,
+    /// Local pods have changed since they were looked at.
+    pods_due: bool,
     next_links: Instant,
     retry_at: Option<Instant>,
     retry: Duration,
@@ -179,6 +181,7 @@ impl Agent {
             _pins: pins,
             attached: false,
             links_due: true,
+            pods_due: true,
             next_links: Instant::now() + LINKS,
             retry_at: None,
             retry: RETRY.0,
@@ -203,9 +206,9 @@ impl Agent {
             tokio::select! {
                 batch = batches.recv() => {
                     let Some(batch) = batch else { return };
-                    self.owner.apply(batch);
+                    self.apply(batch);
                     while let Ok(more) = batches.try_recv() {
-                        self.owner.apply(more);
+                        self.apply(more);
                     }
                     self.last_change = Some(SystemTime::now());
                     self.reconcile(false);
@@ -220,6 +223,11 @@ impl Agent {
                 }
             }
         }
+    }
+
+    fn apply(&mut self, batch: Batch) {
+        self.pods_due |= batch.has_pods();
+        self.owner.apply(batch);
     }
 
     fn next_due(&self) -> Instant {
@@ -240,7 +248,7 @@ impl Agent {
     /// `true` when nothing is left to do.
     fn round(&mut self, everything: bool) -> bool {
         let synced = self.owner.is_synced();
-        if synced {
+        if synced && (everything || self.pods_due || self.attacher.is_look_due()) {
             self.look_at_pods(everything);
         }
         let mut done = self.owner.program();
@@ -272,6 +280,7 @@ impl Agent {
     /// By what pods are recognised must be known before the tables are filled, also after a restart; links of
     /// pods are made after that ([`Attacher::look`]).
     fn look_at_pods(&mut self, everything: bool) {
+        self.pods_due = false;
         if self.role == Role::External {
             return;
         }

@@ -30,6 +30,16 @@ pub struct Batch {
     pub synced: bool,
 }
 
+impl Batch {
+    /// Whether it changes pods.
+    #[must_use]
+    pub fn has_pods(&self) -> bool {
+        self.changes.iter().any(|change| {
+            matches!(change, Change::Upsert(Object::Pod(_)) | Change::Delete(ObjectKey::Pod(_)))
+        })
+    }
+}
+
 /// How a source is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceStatus {

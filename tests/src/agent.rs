@@ -109,6 +109,12 @@ impl Agent {
         status
     }
 
+    /// Whether it was started, and neither killed nor terminated since.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -9,7 +9,7 @@ use balancing_dataplane::{ABI, layout::Layout, tables::Reader};
 use balancing_tests::{Cgroup, Node, Object, eventually_within};
 use serde_json::json;
 
-use crate::world::{NAMESPACE, World};
+use crate::world::World;
 
 /// Pods of a Service.
 pub(crate) const PODS: usize = 10;
@@ -122,11 +122,6 @@ impl Fleet {
                 Some(first) => Err(format!("the status of {first:?} is not as it should be")),
             }
         });
-    }
-
-    /// Removes the EndpointSlices that the agents made.
-    pub(crate) fn forget_slices(&self, world: &World) {
-        world.plane.delete(&["endpointslices", "--namespace", NAMESPACE, "--all"]);
     }
 }
 

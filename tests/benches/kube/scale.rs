@@ -150,8 +150,11 @@ fn change(report: &mut Report, world: &mut World, fleet: &mut Fleet, duration: D
 
 fn starts(report: &mut Report, world: &mut World, fleet: &Fleet, count: usize) {
     let size = format!("{} Services, {} policies", fleet.services, fleet.policies);
-    world.nodes[ELECTED].agent().kill();
-    fleet.forget_slices(world);
+    // The other one would take over before the slices are gone.
+    for node in [OTHER, ELECTED] {
+        world.nodes[node].agent().kill();
+    }
+    world.forget_slices();
     let first = cold_start(world, fleet, ELECTED);
     report.tell(&format!("first start at {size}, elected, writes all slices"), first, "s");
     world.wait_elected();
@@ -159,15 +162,17 @@ fn starts(report: &mut Report, world: &mut World, fleet: &Fleet, count: usize) {
     for node in [ELECTED, OTHER] {
         let mut times = Vec::new();
         for _ in 0..count {
-            world.nodes[node].agent().kill();
+            if world.nodes[node].agent().is_running() {
+                world.nodes[node].agent().kill();
+            }
             times.push(cold_start(world, fleet, node));
         }
         let name = format!("cold start at {size}, {} (median of {count})", who(node));
         report.at_most(&name, median(&mut times), "s", COLD_START_S);
         let pid = world.nodes[node].agent().pid();
         report.tell("  memory of the agent after it", memory(pid, "VmRSS"), "MB");
+        world.wait_elected();
     }
-    world.wait_elected();
 }
 
 /// Seconds from process start until the kernel has everything, on a node where no agent ran before.

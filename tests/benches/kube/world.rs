@@ -58,4 +58,11 @@ impl World {
             self.plane.client().list("discovery.k8s.io/v1", "EndpointSlice").expect("slices are listed");
         slices.into_iter().filter(|slice| slice.namespace() == NAMESPACE).collect()
     }
+
+    /// Removes those; no agent may run meanwhile.
+    pub(crate) fn forget_slices(&self) {
+        for slice in self.slices() {
+            self.plane.client().delete(&slice).expect("the slice is there");
+        }
+    }
 }
