@@ -20,6 +20,8 @@ const URGENT: Duration = Duration::from_millis(100);
 const DISPUTE: Duration = Duration::from_secs(300);
 /// Status writes per second, and how many of them at once.
 const RATE: u32 = 20;
+/// A write that tells numbers only counts as so many.
+const NUMBERS: u32 = 4;
 
 /// Growing waits, by key.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ pub(super) struct Written {
     again: u32,
 }
 
-/// At most [`RATE`] a second over all policies.
+/// At most [`RATE`] a second over all policies, fewer when they tell numbers only.
 #[derive(Debug)]
 pub(super) struct Limiter {
     /// When all tokens will be back.
@@ -98,8 +100,9 @@ impl Limiter {
     ///
     /// # Errors
     /// When there will be one.
-    pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let cost = Duration::from_secs(1) / RATE;
+    pub(super) fn take(&mut self, urgency: Urgency, now: Instant) -> Result<(), Instant> {
+        let writes = if urgency == Urgency::Now { 1 } else { NUMBERS };
+        let cost = Duration::from_secs(1) / RATE * writes;
         let full_at = self.full_at.max(now) + cost;
         let debt = full_at - now;
         if debt > Duration::from_secs(1) {
@@ -169,10 +172,13 @@ mod tests {
     fn no_second_sees_more_than_its_share() {
         let start = Instant::now();
         let mut limiter = Limiter::new(start);
-        let burst = (0..100).take_while(|_| limiter.take(start).is_ok()).count();
+        let burst = (0..100).take_while(|_| limiter.take(Urgency::Now, start).is_ok()).count();
         assert_eq!(burst, RATE as usize);
-        let next = limiter.take(start).unwrap_err();
+        let next = limiter.take(Urgency::Now, start).unwrap_err();
         assert_eq!(next - start, Duration::from_secs(1) / RATE);
-        assert!(limiter.take(next).is_ok() && limiter.take(next).is_err());
+        assert!(limiter.take(Urgency::Now, next).is_ok() && limiter.take(Urgency::Now, next).is_err());
+        let mut limiter = Limiter::new(start);
+        let numbers = (0..100).take_while(|_| limiter.take(Urgency::Soon, start).is_ok()).count();
+        assert_eq!(numbers, (RATE / NUMBERS) as usize);
     }
 }

@@ -69,11 +69,11 @@ impl Duties<'_> {
         while self.statuses.running < STATUSES
             && let Some(policy) = self.statuses.queue.take(now)
         {
-            let Some((uid, status, _)) = self.wanted_status(&policy) else {
+            let Some((uid, status, urgency)) = self.wanted_status(&policy) else {
                 self.statuses.queue.done(&policy);
                 continue;
             };
-            if let Err(at) = self.statuses.limiter.take(now) {
+            if let Err(at) = self.statuses.limiter.take(urgency, now) {
                 self.statuses.queue.done(&policy);
                 return self.statuses.queue.add(policy, at);
             }
