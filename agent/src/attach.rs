@@ -289,7 +289,8 @@ impl Attacher {
                 exempt.extend(known.identities.iter().copied());
             }
         }
-        let gone: Vec<String> = self.known.keys().filter(|uid| !seen.contains(uid.as_str())).cloned().collect();
+        let gone: Vec<String> =
+            self.known.keys().filter(|uid| !seen.contains(uid.as_str())).cloned().collect();
         for uid in gone {
             self.known.remove(&uid);
             observed.identities.push((uid, BTreeSet::new()));

@@ -67,16 +67,14 @@ impl Duties<'_> {
 
     pub(super) fn start_statuses(&mut self, now: Instant) {
         while self.statuses.running < STATUSES
+            && self.statuses.limiter.free_at() <= now
             && let Some(policy) = self.statuses.queue.take(now)
         {
             let Some((uid, status, _)) = self.wanted_status(&policy) else {
                 self.statuses.queue.done(&policy);
                 continue;
             };
-            if let Err(at) = self.statuses.limiter.take(now) {
-                self.statuses.queue.done(&policy);
-                return self.statuses.queue.add(policy, at);
-            }
+            self.statuses.limiter.take(now);
             let written = Written::note(self.statuses.written.get(&policy), status.clone(), now);
             self.statuses.written.insert(policy.clone(), written);
             self.statuses.running += 1;
@@ -131,7 +129,8 @@ impl StatusWork {
 
     /// When there is something to decide that can be sent, too.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.queue.next_due().filter(|_| self.running < STATUSES)
+        let due = self.queue.next_due().filter(|_| self.running < STATUSES)?;
+        Some(due.max(self.limiter.free_at()))
     }
 
     /// How many policies wait for their status.
