@@ -163,7 +163,8 @@ impl<'a> Duties<'a> {
             tracing::info!(policies = self.engine.verdicts().len(), "the cluster is known");
         }
         // A policy that took the place of an equal one has the same verdict, and no status yet.
-        for policy in delta.touched.iter().chain(delta.verdicts.keys()) {
+        let judged = delta.verdicts.keys().filter(|policy| !delta.touched.contains(*policy));
+        for policy in delta.touched.iter().chain(judged) {
             self.look_at_status(policy, now);
         }
         self.start_slices(now);

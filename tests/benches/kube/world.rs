@@ -6,6 +6,8 @@ use balancing_tests::{ControlPlane, Node, Object, eventually};
 
 /// Namespace of the agents.
 pub(crate) const NAMESPACE: &str = "balancing-system";
+/// `apiVersion` of EndpointSlices.
+const SLICES: &str = "discovery.k8s.io/v1";
 /// Place of the elected agent in [`World::nodes`].
 pub(crate) const ELECTED: usize = 0;
 /// Place of the agent that is not elected.
@@ -54,14 +56,14 @@ impl World {
 
     /// The EndpointSlices that the agents made.
     pub(crate) fn slices(&self) -> Vec<Object> {
-        let slices =
-            self.plane.client().list("discovery.k8s.io/v1", "EndpointSlice").expect("slices are listed");
+        let slices = self.plane.client().list(SLICES, "EndpointSlice").expect("slices are listed");
         slices.into_iter().filter(|slice| slice.namespace() == NAMESPACE).collect()
     }
 
     /// Removes those; no agent may run meanwhile.
     pub(crate) fn forget_slices(&self) {
         for slice in self.slices() {
+            let slice = Object::named(SLICES, "EndpointSlice", NAMESPACE, slice.name());
             self.plane.client().delete(&slice).expect("the slice is there");
         }
     }
