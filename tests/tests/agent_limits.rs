@@ -165,7 +165,7 @@ fn every_wrong_flag_is_in_one_message() {
     let (code, said) = refused(command.args(flags).env("BALANCING_ROLE", "boss"));
     assert_eq!(code, Some(64), "{said}");
     for words in [
-        "--source nowhere: must be dir:PATH",
+        "--source nowhere: must be kube, or dir:PATH",
         "--scope some: must be one of all, pods, host",
         "--max-connections 70000: must be a power of two; use 131072",
         "--redirect-qos-limit many: must be a number from 0",
