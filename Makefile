@@ -1,12 +1,15 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
-.PHONY: build demo test bench bench-kube lint crds setup
+.PHONY: build demo demo-kube test bench bench-kube lint crds setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
 	cargo build --release --locked -p balancing-agent -p balancing-cni
 
 demo: build ## a live redirect on this machine, without Kubernetes
-	tests/setup.sh run && tests/as-root.sh tests/demo.sh
+	tests/setup.sh run go && tests/as-root.sh tests/demo.sh
+
+demo-kube: build ## the node-local DNS story on a real control plane, with kubectl
+	tests/setup.sh run go kube && tests/as-root.sh tests/demo.sh kube
 
 test: ## every test, kernel tests as root
 	tests/setup.sh build run go kube && cargo build --locked --workspace

@@ -10,6 +10,14 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 [ "$(id -u)" = 0 ] || { echo "demo: needs root; run: make demo" >&2; exit 1; }
+story=${1:-directory}
+case $story in
+directory | kube) ;;
+*)
+    echo "demo: no story '$story': use directory or kube" >&2
+    exit 64
+    ;;
+esac
 
 cgroup2=$(awk '$0 ~ / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)
 [ -n "$cgroup2" ] || { echo "demo: no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified" >&2; exit 1; }
@@ -41,10 +49,11 @@ leave() {
     remove_cgroups "$name"
 }
 trap leave EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' INT
+trap 'exit 143' TERM
 mkdir "$cgroup2/$name"
-# In the background, so that a signal is answered at once.
-unshare --mount --pid --fork --kill-child=SIGKILL --mount-proc --propagation private \
-    env DEMO_CGROUP="$cgroup2/$name" bash "$here/demo/${1:-directory}.sh" &
+# In the background, so that a signal is answered at once; it ends with this script even when that is killed.
+setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child=SIGKILL --mount-proc --propagation private \
+    env DEMO_CGROUP="$cgroup2/$name" bash "$here/demo/$story.sh" &
 stage=$!
 wait "$stage"

@@ -14,7 +14,7 @@ step cargo clippy --locked --workspace --all-targets -- -D warnings
 step tests/lint/manifests.sh
 step tests/lint/unsafe.sh
 if command -v shellcheck >/dev/null; then
-    step shellcheck --external-sources .ci/run tests/*.sh tests/setup/*.sh tests/lint/*.sh
+    step shellcheck --external-sources .ci/run tests/*.sh tests/demo/*.sh tests/setup/*.sh tests/lint/*.sh
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -26,6 +26,8 @@ use crate::{
 
 /// First and longest wait before a pod without a cgroup is looked for again.
 const SEARCH: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The object of a pod is there before its sandbox: a search that has not come to longer waits than this is no news.
+const SANDBOX: Duration = Duration::from_secs(5);
 /// Longest wait for the plugin to finish with a pod.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -62,6 +64,8 @@ struct Known {
     next: Instant,
     wait: Duration,
     failure: Option<String>,
+    /// The failure has been logged.
+    told: bool,
 }
 
 impl Known {
@@ -316,13 +320,19 @@ impl Attacher {
         let wait = before.map_or(SEARCH.0, |k| (k.wait * 2).min(SEARCH.1));
         let next = Instant::now() + wait;
         let (wanted, identities) = (self.wants_links(pod), BTreeSet::new());
-        let mut known = Known { wanted, settled: false, cgroup: None, identities, next, wait, failure: None };
+        let told = before.is_some_and(|k| k.told);
+        let mut known =
+            Known { wanted, settled: false, cgroup: None, identities, next, wait, failure: None, told };
         if let Err(error) = self.connect(pod, records, &mut known) {
             let failure = error.to_string();
-            if before.is_none_or(|k| k.failure.as_ref() != Some(&failure)) {
-                tracing::info!(namespace = pod.namespace, name = pod.name, "pod is not attached: {failure}");
+            if wait > SANDBOX && !told {
+                known.told = true;
+                tracing::warn!(namespace = pod.namespace, name = pod.name, "pod is not attached: {failure}");
             }
             known.failure = Some(failure);
+        } else if told {
+            known.told = false;
+            tracing::info!(namespace = pod.namespace, name = pod.name, "pod is attached after all");
         }
         known
     }

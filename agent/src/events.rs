@@ -23,6 +23,8 @@ use schedule::{Next, Notice, Schedule};
 
 /// Longest note of an Event in bytes (Kubernetes API, events.k8s.io/v1, `note`).
 const NOTE: usize = 1024;
+/// Longest name of whoever reports in bytes (the same, `reportingInstance`); names of nodes may be longer.
+const INSTANCE: usize = 128;
 /// Attempts to write one Event.
 const ATTEMPTS: u32 = 3;
 /// Longest wait for the API server.
@@ -70,8 +72,10 @@ impl Events {
         let mut pause = PAUSE;
         for attempt in 1..=ATTEMPTS {
             // One recorder a note: a recorder that has told the same reason before would repeat its old note.
-            let reporter =
-                Reporter { controller: names::FIELD_MANAGER.to_owned(), instance: Some(self.node.clone()) };
+            let reporter = Reporter {
+                controller: names::FIELD_MANAGER.to_owned(),
+                instance: Some(shortened(self.node.clone(), INSTANCE)),
+            };
             let recorder = Recorder::new(self.client.clone(), reporter);
             let (error, again) = match timeout(PATIENCE, recorder.publish(&event, &regarding)).await {
                 Ok(Ok(())) => return,
@@ -105,7 +109,7 @@ impl Events {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(shortened(note)),
+            note: Some(shortened(note, NOTE)),
             action: "Program".to_owned(),
             secondary: None,
         };
@@ -128,8 +132,9 @@ fn is_worth_another(error: &kube::Error) -> bool {
     }
 }
 
-fn shortened(mut note: String) -> String {
-    let end = (0..=NOTE.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
-    note.truncate(end.unwrap_or_default());
-    note
+/// The text, cut at a character so that it has at most `limit` bytes.
+fn shortened(mut text: String, limit: usize) -> String {
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or_default());
+    text
 }

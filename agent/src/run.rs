@@ -34,7 +34,7 @@ use crate::{
     source::{Batch, SourceStatus, dir::DirSourceError},
 };
 
-use feed::Counters;
+use feed::{Counters, Origin};
 
 mod answer;
 mod feed;
@@ -88,6 +88,7 @@ pub enum RunError {
 /// # Errors
 /// What keeps the agent from starting.
 pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
+    let origin = Origin::of(&config.source).await?;
     let _lock = lock::run_dir(&config.place.run_dir)?;
     let bound = config.listen.bind()?;
     let mut agent = Agent::start(&config, abi, bound.addresses())?;
@@ -95,7 +96,7 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let (status_in, status) = watch::channel(SourceStatus::default());
     let (requests_in, requests) = mpsc::channel(1);
     let listener = control::bind(&socket_path(&config.place.run_dir))?;
-    let feed = feed::start(&config, batches_in, status_in, agent.owner.health()).await?;
+    let feed = origin.start(&config.settings, batches_in, status_in, agent.owner.health());
     agent.counters = feed.counters.clone();
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
@@ -103,7 +104,8 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let server = tokio::spawn(control::serve(listener, requests_in));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), abi, ?config, "started");
     let Addresses { http: health, metrics } = agent.addresses;
-    tracing::info!(http = ?health, ?metrics, "listening");
+    let (health, metrics) = (health.map(tracing::field::display), metrics.map(tracing::field::display));
+    tracing::info!(http = health, metrics, "listening");
     tokio::select! {
         () = agent.work(batches, requests, status) => {}
         _ = terminate.recv() => {}

@@ -2,9 +2,11 @@
 //!
 //! `BALANCING_BLESS=1` writes the golden files instead of comparing them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     env, fs,
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -19,7 +21,7 @@ fn fixtures(below: &str) -> PathBuf {
 }
 
 /// Runs the command in the directory of fixtures, with this standard input.
-fn run(args: &[&str], input: &str) -> Output {
+fn run(args: &[&str], input: &str) -> io::Result<Output> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_balancingctl"))
         .arg("convert")
         .args(args)
@@ -27,42 +29,48 @@ fn run(args: &[&str], input: &str) -> Output {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that stops at its arguments does not read.
-    let written = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    assert!(written.is_ok() || !output.status.success());
-    output
+        .spawn()?;
+    // A command that stops at its arguments does not read; that is seen in its status.
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output()?;
+    if output.status.success() { written.map(|()| output) } else { Ok(output) }
 }
 
 fn status(args: &[&str], input: &str) -> Option<i32> {
-    run(args, input).status.code()
+    run(args, input).ok()?.status.code()
 }
 
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn files(dir: &str) -> Vec<String> {
-    let names = fs::read_dir(fixtures(dir)).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> = names.filter(|n| n.ends_with(".yaml") && !n.ends_with(".out.yaml")).collect();
+fn files(dir: &str) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(fixtures(dir))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".yaml") && !name.ends_with(".out.yaml") {
+            names.push(name);
+        }
+    }
     names.sort();
-    names
+    Ok(names)
 }
 
 fn compare(file: &str, found: &str) {
     let path = fixtures("convert").join(file);
     if env::var_os("BALANCING_BLESS").is_some() {
-        fs::write(path, found).unwrap();
+        assert!(fs::write(path, found).is_ok(), "{file}");
     } else {
-        assert_eq!(found, fs::read_to_string(path).unwrap(), "{file}");
+        assert_eq!(fs::read_to_string(path).ok().as_deref(), Some(found), "{file}");
     }
 }
 
-/// The agent takes all of it, and names as many policies.
+/// The agent takes all of it; how many policies that are.
 fn assert_accepted(text: &str, format: Format) -> usize {
-    let manifest = parse(text, format).unwrap();
+    let manifest = match parse(text, format) {
+        Ok(manifest) => manifest,
+        Err(error) => panic!("{error}: {text}"),
+    };
     assert!(manifest.problems.is_empty() && manifest.ignored.is_empty(), "{:?}", manifest.problems);
     for object in &manifest.objects {
         let Object::Policy(policy) = object else { panic!("{object:?}") };
@@ -73,28 +81,28 @@ fn assert_accepted(text: &str, format: Format) -> usize {
 
 #[test]
 fn golden_files() {
-    let cases = files("convert");
+    let cases = files("convert").unwrap();
     assert_eq!(cases.len(), 5);
     for case in cases {
-        let output = run(&["-f", &case], "");
-        let (out, err) = (text(output.stdout), text(output.stderr));
+        let output = run(&["-f", &case], "").unwrap();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert!(assert_accepted(&out, Format::Yaml) > 0, "{case}");
         assert_eq!(output.status.code(), Some(i32::from(err.contains("error: "))), "{case}");
         let name = case.trim_end_matches(".yaml");
         compare(&format!("{name}.out.yaml"), &out);
         compare(&format!("{name}.notes"), &err);
-        let again = run(&["-f", "-"], &out);
-        assert_eq!(text(again.stdout), out, "{case}: what is converted stays as it is");
+        let again = run(&["-f", "-"], &out).unwrap();
+        assert_eq!(text(&again.stdout), out, "{case}: what is converted stays as it is");
     }
 }
 
 #[test]
 fn seeds() {
-    let paths: Vec<_> = files("seeds").iter().map(|file| format!("../seeds/{file}")).collect();
+    let paths: Vec<_> = files("seeds").unwrap().iter().map(|file| format!("../seeds/{file}")).collect();
     let args: Vec<_> = paths.iter().flat_map(|path| ["-f", path]).collect();
-    let output = run(&args, "");
-    assert_eq!(output.status.code(), Some(0), "{}", text(output.stderr));
-    let (out, err) = (text(output.stdout), text(output.stderr));
+    let output = run(&args, "").unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
     // Two of the eight policies of the original project are the same as two others.
     assert_eq!(assert_accepted(&out, Format::Yaml), 6 + 2);
     compare("seeds.out.yaml", &out);
@@ -104,20 +112,20 @@ fn seeds() {
 #[test]
 fn what_is_fine_is_not_touched() {
     let before = fs::read_to_string(fixtures("seeds/10-balancingpolicy-test-addr.yaml")).unwrap();
-    let output = run(&["-f", "-", "--strict"], &before);
-    assert_eq!((output.status.code(), text(output.stderr)), (Some(0), String::new()));
+    let output = run(&["-f", "-", "--strict"], &before).unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
     let trees =
-        [before, text(output.stdout)].map(|text| yaml_serde::from_str::<serde_json::Value>(&text).unwrap());
+        [before, text(&output.stdout)].map(|text| yaml_serde::from_str::<serde_json::Value>(&text).unwrap());
     assert_eq!(trees[0], trees[1]);
 }
 
 #[test]
 fn json_is_one_list() {
-    let output = run(&["-f", "collisions.yaml", "-o", "json"], "");
+    let output = run(&["-f", "collisions.yaml", "-o", "json"], "").unwrap();
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(list["kind"], "List");
-    assert_eq!(assert_accepted(&text(output.stdout), Format::Json), list["items"].as_array().unwrap().len());
-    let output = run(&["-f", "-", "-o", "json"], &list.to_string());
+    assert_eq!(assert_accepted(&text(&output.stdout), Format::Json), list["items"].as_array().unwrap().len());
+    let output = run(&["-f", "-", "-o", "json"], &list.to_string()).unwrap();
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap(), list);
 }
 
@@ -137,8 +145,8 @@ fn exit_statuses() {
 
 #[test]
 fn a_file_that_is_missing_does_not_hide_the_others() {
-    let output = run(&["-f", "missing.yaml", "-f", "node-local-dns.yaml"], "");
+    let output = run(&["-f", "missing.yaml", "-f", "node-local-dns.yaml"], "").unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(assert_accepted(&text(output.stdout), Format::Yaml), 1);
-    assert!(text(output.stderr).starts_with("error: missing.yaml: cannot be read: "));
+    assert_eq!(assert_accepted(&text(&output.stdout), Format::Yaml), 1);
+    assert!(text(&output.stderr).starts_with("error: missing.yaml: cannot be read: "));
 }

@@ -1,78 +1,97 @@
-# The control plane, and what a kubelet would do: sandboxes for bound pods, and their status.
-# shellcheck shell=bash disable=SC2154
+# The control plane, in the namespace `remote`, and what kubelets would do: sandboxes and the status of pods.
+# shellcheck shell=bash disable=SC2034,SC2154
 
 kube_bin=$repository/tests/tools/kube/bin
 plane=$work/plane
+api_server=192.168.10.2
+agent_kubeconfig=$plane/agent.kubeconfig
 
-kubectl() { in_ns node "$kube_bin/kubectl" --kubeconfig "$plane/admin.kubeconfig" "$@"; }
+# Neither the user's settings nor what kubectl keeps of another cluster at the same address.
+kubectl() {
+    in_ns node env KUBERC=off "$kube_bin/kubectl" --kubeconfig "$plane/admin.kubeconfig" --cache-dir "$plane/cache" "$@"
+}
 
-# Its data and keys are in the memory of the demo's own /run.
+# The API server makes its certificate itself, and nobody else reaches its network: tokens need no secret.
 start_control_plane() {
     mkdir -p "$plane"
-    in_ns node env TMPDIR="$plane" "${BALANCING_CONTROL_PLANE:-$repository/target/debug/control_plane}" "$plane" \
-        >"$plane/log" 2>&1 &
-    plane_pid=$!
-    until_true "the control plane (see $plane/log)" test -e "$plane/ready"
+    openssl ecparam -name prime256v1 -genkey -noout -out "$plane/accounts.key"
+    cat >"$plane/tokens.csv" <<CSV
+admin,admin,1,system:masters
+controllers,system:kube-controller-manager,2
+scheduler,system:kube-scheduler,3
+CSV
+    local user etcd=http://127.0.0.1:2379
+    for user in admin controllers scheduler; do
+        kubeconfig $user $user default
+    done
+    serve etcd --data-dir "$plane/etcd" --unsafe-no-fsync --heartbeat-interval 10 --election-timeout 100 \
+        --listen-client-urls $etcd --advertise-client-urls $etcd
+    # Nodes get no taint, for no kubelet would take it away.
+    serve kube-apiserver --etcd-servers $etcd --bind-address $api_server --service-cluster-ip-range 10.96.0.0/16 \
+        --cert-dir "$plane" --token-auth-file "$plane/tokens.csv" --authorization-mode RBAC \
+        --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$plane/accounts.key" \
+        --service-account-signing-key-file "$plane/accounts.key" --disable-admission-plugins TaintNodesByCondition
+    api_server_pid=$!
+    until_true "the API server" eval 'kubectl get --raw /readyz >/dev/null 2>&1'
+    # Nor does a kubelet renew the lease of its node.
+    serve kube-controller-manager --kubeconfig "$plane/controllers.kubeconfig" --leader-elect=false --secure-port 0 \
+        --controllers='*,-node-lifecycle-controller' --use-service-account-credentials \
+        --service-account-private-key-file "$plane/accounts.key" --root-ca-file "$plane/apiserver.crt"
+    serve kube-scheduler --kubeconfig "$plane/scheduler.kubeconfig" --leader-elect=false --secure-port 0
+    kubectl wait --for=create serviceaccount/default --timeout=30s >/dev/null
 }
 
-stop_control_plane() {
-    kill -TERM "$plane_pid"
-    wait "$plane_pid" 2>/dev/null || true
+serve() { # PROGRAM ARGUMENT...
+    nsenter --net=/run/netns/remote -- "$kube_bin/$1" "${@:2}" >"$plane/$1.log" 2>&1 &
 }
 
-pod_named() { # NAMESPACE LABEL: the newest pod that is not going away
-    kubectl get pods -n "$1" -l "$2" -o json | jq -r '[.items[] | select(.metadata.deletionTimestamp == null)]
-        | sort_by(.metadata.creationTimestamp) | last | .metadata.name // empty'
+kubeconfig() { # USER TOKEN NAMESPACE
+    cat >"$plane/$1.kubeconfig" <<JSON
+{
+  "apiVersion": "v1", "kind": "Config", "current-context": "demo",
+  "clusters": [{"name": "demo", "cluster": {
+    "server": "https://$api_server:6443", "certificate-authority": "$plane/apiserver.crt"}}],
+  "users": [{"name": "$1", "user": {"token": "$2"}}],
+  "contexts": [{"name": "demo", "context": {"cluster": "demo", "user": "$1", "namespace": "$3"}}]
+}
+JSON
 }
 
-pod_is_bound() { # NAMESPACE LABEL
-    local name
-    name=$(pod_named "$1" "$2")
-    [ -n "$name" ] && [ -n "$(kubectl get pod -n "$1" "$name" -o 'jsonpath={.spec.nodeName}')" ]
+pod_on() { # NODE NAMESPACE LABEL: the pod that is to run there, if any
+    kubectl get pods -n "$2" -l "$3" --field-selector "spec.nodeName=$1" -o json |
+        jq -r '[.items[].metadata | select(.deletionTimestamp == null)][0].name // empty'
 }
 
-# start_pod NAMESPACE POD NETNS: cgroup, network namespace, CNI chain, then the status. Sets pod_uid.
-start_pod() {
-    pod_uid=$(kubectl get pod -n "$1" "$2" -o 'jsonpath={.metadata.uid}')
-    make_pod "$3" "$pod_uid" "$1" "$2"
+# Waits for the scheduler. Sets pod and pod_uid.
+await_pod() { # NODE NAMESPACE LABEL
+    until_true "the pod $3 on $1" eval "[ -n \"\$(pod_on $1 $2 $3)\" ]"
+    pod=$(pod_on "$@")
+    pod_uid=$(kubectl get pod -n "$2" "$pod" -o 'jsonpath={.metadata.uid}')
+}
+
+report_pod() { # NAMESPACE POD READY ADDRESS NODE-ADDRESS
     kubectl patch pod -n "$1" "$2" --subresource=status -p "{\"status\": {
-        \"phase\": \"Running\", \"podIP\": \"$(pod_ip "$3")\", \"podIPs\": [{\"ip\": \"$(pod_ip "$3")\"}],
-        \"hostIP\": \"192.168.10.1\", \"hostIPs\": [{\"ip\": \"192.168.10.1\"}],
-        \"conditions\": [{\"type\": \"Ready\", \"status\": \"True\"}]}}" >/dev/null
+        \"phase\": \"Running\", \"podIP\": \"$4\", \"podIPs\": [{\"ip\": \"$4\"}],
+        \"hostIP\": \"$5\", \"hostIPs\": [{\"ip\": \"$5\"}],
+        \"conditions\": [{\"type\": \"Ready\", \"status\": \"$3\"}],
+        \"containerStatuses\": [{\"name\": \"main\", \"image\": \"\", \"imageID\": \"\", \"restartCount\": 0,
+            \"ready\": ${3,,}, \"state\": {\"running\": {}}}]}}" >/dev/null
 }
 
-# stop_pod NAMESPACE POD NETNS: asked to go, stopped, and then reported gone, as a kubelet does it.
-stop_pod() {
-    run "" kubectl delete pod -n "$1" "$2" --wait=false
-    local uid
-    uid=$(kubectl get pod -n "$1" "$2" -o 'jsonpath={.metadata.uid}')
-    cni del "$3" "$uid" "$1" "$2"
-    ip netns pids "$3" | xargs -r kill
-    ip netns del "$3"
-    kubectl delete pod -n "$1" "$2" --grace-period=0 --force >/dev/null 2>&1
+# The sandbox of a deleted pod is taken down, then the pod is reported gone.
+stop_pod() { # NAMESPACE POD UID NETNS
+    cni del "$4" "$3" "$1" "$2"
+    ip netns pids "$4" | xargs -r kill
+    ip netns del "$4"
+    kubectl delete --raw "/api/v1/namespaces/$1/pods/$2?gracePeriodSeconds=0" >/dev/null
 }
 
 # The agent with nothing but the rights of its ServiceAccount.
 start_kube_agent() {
-    local server token
-    server=$(kubectl config view -o 'jsonpath={.clusters[0].cluster.server}')
-    token=$(kubectl create token -n balancing-system balancing-agent)
-    kubectl config view --raw --flatten -o json |
-        jq --arg token "$token" '.users = [{name: "agent", user: {token: $token}}]
-            | .contexts = [{name: "agent", context: {cluster: .clusters[0].name, user: "agent", namespace: "balancing-system"}}]
-            | ."current-context" = "agent"' >"$plane/agent.kubeconfig"
-    echo "kubeconfig of system:serviceaccount:balancing-system:balancing-agent for $server"
-    nsenter --net=/run/netns/node -- "$bin/balancing-agent" --kubeconfig "$plane/agent.kubeconfig" --node-name demo-node \
+    kubeconfig agent "$(kubectl create token -n balancing-system balancing-agent)" balancing-system
+    show host balancing-agent --kubeconfig "$agent_kubeconfig" --node-name demo-node
+    nsenter --net=/run/netns/node -- "$bin/balancing-agent" --kubeconfig "$agent_kubeconfig" --node-name demo-node \
         --bpffs "$work/bpf" --run-dir "$work/agent" --cgroup-root "$DEMO_CGROUP" >>"$work/agent.log" 2>&1 &
-    # shellcheck disable=SC2034
     agent_pid=$!
     until_true "the agent to be ready" agent_is_ready
-}
-
-# refused FILE: shows what the API server says about an object that it must not accept
-refused() {
-    if kubectl apply -f "$1" 2>&1; then
-        echo "demo: the API server accepted $1" >&2
-        return 1
-    fi
 }

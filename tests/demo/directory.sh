@@ -13,14 +13,6 @@ ask_all() {
     run client curl -s -m 2 http://10.96.0.80/
 }
 
-answers() { # TEXT COMMAND...: whether the client's command prints the text
-    local text=$1
-    shift
-    [[ $(client "$@" 2>/dev/null) == *"$text"* ]]
-}
-
-DNS=(kdig +short +timeout=2 @10.96.0.10 whoami.demo TXT)
-
 private_mounts
 mkdir -p "$DEMO_CGROUP/host"
 make_remote
@@ -85,23 +77,18 @@ run client "${DNS[@]}"
 
 title "QoS: 5 local answers a second, the rest from the cluster"
 sed 's/^spec:/spec:\n  qosLimit: 5/' "$here/directory/node-local-dns.yaml" | put node-local-dns.yaml
-until_true "the limit" eval 'balancingctl explain 10.96.0.10:53/udp | grep -q "5"'
-twenty() { # shellcheck disable=SC2016
-    client bash -c 'while [ "${EPOCHREALTIME#*.}" -gt 100000 ]; do :; done
-        for i in $(seq 20); do kdig +short +timeout=2 @10.96.0.10 whoami.demo TXT; done | sort | uniq -c'
-}
-run "" twenty
+until_true "the limit" limited
+run "" ask_20_times_in_a_second
 run "" balancingctl frontends
 cp "$here/directory/node-local-dns.yaml" "$objects/.dns" && mv "$objects/.dns" "$objects/node-local-dns.yaml"
-until_true "the end of the limit" eval '! balancingctl explain 10.96.0.10:53/udp | grep -q "5 "'
+until_true "the end of the limit" eval '! limited'
 
 title "The agent is killed: nothing a user relies on stops"
-kill -KILL "$agent_pid"
-wait "$agent_pid" 2>/dev/null || true
+crash "$agent_pid"
 ask_all
 run "" balancingctl status
 
 title "Cleanup: one command, and everything goes where it is dialled again"
-"$bin/balancing-agent" cleanup --bpffs "$work/bpf" --run-dir "$work/agent"
+run "" balancing-agent cleanup
 ask_all
 printf '\nDone. Nothing is left on this machine.\n'

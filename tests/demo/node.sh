@@ -8,17 +8,57 @@ objects=$work/objects
 client_uid=5a1e9d52-0c8f-4c1b-9d0e-2f6f2f3b7a01
 local_uid=8c3b7f10-6f7e-4a55-8f3e-1b2c3d4e5f02
 
+# The stories name files as a user at the top of the repository does.
+cd "$repository" || exit
+
+# A step that fails ends the story. Subshells leave the word to their parent, which may fail under a redirection.
+exec 3>&2
+set -E
+trap '[ "$BASH_SUBSHELL" != 0 ] || give_up "$BASH_COMMAND" >&3' ERR
+give_up() { # COMMAND
+    echo "demo: failed: $1"
+    find "$work" -size +0 \( -name '*.log' -o -name 'cni-*.json' \) -exec tail -n 5 -v {} +
+}
+for program in balancing-agent balancingctl balancing-cni; do
+    [ -x "$bin/$program" ] || { echo "demo: no $bin/$program; run: make build" >&2; exit 1; }
+done
+
 # What the stories print.
 title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 run() { # LABEL COMMAND...
-    local label=$1
-    shift
-    printf '%-7s $ %s\n' "$label" "$*"
-    case $label in
-    client) client "$@" ;;
-    host) host "$@" ;;
-    *) "$@" ;;
-    esac | sed 's/^/          /'
+    show "$@"
+    case $1 in
+    client) client "${@:2}" ;;
+    host) host "${@:2}" ;;
+    *) "${@:2}" ;;
+    esac 2>&1 | indent
+}
+refused() { # COMMAND...: which must fail
+    show "" "$@"
+    ! "$@" 2>&1 | indent
+}
+show() { printf '%-7s $%s\n' "$1" "$(as_typed "${@:2}")"; }
+indent() { sed 's/^/          /'; }
+
+as_typed() { # COMMAND...: quoted where a shell needs it
+    local word
+    for word; do
+        [[ $word =~ ^[][A-Za-z0-9_@%+=:,./-]+$ ]] || word=${word@Q}
+        printf ' %s' "$word"
+    done
+}
+
+# The question of all stories.
+DNS=(kdig +short +timeout=2 @10.96.0.10 whoami.demo TXT)
+
+answers() { # TEXT COMMAND...: whether the client's command prints the text
+    [[ $(client "${@:2}" 2>/dev/null) == *"$1"* ]]
+}
+
+# Waits for the begin of a second, then asks.
+ask_20_times_in_a_second() { # shellcheck disable=SC2016
+    client bash -c 'while [ "${EPOCHREALTIME#*.}" -gt 100000 ]; do :; done
+        for i in $(seq 20); do "$@"; done | sort | uniq -c' ask "${DNS[@]}"
 }
 
 # Hides directories that the CNI tools write to; all of it goes with the mount namespace.
@@ -42,7 +82,6 @@ in_cgroup() {
 pod_cgroup() { echo "kubepods/besteffort/pod$1"; }
 client() { in_cgroup "$(pod_cgroup $client_uid)" nsenter --net=/run/netns/client -- "$@"; }
 host() { in_cgroup host nsenter --net=/run/netns/node -- "$@"; }
-in_local() { in_cgroup "$(pod_cgroup $local_uid)" nsenter --net=/run/netns/local -- "$@"; }
 
 # The rest of the cluster: what the Services and the cloud answer with.
 make_remote() {
@@ -62,7 +101,7 @@ make_remote() {
     for address in 10.96.0.10 10.96.0.80 10.96.0.81 169.254.169.254 1.1.1.1 1.1.1.2; do
         ip -n remote addr add $address/32 dev lo
     done
-    serve_dns remote "cluster DNS on another node"
+    serve_dns remote "cluster DNS on another node" 10.96.0.10
     serve_http remote 10.96.0.80:80 "the Service's own pod, on another node"
     serve_http remote 10.96.0.81:80 "the Service's own pod, on another node"
     serve_http remote 169.254.169.254:80 "the cloud's metadata service"
@@ -70,9 +109,9 @@ make_remote() {
     serve_http remote 1.1.1.2:80 "custom backend 1.1.1.2"
 }
 
-serve_dns() { # NAMESPACE NAME
+serve_dns() { # NAMESPACE NAME [ADDRESS]
     in_ns "$1" dnsmasq --keep-in-foreground --no-resolv --no-hosts --conf-file=/dev/null --user=root \
-        --pid-file= --txt-record="whoami.demo,$2" >"$work/dns-$1.log" 2>&1 &
+        ${3:+--bind-interfaces --listen-address="$3"} --pid-file= --txt-record="whoami.demo,$2" >"$work/dns-$1${3:+-$3}.log" 2>&1 &
 }
 
 serve_http() { # NAMESPACE ADDRESS:PORT TEXT
@@ -94,7 +133,7 @@ cni() { # VERB NAME UID [NAMESPACE [POD]]: the pod is called as its network name
     in_ns node env CNI_PATH="$repository/tests/tools/bin:$bin" NETCONFPATH="$work/cni" \
         CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=${4:-default};K8S_POD_NAME=${5:-$2};K8S_POD_UID=$3" \
         CAP_ARGS="{\"cgroupPath\": \"/$(pod_cgroup "$3")\"}" \
-        "$repository/tests/tools/bin/cnitool" "$1" demo "/run/netns/$2"
+        "$repository/tests/tools/bin/cnitool" "$1" demo "/run/netns/$2" 2>>"$work/cnitool.log"
 }
 
 write_conflist() {
@@ -130,17 +169,26 @@ start_agent() {
     until_true "the agent to be ready" agent_is_ready
 }
 
+# Ends it as a crash would.
+crash() { # PID
+    kill -KILL "$1"
+    wait "$1" 2>/dev/null || true
+}
+
+balancing-agent() { "$bin/balancing-agent" "$@" --bpffs "$work/bpf" --run-dir "$work/agent"; }
 balancingctl() { "$bin/balancingctl" --bpffs "$work/bpf" --run-dir "$work/agent" "$@"; }
 agent_is_ready() { balancingctl status -o json 2>/dev/null | jq -e .ready >/dev/null; }
 
+# Whether the question's frontend has the QoS limit of the stories.
+limited() { balancingctl explain 10.96.0.10:53/udp | grep -q "above 5 redirections in a second"; }
+
 until_true() { # WHAT COMMAND...
-    local tries
-    for tries in $(seq 200); do
+    local patience=30 start=$SECONDS
+    while [ $((SECONDS - start)) -lt $patience ]; do
         "${@:2}" && return
         sleep 0.05
     done
-    echo "demo: gave up waiting for $1 after $((tries / 20)) s" >&2
-    [ ! -f "$work/agent.log" ] || tail -n 20 "$work/agent.log" >&2
+    echo "demo: gave up waiting for $1 after $patience s" >&2
     return 1
 }
 

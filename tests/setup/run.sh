@@ -3,7 +3,8 @@
 #
 # dnsmasq is a small real DNS server, kdig its client.
 
-programs=(ip:iproute2 mount:mount nsenter:util-linux busybox:busybox jq:jq curl:curl dnsmasq:dnsmasq-base kdig:knot-dnsutils)
+programs=(ip:iproute2 mount:mount nsenter:util-linux busybox:busybox jq:jq curl:curl openssl:openssl dnsmasq:dnsmasq-base
+    kdig:knot-dnsutils)
 
 ready() { has_commands "${programs[@]}"; }
 install() { need_commands "${programs[@]}"; }

@@ -177,7 +177,12 @@ impl ControlPlane {
         self.netns.join(&device, other, "cluster0");
         self.netns.add_address(&format!("172.31.{number}.1/30"), &device);
         other.add_address(&format!("172.31.{number}.2/30"), "cluster0");
-        other.ip(&["route", "add", ADDRESS, "via", &format!("172.31.{number}.1")]);
+        self.route(other);
+    }
+
+    /// Makes the way from a joined network namespace to the API server, which is lost when its device was down.
+    pub fn route(&self, other: &NetNs) {
+        other.ip(&["route", "replace", &format!("{ADDRESS}/32"), "dev", "cluster0"]);
     }
 
     /// Kills the API server as a crash would. On SIGTERM it would take seconds to end.

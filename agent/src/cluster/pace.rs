@@ -18,8 +18,11 @@ const STATUS: Duration = Duration::from_secs(1);
 const URGENT: Duration = Duration::from_millis(100);
 /// Longest wait between two writes of one status that somebody else keeps changing.
 const DISPUTE: Duration = Duration::from_secs(300);
-/// Time in which a token for a status write comes back: 20 a second.
+/// Time in which a token for a status write comes back: 20 a second where a condition says something else, 5 where
+/// numbers do.
 const COST: Duration = Duration::from_millis(50);
+/// See [`COST`].
+const COST_OF_NUMBERS: Duration = Duration::from_millis(200);
 /// So much time's tokens may be used at once.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -38,9 +41,20 @@ pub(super) struct Written {
     again: u32,
 }
 
-/// Status writes over all policies: one per [`COST`], after a rest as many as come back in [`BURST`].
+/// Turns to write a status, over all policies: one per [`COST`], after a rest as many as come back in [`BURST`]. Numbers
+/// have tokens of their own, so that conditions never wait for them.
 #[derive(Debug)]
-pub(super) struct Limiter {
+pub(super) struct Turns<K> {
+    conditions: Limiter,
+    numbers: Limiter,
+    /// Who waits for what, and until when.
+    given: BTreeMap<K, (Urgency, Instant)>,
+}
+
+/// Tokens that come back at a constant rate.
+#[derive(Debug)]
+struct Limiter {
+    cost: Duration,
     /// When all tokens will be back.
     full_at: Instant,
 }
@@ -91,20 +105,39 @@ impl Written {
     }
 }
 
-impl Limiter {
+impl<K: Ord + Clone> Turns<K> {
     pub(super) fn new(now: Instant) -> Self {
-        Self { full_at: now }
+        let limiter = |cost| Limiter { cost, full_at: now };
+        Self { conditions: limiter(COST), numbers: limiter(COST_OF_NUMBERS), given: BTreeMap::new() }
     }
 
-    /// When there will be a token; a time that has passed while there is one.
-    pub(super) fn free_at(&self) -> Instant {
+    /// Until when a write has to wait; `None` = it is made now. Who has been given a turn keeps it.
+    pub(super) fn wait(&mut self, key: &K, urgency: Urgency, now: Instant) -> Option<Instant> {
+        let given = self.given.get(key).filter(|(given, _)| *given == urgency || *given == Urgency::Now);
+        let at = given.map(|(_, at)| *at).unwrap_or_else(|| match urgency {
+            Urgency::Now => self.conditions.take(now),
+            Urgency::Soon => self.numbers.take(now),
+        });
+        if at <= now {
+            self.given.remove(key);
+            return None;
+        }
+        self.given.insert(key.clone(), (urgency, at));
+        Some(at)
+    }
+
+    /// There is nothing to write any more.
+    pub(super) fn forget(&mut self, key: &K) {
+        self.given.remove(key);
+    }
+}
+
+impl Limiter {
+    /// Takes a token, which may be one that is not there yet; when it will be.
+    fn take(&mut self, now: Instant) -> Instant {
+        self.full_at = self.full_at.max(now) + self.cost;
         // The clock may not reach back that far on a machine that has just started.
-        self.full_at.checked_sub(BURST - COST).unwrap_or(self.full_at)
-    }
-
-    /// Takes a token, which may be one that is not there yet.
-    pub(super) fn take(&mut self, now: Instant) {
-        self.full_at = self.full_at.max(now) + COST;
+        self.full_at.checked_sub(BURST).map_or(now, |at| at.max(now))
     }
 }
 
@@ -166,16 +199,23 @@ mod tests {
     #[test]
     fn no_second_sees_more_than_its_share() {
         let start = Instant::now();
-        let mut limiter = Limiter::new(start);
-        let mut burst = 0;
-        while limiter.free_at() <= start {
-            limiter.take(start);
-            burst += 1;
-        }
-        assert_eq!(burst, 20);
-        let next = limiter.free_at();
-        assert_eq!(next - start, COST);
-        limiter.take(next);
-        assert_eq!(limiter.free_at() - next, COST);
+        let mut turns = Turns::new(start);
+        let at_once = |turns: &mut Turns<u32>, urgency, keys: std::ops::Range<u32>| {
+            keys.filter(|key| turns.wait(key, urgency, start).is_none()).count()
+        };
+        assert_eq!(at_once(&mut turns, Urgency::Soon, 0..100), 5);
+        assert_eq!(at_once(&mut turns, Urgency::Now, 100..200), 20, "conditions do not wait for numbers");
+        assert_eq!(
+            turns.wait(&5, Urgency::Soon, start),
+            Some(start + COST_OF_NUMBERS),
+            "a turn stays the same"
+        );
+        assert_eq!(turns.wait(&5, Urgency::Soon, start + COST_OF_NUMBERS), None);
+        assert_eq!(turns.wait(&120, Urgency::Now, start), Some(start + COST));
+        // Numbers that wait become a condition: it takes the next turn of those.
+        assert_eq!(turns.wait(&6, Urgency::Now, start), Some(start + COST * 81));
+        assert_eq!(turns.wait(&6, Urgency::Soon, start), Some(start + COST * 81));
+        turns.forget(&6);
+        assert_ne!(turns.wait(&6, Urgency::Now, start), Some(start + COST * 81));
     }
 }

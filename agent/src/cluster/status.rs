@@ -50,7 +50,7 @@ pub(super) struct Status {
 /// How soon a status has to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// A condition says something else, or there is no status.
+    /// A condition says something else, the spec changed, or there is no status.
     Now,
     /// Numbers, words and `Programmed`, which follow the pods.
     Soon,
@@ -82,6 +82,9 @@ impl Status {
     /// How soon the step from `current` to this one has to be written.
     pub(super) fn urgency(&self, current: Option<&Self>) -> Urgency {
         let Some(current) = current else { return Urgency::Now };
+        if current.observed_generation != self.observed_generation {
+            return Urgency::Now;
+        }
         let differs = |name: &&str| self.condition(name) != current.condition(name);
         if [ACCEPTED, RESOLVED_REFS, CONFLICTED].iter().any(differs) { Urgency::Now } else { Urgency::Soon }
     }

@@ -120,9 +120,9 @@ async fn an_event_is_tried_again_unless_it_is_forbidden() {
 
 #[test]
 fn notes_are_cut_at_a_character() {
-    assert_eq!(shortened("é".repeat(600)).len(), NOTE);
-    assert_eq!(shortened(format!("x{}", "é".repeat(600))).len(), NOTE - 1);
-    assert_eq!(shortened("short".to_owned()), "short");
+    assert_eq!(shortened("é".repeat(600), NOTE).len(), NOTE);
+    assert_eq!(shortened(format!("x{}", "é".repeat(600)), NOTE).len(), NOTE - 1);
+    assert_eq!(shortened("short".to_owned(), NOTE), "short");
 }
 
 #[test]

@@ -17,11 +17,11 @@ use super::{BATCHES, RunError};
 use crate::{
     client::{Connection, connect},
     cluster::{self, ClusterStats, Context},
-    config::{Config, SourceConfig},
+    config::SourceConfig,
     events::Events,
     metrics::{ClusterSample, WatchSample, WriteSample},
     owner::Health,
-    resolve::Role,
+    resolve::{Role, Settings},
     source::{
         Batch, SourceStatus,
         dir::DirSource,
@@ -54,38 +54,56 @@ struct Duties {
     stop: oneshot::Sender<()>,
 }
 
-/// Starts the source. It delivers until it is aborted.
-pub(super) async fn start(
-    config: &Config,
-    batches: mpsc::Sender<Batch>,
-    status: watch::Sender<SourceStatus>,
-    health: watch::Receiver<Health>,
-) -> Result<Feed, RunError> {
-    match &config.source {
-        SourceConfig::Dir(path) => {
-            let source = DirSource::new(path)?;
-            let task = tokio::spawn(source.run(batches, status, std::future::pending()));
-            Ok(Feed { task, counters: Counters::default(), events: None, duties: None })
+/// A source that can be started: its settings are good.
+pub(super) enum Origin {
+    /// Files below a directory.
+    Dir(DirSource),
+    /// The API server, and the namespace of what the agents share.
+    Kube(Connection, String),
+}
+
+impl Origin {
+    /// Looks at the settings of the source; nothing is asked or started yet.
+    pub(super) async fn of(config: &SourceConfig) -> Result<Self, RunError> {
+        match config {
+            SourceConfig::Dir(path) => Ok(Self::Dir(DirSource::new(path)?)),
+            SourceConfig::Kube { kubeconfig, namespace } => {
+                let connection = connect(kubeconfig.as_deref()).await?;
+                let namespace = namespace.clone().unwrap_or_else(|| connection.namespace.clone());
+                Ok(Self::Kube(connection, namespace))
+            }
         }
-        SourceConfig::Kube { kubeconfig, namespace } => {
-            let connection = connect(kubeconfig.as_deref()).await?;
-            let namespace = namespace.clone().unwrap_or_else(|| connection.namespace.clone());
-            let scope = match config.settings.role {
-                Role::Node => Scope::Node { name: config.settings.node_name.clone() },
-                Role::External => Scope::External,
-                Role::Cluster => Scope::Cluster,
-            };
-            let source = KubeSource::new(&connection, &scope, &namespace);
-            let mut counters = Counters { watches: Some(source.stats()), duties: None };
-            let task = tokio::spawn(source.run(batches, status, std::future::pending()));
-            let duties = (config.settings.role == Role::Node).then(|| {
-                let stats = Arc::clone(counters.duties.get_or_insert_default());
-                Duties::start(&connection, &namespace, &config.settings.node_name, stats)
-            });
-            let events = Events::new(connection.client.clone(), &config.settings.node_name);
-            let events = Some(tokio::spawn(events.run(health)));
-            Ok(Feed { task, counters, events, duties })
-        }
+    }
+
+    /// Starts the source. It delivers until it is stopped.
+    pub(super) fn start(
+        self,
+        settings: &Settings,
+        batches: mpsc::Sender<Batch>,
+        status: watch::Sender<SourceStatus>,
+        health: watch::Receiver<Health>,
+    ) -> Feed {
+        let (connection, namespace) = match self {
+            Self::Dir(source) => {
+                let task = tokio::spawn(source.run(batches, status, std::future::pending()));
+                return Feed { task, counters: Counters::default(), events: None, duties: None };
+            }
+            Self::Kube(connection, namespace) => (connection, namespace),
+        };
+        let scope = match settings.role {
+            Role::Node => Scope::Node { name: settings.node_name.clone() },
+            Role::External => Scope::External,
+            Role::Cluster => Scope::Cluster,
+        };
+        let source = KubeSource::new(&connection, &scope, &namespace);
+        let mut counters = Counters { watches: Some(source.stats()), duties: None };
+        let task = tokio::spawn(source.run(batches, status, std::future::pending()));
+        let duties = (settings.role == Role::Node).then(|| {
+            let stats = Arc::clone(counters.duties.get_or_insert_default());
+            Duties::start(&connection, &namespace, &settings.node_name, stats)
+        });
+        let events = Events::new(connection.client, &settings.node_name);
+        Feed { task, counters, events: Some(tokio::spawn(events.run(health))), duties }
     }
 }
 

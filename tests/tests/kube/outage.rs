@@ -1,6 +1,6 @@
 //! The API server away, slow to come back, forgetful; CRDs that come late.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use balancing_tests::*;
 
@@ -110,13 +110,15 @@ fn what_was_deleted_during_an_outage_goes_and_what_came_comes() {
     }
     let Running { mut world, node, mut client, _servers } = running();
     // The agent is cut off, the API server is not: its link to the node is down.
-    node.host().ip(&["link", "set", "uplink", "down"]);
+    node.host().ip(&["link", "set", "cluster0", "down"]);
     world.delete(&Object::pod("web", "web", &[]));
     world.plane.run_pod(&Object::pod("other", "web", &["10.1.0.2"]));
     assert_eq!(client.ask_tcp(address(FRONTEND)), Ok("first".to_owned()));
     // The watches cannot be resumed: everything must be listed again.
     world.plane.expire_watches();
-    node.host().ip(&["link", "set", "uplink", "up"]);
+    node.host().ip(&["link", "set", "cluster0", "up"]);
+    // The way to the API server went with its device.
+    world.plane.route(node.host());
     eventually_within(Duration::from_secs(150), || match client.ask_tcp(address(FRONTEND)) {
         Ok(name) if name == "second" => Ok(()),
         other => Err(format!("answered by {other:?}")),
@@ -171,8 +173,10 @@ fn credentials_that_cannot_be_used() {
         if let Some(text) = text {
             fs::write(&path, text).unwrap();
         }
-        let node = Node::with("credentials", &["--source", "kube", "--kubeconfig", path.to_str().unwrap()]);
-        let ended = node.run_to_end();
+        let ended = Command::new(program("balancing-agent"))
+            .args(["--node-name", "n1", "--kubeconfig", path.to_str().unwrap()])
+            .output()
+            .unwrap();
         let error = String::from_utf8_lossy(&ended.stderr);
         assert!(!ended.status.success(), "{error}");
         assert!(error.contains(path.to_str().unwrap()) && error.contains(wanted), "{error}");

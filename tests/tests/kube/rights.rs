@@ -1,19 +1,32 @@
 //! The rights of the agents: enough, which every other suite shows, and no more.
 
 use balancing_tests::*;
+use serde_json::json;
 
 use crate::world::{NAMESPACE, World, repository};
 
-/// Verb, resource, namespace (empty: cluster-wide).
+/// Verb; resource with its group after a dot, a subresource after a colon and a name after an equals sign;
+/// namespace, empty for the whole cluster.
 type Right = (&'static str, &'static str, &'static str);
 
+/// What the API server's authorizer says.
 fn may(world: &World, account: &str, (verb, resource, namespace): Right) -> bool {
-    let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
-    let scope = if namespace.is_empty() { vec!["--all-namespaces"] } else { vec!["-n", namespace] };
-    let answer =
-        world.plane.kubectl(&[&["auth", "can-i", verb, resource, "--as", &user][..], &scope].concat());
-    assert!(answer.stdout.starts_with("yes") || answer.stdout.starts_with("no"), "{answer:?}");
-    answer.stdout.starts_with("yes")
+    let (resource, name) = resource.split_once('=').unwrap_or((resource, ""));
+    let (resource, subresource) = resource.split_once(':').unwrap_or((resource, ""));
+    let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+    let review = Object::from(json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": format!("system:serviceaccount:{NAMESPACE}:{account}"),
+            "resourceAttributes": {
+                "verb": verb, "group": group, "resource": resource, "subresource": subresource,
+                "name": name, "namespace": namespace,
+            },
+        },
+    }));
+    let answer = world.plane.client().create(&review).unwrap();
+    answer.at("/status/allowed").as_bool().unwrap()
 }
 
 #[test]
@@ -33,11 +46,11 @@ fn an_agent_may_do_what_it_does_and_nothing_else() {
     let node_only: &[Right] = &[
         ("watch", "localredirectpolicies.balancing.elf.io", ""),
         ("watch", "pods", ""),
-        ("patch", "localredirectpolicies.balancing.elf.io/status", ""),
-        ("patch", "balancingpolicies.balancing.elf.io/status", ""),
+        ("patch", "localredirectpolicies.balancing.elf.io:status", ""),
+        ("patch", "balancingpolicies.balancing.elf.io:status", ""),
         ("delete", "endpointslices.discovery.k8s.io", NAMESPACE),
         ("create", "leases.coordination.k8s.io", NAMESPACE),
-        ("patch", "leases.coordination.k8s.io/balancing-agent", NAMESPACE),
+        ("patch", "leases.coordination.k8s.io=balancing-agent", NAMESPACE),
     ];
     let neither: &[Right] = &[
         ("get", "secrets", NAMESPACE),
@@ -45,17 +58,17 @@ fn an_agent_may_do_what_it_does_and_nothing_else() {
         ("get", "configmaps", ""),
         ("create", "pods", "default"),
         ("delete", "pods", ""),
-        ("create", "pods/exec", ""),
+        ("create", "pods:exec", ""),
         ("patch", "nodes", ""),
-        ("update", "nodes/status", ""),
+        ("update", "nodes:status", ""),
         ("patch", "services", ""),
         ("update", "localredirectpolicies.balancing.elf.io", ""),
         ("delete", "balancingpolicies.balancing.elf.io", ""),
         ("create", "endpointslices.discovery.k8s.io", "default"),
         ("list", "endpointslices.discovery.k8s.io", ""),
-        ("patch", "leases.coordination.k8s.io/other", NAMESPACE),
+        ("patch", "leases.coordination.k8s.io=other", NAMESPACE),
         ("create", "leases.coordination.k8s.io", "kube-system"),
-        ("create", "serviceaccounts/token", NAMESPACE),
+        ("create", "serviceaccounts:token", NAMESPACE),
         ("impersonate", "users", ""),
         ("escalate", "clusterroles.rbac.authorization.k8s.io", ""),
     ];

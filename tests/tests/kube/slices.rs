@@ -118,14 +118,14 @@ fn host_ports_and_node_proxies() {
     through("proxy", "169.254.0.12", "nodeProxy", 30080);
     let node = &nodes[0];
     let _servers =
-        [node.serve("n2 host port", &["192.0.2.2:30080"]), node.serve("n2 proxy", &["192.0.2.102:30080"])];
+        [node.serve("n2-host-port", &["192.0.2.2:30080"]), node.serve("n2-proxy", &["192.0.2.102:30080"])];
     let mut client = node.client();
-    answered_by(&mut client, "169.254.0.10:80", "n2 host port");
-    answered_by(&mut client, "169.254.0.12:80", "n2 proxy");
+    answered_by(&mut client, "169.254.0.10:80", "n2-host-port");
+    answered_by(&mut client, "169.254.0.12:80", "n2-proxy");
     assert_eq!(node.wait_policy("closed", |view| view.accepted).backends, 0);
     // The address of the node changes.
     let moved = json!({"metadata": {"annotations": {"balancing.elf.io/nodeProxyIpv4": "192.0.2.103"}}});
     world.plane.client().patch(&Object::named("v1", "Node", "", "n2"), "", moved).unwrap();
-    let _moved = node.serve("n2 moved", &["192.0.2.103:30080"]);
-    answered_by(&mut client, "169.254.0.12:80", "n2 moved");
+    let _moved = node.serve("n2-moved", &["192.0.2.103:30080"]);
+    answered_by(&mut client, "169.254.0.12:80", "n2-moved");
 }

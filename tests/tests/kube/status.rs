@@ -121,7 +121,10 @@ fn a_node_that_cannot_program_a_policy_tells_by_event_and_metric() {
     assert!(text(&event, "/note").contains("169.254.0.11:80"), "{event:?}");
     let described = world.plane.kubectl(&["describe", "bl", "second"]).stdout;
     assert!(described.contains("ProgrammingFailed"), "{described}");
-    let metrics = node.http(Node::METRICS, "/metrics").unwrap().1;
     let failed = "balancing_policy_failed{kind=\"BalancingPolicy\",name=\"second\"";
-    assert!(metrics.contains(failed) && metrics.contains("balancing_leader 1"), "{metrics}");
+    eventually(|| {
+        let metrics = node.http(Node::METRICS, "/metrics").unwrap().1;
+        let told = metrics.contains(failed) && metrics.contains("balancing_leader 1");
+        if told { Ok(()) } else { Err(metrics) }
+    });
 }

@@ -10,7 +10,7 @@ use crate::{
     cluster::{
         mirror::Item,
         news::Observed,
-        pace::{Backoff, Limiter, Written},
+        pace::{Backoff, Turns, Written},
         queue::Queue,
         requests::WriteError,
         status::{self, Status, Urgency},
@@ -27,7 +27,7 @@ pub(super) struct StatusWork {
     running: usize,
     written: BTreeMap<PolicyRef, Written>,
     failures: Backoff<PolicyRef>,
-    limiter: Limiter,
+    turns: Turns<PolicyRef>,
 }
 
 impl Duties<'_> {
@@ -38,6 +38,7 @@ impl Duties<'_> {
         if self.mirror(policy.kind).get(&policy.name).is_none() {
             self.statuses.written.remove(policy);
             self.statuses.failures.reset(policy);
+            self.statuses.turns.forget(policy);
             return;
         }
         let Some((_, status, urgency)) = self.wanted_status(policy) else { return };
@@ -67,14 +68,18 @@ impl Duties<'_> {
 
     pub(super) fn start_statuses(&mut self, now: Instant) {
         while self.statuses.running < STATUSES
-            && self.statuses.limiter.free_at() <= now
             && let Some(policy) = self.statuses.queue.take(now)
         {
-            let Some((uid, status, _)) = self.wanted_status(&policy) else {
+            let Some((uid, status, urgency)) = self.wanted_status(&policy) else {
+                self.statuses.turns.forget(&policy);
                 self.statuses.queue.done(&policy);
                 continue;
             };
-            self.statuses.limiter.take(now);
+            if let Some(at) = self.statuses.turns.wait(&policy, urgency, now) {
+                self.statuses.queue.done(&policy);
+                self.statuses.queue.add(policy, at);
+                continue;
+            }
             let written = Written::note(self.statuses.written.get(&policy), status.clone(), now);
             self.statuses.written.insert(policy.clone(), written);
             self.statuses.running += 1;
@@ -123,14 +128,13 @@ impl StatusWork {
             running: 0,
             written: BTreeMap::new(),
             failures: Backoff::default(),
-            limiter: Limiter::new(now),
+            turns: Turns::new(now),
         }
     }
 
     /// When there is something to decide that can be sent, too.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let due = self.queue.next_due().filter(|_| self.running < STATUSES)?;
-        Some(due.max(self.limiter.free_at()))
+        self.queue.next_due().filter(|_| self.running < STATUSES)
     }
 
     /// How many policies wait for their status.
