@@ -18,16 +18,13 @@ pub enum Op {
 
 /// Compares the frontends named in `desired` (`None` = no entry) with `current`. Frontends that
 /// `desired` does not name are left alone. Removals come first, because they make room in tables
-/// of a fixed size; then both in the order of the keys. Without `may_delete` nothing is removed:
-/// what has not been read yet looks exactly like what is gone.
+/// of a fixed size; then both in the order of the keys.
 #[must_use]
 pub fn diff(
     desired: &BTreeMap<FrontendKey, Option<Entry>>,
     current: &BTreeMap<FrontendKey, Entry>,
-    may_delete: bool,
 ) -> Vec<Op> {
-    let unwanted =
-        desired.iter().filter(|(key, entry)| may_delete && entry.is_none() && current.contains_key(key));
+    let unwanted = desired.iter().filter(|(key, entry)| entry.is_none() && current.contains_key(key));
     let removals = unwanted.map(|(key, _)| Op::Remove(*key));
     let wanted = desired.iter().filter_map(|(key, entry)| Some((key, entry.as_ref()?)));
     let new = wanted.filter(|(key, entry)| current.get(key) != Some(*entry));

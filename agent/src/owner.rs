@@ -1,7 +1,8 @@
 //! The one owner of the data plane: takes batches of objects, keeps the tables as the policies want them.
 //!
 //! Level-triggered: a frontend that could not be programmed stays pending and is tried again. Nothing is
-//! deleted before the source has delivered its complete list.
+//! touched before the source has delivered its complete list: a policy whose pods are not listed yet looks exactly
+//! like one that has none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -162,29 +163,29 @@ impl Owner {
         self.tables.set_exempt(clients)
     }
 
-    /// Resolves what changed and programs what is pending. `true` when nothing is left to do.
+    /// Resolves what changed and programs what is pending, once the source's complete list has arrived. `true` when
+    /// nothing is left to do.
     pub fn program(&mut self) -> bool {
+        if !self.synced {
+            return true;
+        }
         let delta = self.engine.resolve();
         self.pending.extend(delta.entries.keys());
         self.pass_ids(&delta.verdicts);
         self.name_policies(&delta.verdicts);
-        if self.synced && !self.names_swept {
+        if !self.names_swept {
             self.names_swept = true;
             self.sweep_names();
         }
         self.log(&delta.verdicts);
         let mut done: BTreeMap<FrontendKey, Option<Entry>> =
             self.pending.iter().map(|key| (*key, self.desired(key))).collect();
-        let failed = self.operate(&diff(&done, self.tables.entries(), self.synced));
+        let failed = self.operate(&diff(&done, self.tables.entries()));
         done.retain(|key, _| !failed.contains_key(key));
         let mut changed = self.fail(failed);
         for key in done.keys() {
-            // Without the complete list an unwanted entry stays, and stays pending.
-            let kept = !self.synced && done[key].is_none() && self.tables.entries().contains_key(key);
-            if !kept {
-                self.pending.remove(key);
-                changed |= self.failures.remove(key).is_some();
-            }
+            self.pending.remove(key);
+            changed |= self.failures.remove(key).is_some();
         }
         self.traffic.add(self.tables.take_counted());
         if changed || delta.verdicts.keys().any(|policy| self.health.borrow().contains_key(policy)) {
@@ -196,7 +197,7 @@ impl Owner {
                 }
             });
         }
-        self.pending.is_empty() || !self.synced
+        self.pending.is_empty()
     }
 
     /// Carries out operations; returns those that failed.

@@ -44,23 +44,16 @@ fn equal_is_nothing_different_is_published_and_unwanted_is_removed_first() {
         (mk_key(3), None),
         (mk_key(4), None),
     ]);
-    let ops = diff(&desired, &current, true);
+    let ops = diff(&desired, &current);
     let expected =
         [Op::Remove(mk_key(3)), Op::Publish(mk_key(0), mk_entry(0)), Op::Publish(mk_key(2), mk_entry(9))];
     assert_eq!(ops, expected);
 }
 
 #[test]
-fn nothing_is_removed_before_everything_is_known() {
-    let current = BTreeMap::from([(mk_key(1), mk_entry(1))]);
-    let desired = BTreeMap::from([(mk_key(1), None), (mk_key(2), Some(mk_entry(2)))]);
-    assert_eq!(diff(&desired, &current, false), [Op::Publish(mk_key(2), mk_entry(2))]);
-}
-
-#[test]
 fn frontends_that_are_not_named_are_left_alone() {
     let current = BTreeMap::from([(mk_key(1), mk_entry(1))]);
-    assert_eq!(diff(&BTreeMap::new(), &current, true), []);
+    assert_eq!(diff(&BTreeMap::new(), &current), []);
 }
 
 #[test]
@@ -73,9 +66,9 @@ fn applied_twice_does_nothing_the_second_time() {
             (0..6).filter(|n| have(*n) == 1).map(|n| (mk_key(n), mk_entry(n))).collect();
         let desired: BTreeMap<_, _> =
             (0..6).map(|n| (mk_key(n), (want(n) == 1).then(|| mk_entry(n / 2 * 2)))).collect();
-        let ops = diff(&desired, &tables, true);
+        let ops = diff(&desired, &tables);
         apply(&mut tables, ops);
-        assert_eq!(diff(&desired, &tables, true), [], "{bits:b}");
+        assert_eq!(diff(&desired, &tables), [], "{bits:b}");
         assert!(desired.iter().all(|(key, entry)| tables.get(key) == entry.as_ref()), "{bits:b}");
     }
 }

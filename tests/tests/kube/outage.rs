@@ -72,6 +72,37 @@ fn nothing_changes_while_the_api_server_is_away() {
     answered_by(&mut client, FRONTEND, "original");
 }
 
+/// The lists come one after the other. What half of them say is no reason to touch what works: a policy whose pods
+/// are not listed yet has none, and would reject.
+#[test]
+fn a_restart_interrupts_nothing() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    let mut node = world.started_node();
+    let _servers = [node.serve("web", &["10.1.0.1:80"]), node.serve("other", &["10.1.0.2:80"])];
+    world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
+    world.put(&Object::balancing("pods", "169.254.0.10", 80, "web"));
+    world.put(&Object::local_redirect("first", "169.254.0.11", 80, "web"));
+    world.put(&Object::balancing_to("second", "169.254.0.11", 80, &["10.1.0.2"]));
+    let mut clients = ["169.254.0.10:80", "169.254.0.11:80"].map(|at| {
+        let mut client = node.client();
+        answered_by(&mut client, at, "web");
+        let pause = Some(Duration::from_micros(200));
+        client.start_churn(&Churn { pause, ..Churn::to(Kind::Tcp4, address(at)) });
+        client
+    });
+    for _ in 0..5 {
+        node.agent().kill();
+        node.start();
+    }
+    for report in clients.each_mut().map(Client::stop_churn) {
+        assert!(report.errors.is_empty(), "{:?}", report.errors);
+        assert_eq!(report.peers.keys().collect::<Vec<_>>(), ["web"], "{:?}", report.peers);
+    }
+}
+
 #[test]
 fn what_was_deleted_during_an_outage_goes_and_what_came_comes() {
     if !require_kernel() {
