@@ -47,8 +47,6 @@ pub struct Owner {
     synced: bool,
     /// Names that an earlier agent left for policies that are gone have been removed.
     names_swept: bool,
-    /// Verdicts have been logged once.
-    logged: bool,
 }
 
 /// Operations on frontends since the agent started.
@@ -76,7 +74,6 @@ impl Owner {
             traffic: Traffic::default(),
             synced: false,
             names_swept: false,
-            logged: false,
         }
     }
 
@@ -177,7 +174,9 @@ impl Owner {
             self.names_swept = true;
             self.sweep_names();
         }
-        self.log(&delta.verdicts);
+        for (policy, verdict) in &delta.verdicts {
+            log_verdict(policy, verdict.as_ref());
+        }
         let mut done: BTreeMap<FrontendKey, Option<Entry>> =
             self.pending.iter().map(|key| (*key, self.desired(key))).collect();
         let failed = self.operate(&diff(&done, self.tables.entries()));
@@ -223,19 +222,6 @@ impl Owner {
             }
         }
         failed
-    }
-
-    /// Logs what changed. Before the complete list a Service may only seem to be missing, so nothing is said until
-    /// then, and everything at once afterwards.
-    fn log(&mut self, changed: &BTreeMap<PolicyRef, Option<Verdict>>) {
-        if !self.synced {
-            return;
-        }
-        if std::mem::replace(&mut self.logged, true) {
-            changed.iter().for_each(|(policy, verdict)| log_verdict(policy, verdict.as_ref()));
-        } else {
-            self.engine.verdicts().iter().for_each(|(policy, verdict)| log_verdict(policy, Some(verdict)));
-        }
     }
 
     fn desired(&self, key: &FrontendKey) -> Option<Entry> {
