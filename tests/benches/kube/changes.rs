@@ -15,8 +15,7 @@ use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    fleet::{Fleet, differences, tables},
-    scale::PATIENCE,
+    fleet::{Fleet, PATIENCE, differences, tables},
     usage::cpu,
     world::World,
 };

@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    thread,
+    time::Duration,
 };
 
 use balancing_dataplane::{ABI, layout::Layout, tables::Reader};
@@ -20,6 +22,10 @@ const LOCAL: usize = 10;
 /// Services whose pods are made at once: agents look in vain for cgroups until all of them are.
 const BATCH: usize = 25;
 const PORT: u16 = 80;
+/// How long agents may take for anything at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at what many objects have become.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Backends by frontend.
 pub(crate) type Tables = BTreeMap<SocketAddr, BTreeSet<SocketAddr>>;
@@ -100,27 +106,26 @@ impl Fleet {
         tables
     }
 
-    /// Waits until the statuses of all policies are right, so that nothing is left to do for the elected agent.
+    /// Waits until all policies are in force on the nodes whose agents run, and have a status. Numbers in a status come
+    /// later, a few each second, whatever is measured meanwhile.
     pub(crate) fn wait_settled(&self, world: &World) {
-        let wanted: BTreeSet<(String, usize)> = (0..self.policies)
-            .map(|policy| {
-                (policy_name(policy), (0..PODS).filter(|pod| self.ready[policy * PODS + pod]).count())
-            })
-            .collect();
-        eventually_within(crate::scale::PATIENCE, || {
-            let mut found = BTreeSet::new();
+        for (at, node) in world.nodes.iter().enumerate() {
+            let wanted = self.wanted(at);
+            eventually_within(PATIENCE, || {
+                differences(&tables(node), &wanted).inspect_err(|_| thread::sleep(PAUSE))
+            });
+        }
+        let conditions = |policy: &Object| policy.at("/status/conditions").as_array().map_or(0, Vec::len);
+        eventually_within(PATIENCE, || {
             for kind in ["LocalRedirectPolicy", "BalancingPolicy"] {
                 let policies = world.plane.client().list("balancing.elf.io/v1beta1", kind);
-                for policy in policies.map_err(|refusal| refusal.to_string())? {
-                    let backends = policy.at("/status/backends").as_u64().map_or(usize::MAX, |n| n as usize);
-                    found.insert((policy.name().to_owned(), backends));
+                let policies = policies.map_err(|refusal| refusal.to_string())?;
+                if let Some(policy) = policies.iter().find(|policy| conditions(policy) == 0) {
+                    thread::sleep(PAUSE);
+                    return Err(format!("{} has no status", policy.name()));
                 }
             }
-            std::thread::sleep(std::time::Duration::from_millis(200));
-            match wanted.symmetric_difference(&found).next() {
-                None => Ok(()),
-                Some(first) => Err(format!("the status of {first:?} is not as it should be")),
-            }
+            Ok(())
         });
     }
 }

@@ -10,14 +10,12 @@ use balancing_tests::eventually_within;
 use crate::{
     Report,
     changes::{Cost, RATE, flip},
-    fleet::{Fleet, PODS, differences, tables},
+    fleet::{Fleet, PATIENCE, PODS, differences, tables},
     median,
     usage::memory,
     world::{ELECTED, OTHER, World},
 };
 
-/// How long the agents may take for anything at all.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a kernel's tables, which take some milliseconds.
 const LOOK: Duration = Duration::from_millis(20);
 const COLD_START_S: f64 = 5.0;
