@@ -79,30 +79,28 @@ pub(crate) fn measure(report: &mut Report, world: &mut World, plan: &Plan) {
     starts(report, world, &fleet, plan.starts);
     fleet.wait_settled(world);
     let last = change(report, world, &mut fleet, plan.changes[0]);
-    for node in [ELECTED, OTHER] {
-        let share = last.cpu[node].as_secs_f64() / last.time.as_secs_f64() * 100.0;
-        let name = format!("CPU of the agent at {RATE} changes a second, {}", who(node));
-        report.at_most(&name, share, "%", CPU_PERCENT);
-        let pid = world.nodes[node].agent().pid();
-        report.at_most(
-            &format!("memory of the agent after that, {}", who(node)),
-            memory(pid, "VmRSS"),
-            "MB",
-            MEMORY_MB,
-        );
-        report.at_most(
-            &format!("peak memory of the agent, {}", who(node)),
-            memory(pid, "VmHWM"),
-            "MB",
-            MEMORY_MB,
-        );
-    }
+    judge_load(report, world, &last);
     for (name, curve) in [("fixed", fixed), ("in proportion", proportional)] {
         for node in [ELECTED, OTHER] {
             let growth = per_change(&last, node) / per_change(&curve[0], node);
             let name =
                 format!("CPU per change, {large} Services over {small}, policies {name}, {}", who(node));
             report.at_most(&name, growth, "x", GROWTH);
+        }
+    }
+}
+
+/// What the agents took while changes were made, and have since.
+fn judge_load(report: &mut Report, world: &mut World, cost: &Cost) {
+    for node in [ELECTED, OTHER] {
+        let share = cost.cpu[node].as_secs_f64() / cost.time.as_secs_f64() * 100.0;
+        let name = format!("CPU of the agent at {RATE} changes a second, {}", who(node));
+        report.at_most(&name, share, "%", CPU_PERCENT);
+        let pid = world.nodes[node].agent().pid();
+        for (name, field) in
+            [("memory of the agent after that", "VmRSS"), ("peak memory of the agent", "VmHWM")]
+        {
+            report.at_most(&format!("{name}, {}", who(node)), memory(pid, field), "MB", MEMORY_MB);
         }
     }
 }
@@ -126,7 +124,8 @@ fn change(report: &mut Report, world: &mut World, fleet: &mut Fleet, duration: D
     fleet.wait_settled(world);
     let cost = flip(world, fleet, duration);
     let of = format!("{} Services, {} policies", fleet.services, fleet.policies);
-    report.tell(&format!("{of}: changes made"), f64::from(cost.changes) / cost.time.as_secs_f64(), "/s");
+    let rate = f64::from(cost.changes) / cost.time.as_secs_f64();
+    report.tell(&format!("{of}: changes that the API server took"), rate, "/s");
     report.tell(
         "  from the answer to the last one to the kernels of both nodes",
         cost.lag.as_secs_f64() * 1e3,
@@ -167,8 +166,6 @@ fn starts(report: &mut Report, world: &mut World, fleet: &Fleet, count: usize) {
         }
         let name = format!("cold start at {size}, {} (median of {count})", who(node));
         report.at_most(&name, median(&mut times), "s", COLD_START_S);
-        let pid = world.nodes[node].agent().pid();
-        report.tell("  memory of the agent after it", memory(pid, "VmRSS"), "MB");
         world.wait_elected();
     }
 }
