@@ -35,6 +35,7 @@ pub mod bounds;
 
 mod address;
 mod balancing;
+mod columns;
 mod frontend;
 mod local_redirect;
 mod name;
@@ -75,6 +76,7 @@ pub enum CrdError {
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![LocalRedirectPolicy::crd(), BalancingPolicy::crd()];
     for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        version.additional_printer_columns = Some(columns::columns());
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             forbid_null(schema);
         }

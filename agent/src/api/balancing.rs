@@ -26,45 +26,7 @@ use super::{
     category = "balancing",
     status = "PolicyStatus",
     derive = "PartialEq",
-    doc = "BalancingPolicy balances new connections where they are made: in pods, on nodes and on hosts outside the cluster.",
-    printcolumn(
-        name = "Frontend",
-        type_ = "string",
-        description = "Address or name of the Service that is balanced.",
-        json_path = ".spec.frontend['addressMatcher','serviceMatcher']['ip','serviceName']"
-    ),
-    printcolumn(
-        name = "Mode",
-        type_ = "string",
-        description = "Where connections go.",
-        json_path = ".status.mode"
-    ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        description = "Whether the policy is valid.",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
-    ),
-    printcolumn(
-        name = "Conflicted",
-        type_ = "string",
-        description = "Whether another policy wins.",
-        json_path = ".status.conditions[?(@.type==\"Conflicted\")].status"
-    ),
-    printcolumn(
-        name = "Backends",
-        type_ = "integer",
-        description = "Backends of the cluster.",
-        json_path = ".status.backends"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        priority = 1,
-        description = "Why the policy is or is not in force.",
-        json_path = ".status.conditions[?(@.type==\"Programmed\")].reason"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    doc = "BalancingPolicy balances new connections where they are made: in pods, on nodes and on hosts outside the cluster."
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

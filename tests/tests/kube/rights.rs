@@ -50,10 +50,14 @@ fn an_agent_may_do_what_it_does_and_nothing_else() {
         ("patch", "balancingpolicies.balancing.elf.io:status", ""),
         ("delete", "endpointslices.discovery.k8s.io", NAMESPACE),
         ("create", "leases.coordination.k8s.io", NAMESPACE),
-        ("patch", "leases.coordination.k8s.io=balancing-agent", NAMESPACE),
+        ("update", "leases.coordination.k8s.io=balancing-agent", NAMESPACE),
     ];
     let neither: &[Right] = &[
         ("get", "secrets", NAMESPACE),
+        ("get", "pods", ""),
+        ("patch", "endpointslices.discovery.k8s.io", NAMESPACE),
+        ("patch", "events.events.k8s.io", "default"),
+        ("patch", "leases.coordination.k8s.io=balancing-agent", NAMESPACE),
         ("list", "secrets", ""),
         ("get", "configmaps", ""),
         ("create", "pods", "default"),
