@@ -21,7 +21,6 @@ use crate::{
 pub const EXIT_USAGE: u8 = 64;
 
 const MIN_CONNECTIONS: u32 = 1 << 16;
-const MAX_FRONTENDS: u32 = 1 << 20;
 
 /// Client-side load balancing for Kubernetes: the node agent.
 #[derive(Debug, Parser)]
@@ -94,9 +93,21 @@ struct RunArgs {
     /// Frontends there is room for.
     #[arg(long)]
     max_frontends: Option<String>,
-    /// Backends of all sets there is room for; a set of one takes none.
+    /// Backends of all sets there is room for; a lone backend without QoS limit and affinity takes none.
     #[arg(long)]
     max_backends: Option<String>,
+    /// Clients with session affinity; when they are more, those unused for longest are forgotten.
+    #[arg(long)]
+    max_affinity: Option<String>,
+    /// Clients that are exempt, times the policies they are exempt from.
+    #[arg(long)]
+    max_skips: Option<String>,
+    /// Policies with a QoS limit there is room for.
+    #[arg(long)]
+    max_qos_policies: Option<String>,
+    /// Policies that commands can name while no agent runs.
+    #[arg(long)]
+    max_policy_names: Option<String>,
     /// Connected sockets that keep the name of their frontend: a power of two, at least 65536.
     #[arg(long)]
     max_connections: Option<String>,
@@ -216,14 +227,13 @@ impl Problems {
                 "--max-frontends",
                 args.max_frontends.as_deref(),
                 defaults.frontends,
-                1..=MAX_FRONTENDS,
+                1..=Sizes::MAX_FRONTENDS,
             ),
-            backends: self.number(
-                "--max-backends",
-                args.max_backends.as_deref(),
-                defaults.backends,
-                1..=u32::MAX / 64,
-            ),
+            backends: self.rows("--max-backends", args.max_backends.as_deref(), defaults.backends),
+            affinity: self.rows("--max-affinity", args.max_affinity.as_deref(), defaults.affinity),
+            skips: self.rows("--max-skips", args.max_skips.as_deref(), defaults.skips),
+            qos: self.rows("--max-qos-policies", args.max_qos_policies.as_deref(), defaults.qos),
+            policies: self.rows("--max-policy-names", args.max_policy_names.as_deref(), defaults.policies),
             connections: self.connections(args.max_connections.as_deref(), defaults.connections),
         };
         let source = self.source(&args.source, args.kubeconfig, args.namespace);
@@ -270,6 +280,11 @@ impl Problems {
                 json: self.choice("--log-format", &args.log_format, &[("text", false), ("json", true)]),
             },
         }
+    }
+
+    /// The capacity of a table.
+    fn rows(&mut self, flag: &str, value: Option<&str>, default: u32) -> u32 {
+        self.number(flag, value, default, 1..=u32::MAX / 64)
     }
 
     fn listen(&mut self, flag: &str, value: &str) -> Option<ListenAddress> {

@@ -89,11 +89,7 @@ struct Outcome<'a> {
 pub fn explain(engine: &Engine, key: FrontendKey, client: Option<&ObjectRef>) -> Explanation {
     let key = FrontendKey { address: key.address.to_canonical(), ..key };
     let entry = engine.entry(&key);
-    let layers: Vec<&Layer> = entry
-        .iter()
-        .flat_map(|entry| [Some(entry.first.as_ref()), entry.second.as_deref()])
-        .flatten()
-        .collect();
+    let layers: Vec<&Layer> = entry.iter().flat_map(|entry| &entry.layers).map(AsRef::as_ref).collect();
     let pod = client.and_then(|name| engine.snapshot().pod(name));
     let untouched = client.and_then(|name| never_redirected(engine, name, pod));
     let destination = dialled(engine, &key);

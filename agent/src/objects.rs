@@ -29,6 +29,17 @@ pub struct PolicyRef {
     pub name: String,
 }
 
+impl PolicyRef {
+    /// A number for kind and name, the same everywhere and always: FNV-1a.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let words = [self.kind.kind(), "/", &self.name];
+        words.iter().flat_map(|word| word.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+}
+
 /// One object of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Object {

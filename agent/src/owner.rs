@@ -113,11 +113,9 @@ impl Owner {
         &self.tables
     }
 
-    /// What happened to the connections of each policy, read from the kernel: a system call per frontend.
+    /// What happened to the connections of each policy, as the kernel has counted it.
     pub fn count(&mut self) -> &BTreeMap<PolicyRef, Counters> {
-        if let Err(error) = self.tables.count() {
-            tracing::warn!("the counters are not up to date: {error}");
-        }
+        self.tables.count();
         self.traffic.add(self.tables.take_counted());
         self.traffic.totals()
     }

@@ -44,13 +44,12 @@ pub struct Layer {
     pub skip: BTreeSet<ClientId>,
 }
 
-/// The layers of a frontend after precedence; shared, so that an entry costs two pointers.
+/// The layers of a frontend after precedence, at least one. Each decides where the one before stands aside. They are
+/// shared with whoever resolved them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Decides first.
-    pub first: Arc<Layer>,
-    /// Decides where `first` stands aside.
-    pub second: Option<Arc<Layer>>,
+    /// From the first to the last.
+    pub layers: Vec<Arc<Layer>>,
 }
 
 /// What became of one policy.
@@ -123,6 +122,7 @@ impl Layer {
             backends: self.backends.iter().map(|b| b.target).collect(),
             clients: self.clients,
             qos_limit: self.qos_limit,
+            window: self.policy.fingerprint(),
             affinity: self.affinity,
             reject: self.reject,
             skip: self.skip.clone(),
@@ -134,6 +134,6 @@ impl Entry {
     /// The entry in the data plane's words.
     #[must_use]
     pub fn to_model(&self) -> model::Entry {
-        model::Entry { first: self.first.to_model(), second: self.second.as_deref().map(Layer::to_model) }
+        model::Entry { layers: self.layers.iter().map(|layer| layer.to_model()).collect() }
     }
 }

@@ -242,8 +242,7 @@ impl PolicyView {
 
 /// Pods and nodes behind the backends of an entry.
 pub fn origins(entry: &Entry) -> impl Iterator<Item = Origin> + '_ {
-    let layers = std::iter::once(&entry.first).chain(&entry.second);
-    layers.flat_map(|layer| &layer.backends).map(|backend| Origin {
+    entry.layers.iter().flat_map(|layer| &layer.backends).map(|backend| Origin {
         address: backend.target.address,
         port: backend.target.port,
         pod: backend.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)),

@@ -23,7 +23,15 @@ pub use balancing_dataplane::model::{Clients, Entry, Layer, Protocol};
 use crate::{Bpffs, Cgroup, Client, EchoServer, Kind, NetNs, Place, must::Must};
 
 /// Capacities of a test's tables: the smallest table of connections.
-pub const SIZES: Sizes = Sizes { frontends: 4096, backends: 16_384, connections: 65_536 };
+pub const SIZES: Sizes = Sizes {
+    frontends: 4096,
+    backends: 16_384,
+    connections: 65_536,
+    affinity: 8192,
+    skips: 1024,
+    qos: 64,
+    policies: 64,
+};
 
 /// Loaded programs, opened tables, links. Everything goes on drop.
 pub struct DataPlane {
@@ -345,6 +353,7 @@ pub fn layer(service_id: u32, backends: &[SocketAddr]) -> Layer {
         backends: backends.iter().map(|address| weighted(*address, 1)).collect(),
         clients: Clients::All,
         qos_limit: None,
+        window: service_id.into(),
         affinity: None,
         reject: false,
         skip: BTreeSet::new(),
@@ -360,7 +369,13 @@ pub fn raise_open_files() {
 /// An entry without a second layer.
 #[must_use]
 pub fn alone(first: Layer) -> Entry {
-    Entry { first, second: None }
+    Entry { layers: vec![first] }
+}
+
+/// An entry whose second layer decides where the first stands aside.
+#[must_use]
+pub fn above(first: Layer, second: Layer) -> Entry {
+    Entry { layers: vec![first, second] }
 }
 
 #[cfg(test)]

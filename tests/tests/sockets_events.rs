@@ -12,7 +12,7 @@ use balancing_dataplane::{
     tables::events::{Events, Outcome, Resolution},
 };
 use balancing_tests::{
-    dataplane::{Entry, Family, Layer, Protocol, World, alone, canonical, layer},
+    dataplane::{Entry, Family, Layer, Protocol, World, above, alone, canonical, layer},
     *,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -43,7 +43,7 @@ fn every_call_has_one_event_with_its_story() {
             world.plane.redirect(protocol, family.frontend(1), &[family.backend(1)]);
             world.plane.publish(protocol, family.frontend(2), alone(Layer { reject: true, ..layer(2, &[]) }));
             world.plane.publish(protocol, family.frontend(3), alone(layer(3, &[])));
-            let entry = Entry { first: layer(4, &[]), second: Some(layer(5, &[family.backend(2)])) };
+            let entry = above(layer(4, &[]), layer(5, &[family.backend(2)]));
             world.plane.publish(protocol, family.frontend(4), entry);
         }
         let before = monotonic_ns();

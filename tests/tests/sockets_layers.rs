@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 
 use balancing_dataplane::{model::ClientId, sys, tables::Counters};
 use balancing_tests::{
-    dataplane::{Clients, Entry, Family, Layer, Network, Protocol, World, alone, layer, weighted},
+    dataplane::{Clients, Entry, Family, Layer, Network, Protocol, World, above, alone, layer, weighted},
     *,
 };
 
@@ -37,7 +37,7 @@ fn cookie(network: &Network) -> u64 {
 
 /// First layer: service 1 with the first backend. Second: service 2 with the second.
 fn both(family: Family, first: impl FnOnce(Layer) -> Layer) -> Entry {
-    Entry { first: first(layer(1, &[family.backend(1)])), second: Some(layer(2, &[family.backend(2)])) }
+    above(first(layer(1, &[family.backend(1)])), layer(2, &[family.backend(2)]))
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn the_second_layer_decides_where_the_first_has_no_backend() {
             assert_eq!(world.plane.counters(key, 0).no_backend, 2);
             // The second without a backend: as dialled.
             let mut entry = both(family, none);
-            entry.second = Some(layer(2, &[]));
+            entry.layers[1] = layer(2, &[]);
             world.plane.publish(protocol, family.frontend(1), entry);
             assert_eq!(
                 ask(&mut client, protocol, family.frontend(1)).as_deref(),
@@ -178,7 +178,7 @@ fn the_second_layer_rejects_what_the_first_leaves() {
     let mut world = World::new("layers-reject2");
     let mut client = world.client();
     for (family, protocol) in Family::ALL.into_iter().flat_map(|f| PROTOCOLS.map(|p| (f, p))) {
-        let entry = Entry { first: layer(1, &[]), second: Some(Layer { reject: true, ..layer(2, &[]) }) };
+        let entry = above(layer(1, &[]), Layer { reject: true, ..layer(2, &[]) });
         world.plane.publish(protocol, family.frontend(1), entry);
         assert_eq!(ask(&mut client, protocol, family.frontend(1)), Err(Errno::EHOSTUNREACH), "{family:?}");
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use balancing_tests::{
-    dataplane::{Entry, Family, Layer, Protocol, World, alone, layer, weighted},
+    dataplane::{Family, Layer, Protocol, World, above, alone, layer, weighted},
     *,
 };
 
@@ -108,7 +108,7 @@ fn overflow_goes_to_the_second_layer_also_without_a_connection() {
     let mut client = world.client();
     let family = Family::V4;
     let to = family.frontend(1);
-    let entry = Entry { first: limited(family, 1), second: Some(layer(2, &[family.backend(2)])) };
+    let entry = above(limited(family, 1), layer(2, &[family.backend(2)]));
     let key = world.plane.publish(Protocol::Udp, to, entry);
     let first = wait_for_a_second();
     let report = client.churn(&Churn { exchange: Exchange::Unconnected, ..storm(Kind::Udp4, to) });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use balancing_dataplane::loader::{HostScope, Sizes};
 use balancing_tests::{
-    dataplane::{DataPlane, Family, Protocol, World},
+    dataplane::{DataPlane, Family, Protocol, SIZES, World},
     *,
 };
 
@@ -75,7 +75,7 @@ fn the_id_of_a_frontend_that_is_gone_never_names_another() {
         return;
     }
     // Few ids, so that they are given away again soon.
-    let sizes = Sizes { frontends: 16, backends: 16, connections: 65_536 };
+    let sizes = Sizes { frontends: 16, backends: 16, ..SIZES };
     let mut world = World::on(DataPlane::with("records-ids", sizes, HostScope::Everything), "records-ids");
     let mut client = world.client();
     for family in Family::ALL {

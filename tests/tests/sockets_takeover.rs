@@ -9,7 +9,7 @@ use balancing_dataplane::{
     tables::{Counters, LayerView},
 };
 use balancing_tests::{
-    dataplane::{Clients, Entry, Family, Layer, Protocol, World, alone, layer, weighted},
+    dataplane::{Clients, Entry, Family, Layer, Protocol, World, above, alone, layer, weighted},
     *,
 };
 
@@ -29,18 +29,14 @@ fn all_kinds(family: Family) -> Vec<Entry> {
         alone(Layer { backends: vec![weighted(family.backend(1), 0)], ..layer(5, &[]) }),
         alone(Layer { reject: true, ..layer(6, &[]) }),
         alone(layer(7, &[])),
-        Entry {
-            first: Layer {
-                skip: skip.into(),
-                qos_limit: NonZeroU32::new(9),
-                ..layer(8, &[family.backend(1)])
-            },
-            second: Some(Layer { backends: many(3), ..layer(9, &[]) }),
-        },
-        Entry {
-            first: Layer { clients: Clients::Pods, ..base.clone() },
-            second: Some(Layer { clients: Clients::Host, reject: true, ..layer(10, &[]) }),
-        },
+        above(
+            Layer { skip: skip.into(), qos_limit: NonZeroU32::new(9), ..layer(8, &[family.backend(1)]) },
+            Layer { backends: many(3), ..layer(9, &[]) },
+        ),
+        above(
+            Layer { clients: Clients::Pods, ..base.clone() },
+            Layer { clients: Clients::Host, reject: true, ..layer(10, &[]) },
+        ),
         alone(Layer { clients: Clients::Host, backends: vec![weighted(family.backend(1), 7)], ..base }),
     ]
 }
@@ -86,10 +82,10 @@ fn everything_is_read_back_as_it_was_written() {
     // The same again changes nothing, in whatever spelling.
     for (key, entry) in &entries {
         let mut spelled = entry.clone();
-        for backend in &mut spelled.first.backends {
+        for backend in &mut spelled.layers[0].backends {
             backend.weight *= 3;
         }
-        spelled.first.backends.reverse();
+        spelled.layers[0].backends.reverse();
         world.plane.tables.publish(*key, &spelled).unwrap();
     }
     assert_eq!(*world.plane.tables.entries(), entries);

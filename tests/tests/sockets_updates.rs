@@ -15,7 +15,7 @@ use balancing_dataplane::{
     sys,
 };
 use balancing_tests::{
-    dataplane::{DataPlane, Entry, Family, Layer, Protocol, World, alone, key, layer},
+    dataplane::{DataPlane, Entry, Family, Layer, Protocol, SIZES, World, above, alone, key, layer},
     *,
 };
 
@@ -44,15 +44,15 @@ fn variants(world: &World, family: Family) -> Vec<Variant> {
     let addresses: Vec<_> = ten.iter().map(|(_, address)| *address).collect();
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let skipping = Layer { skip: [ClientId::NetnsCookie(cookie)].into(), ..layer(1, &addresses) };
-    let second = |number| Some(layer(2, &[family.backend(number)]));
+    let second = |number| layer(2, &[family.backend(number)]);
     vec![
         Variant { entry: alone(layer(1, &[family.backend(1)])), names: names(&["backend1"]) },
-        Variant { entry: Entry { first: layer(1, &[]), second: second(3) }, names: names(&["backend3"]) },
+        Variant { entry: above(layer(1, &[]), second(3)), names: names(&["backend3"]) },
         Variant {
             entry: alone(layer(1, &addresses)),
             names: ten.into_iter().map(|(name, _)| name).collect(),
         },
-        Variant { entry: Entry { first: skipping, second: second(4) }, names: names(&["backend4"]) },
+        Variant { entry: above(skipping, second(4)), names: names(&["backend4"]) },
         Variant {
             entry: alone(layer(1, &[family.backend(2), family.backend(4)])),
             names: names(&["backend2", "backend4"]),
@@ -62,7 +62,7 @@ fn variants(world: &World, family: Family) -> Vec<Variant> {
 
 /// A data plane whose tables are nearly full, so that elements have neighbours in their buckets.
 fn crowded(topic: &str) -> World {
-    let sizes = Sizes { frontends: 8192, backends: 4096, connections: 65_536 };
+    let sizes = Sizes { frontends: 8192, backends: 4096, ..SIZES };
     let mut world = World::on(DataPlane::with(topic, sizes, HostScope::Everything), topic);
     for i in 0..7000_u32 {
         let address = SocketAddr::from((Ipv4Addr::from(0x0a40_0000 + i), 53));
@@ -210,7 +210,7 @@ fn neighbours_that_come_and_go_never_touch_a_stable_frontend() {
         return;
     }
     // Few ids and slots, so that they are used again all the time.
-    let sizes = Sizes { frontends: 1024, backends: 1024, connections: 65_536 };
+    let sizes = Sizes { frontends: 1024, backends: 1024, ..SIZES };
     let mut world = World::on(DataPlane::with("updates-many", sizes, HostScope::Everything), "updates-many");
     let family = Family::V4;
     let (stable, restless) = (family.frontend(1), family.frontend(2));

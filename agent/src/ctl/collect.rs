@@ -12,7 +12,7 @@ use balancing_dataplane::{
     model::FrontendKey,
     probe::Features,
     records::{Record, Records},
-    tables::{LayerView, Reader, TableError},
+    tables::{LayerView, Reader, TableError, Usage},
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,7 @@ pub(super) struct StatusView {
     pub(super) hooks: HooksView,
     pub(super) tables: Vec<TableView>,
     pub(super) overwritten: u64,
+    pub(super) events_lost: u64,
     pub(super) errors: BTreeMap<&'static str, u64>,
     pub(super) problems: Vec<String>,
     pub(super) http: Option<SocketAddr>,
@@ -104,6 +105,15 @@ pub(super) struct TableView {
     pub(super) name: &'static str,
     pub(super) used: u64,
     pub(super) capacity: u32,
+    /// What found no room or had to give way; `None` where only a running agent knows.
+    pub(super) dropped: Option<u64>,
+}
+
+impl From<Usage> for TableView {
+    fn from(usage: Usage) -> Self {
+        let Usage { name, used, capacity, dropped } = usage;
+        Self { name, used, capacity, dropped }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -156,12 +166,14 @@ impl Host {
             Err(error) => return Err(error),
         };
         let hooks = self.hooks(layout.as_ref())?;
-        let (mut tables, mut overwritten, mut errors) = (Vec::new(), 0, BTreeMap::new());
+        let (mut tables, mut errors) = (Vec::new(), BTreeMap::new());
+        let (mut overwritten, mut events_lost) = (0, 0);
         if layout.is_some() {
             let reader = self.reader()?;
             let usage = reader.usage()?.into_iter();
-            tables = usage.map(|u| TableView { name: u.name, used: u.used, capacity: u.capacity }).collect();
+            tables = usage.map(TableView::from).collect();
             overwritten = reader.overwritten()?;
+            events_lost = reader.events_lost()?;
             errors = reader.hook_errors()?.into_iter().collect();
         }
         Ok(StatusView {
@@ -177,6 +189,7 @@ impl Host {
             hooks,
             tables,
             overwritten,
+            events_lost,
             errors,
         })
     }

@@ -59,9 +59,10 @@ pub(super) fn status(view: &StatusView) -> String {
     for (name, address) in [("HTTP:", view.http), ("Metrics:", view.metrics)] {
         lines.extend(address.map(|address| format!("{name:<10} {address}")));
     }
-    let mut tables = table(&["TABLE", "USED", "CAPACITY"]);
+    let mut tables = table(&["TABLE", "USED", "CAPACITY", "DROPPED"]);
     for row in &view.tables {
-        tables.add_row([row.name.to_owned(), row.used.to_string(), row.capacity.to_string()]);
+        let dropped = row.dropped.map_or_else(|| "-".to_owned(), |dropped| dropped.to_string());
+        tables.add_row([row.name.to_owned(), row.used.to_string(), row.capacity.to_string(), dropped]);
     }
     lines.push(String::new());
     lines.push(text(&tables));
@@ -70,6 +71,9 @@ pub(super) fn status(view: &StatusView) -> String {
             "{} connections lost the name of their frontend to younger ones.",
             view.overwritten
         ));
+    }
+    if view.events_lost > 0 {
+        lines.push(format!("{} events were lost: listeners were too slow.", view.events_lost));
     }
     for (hook, count) in view.errors.iter().filter(|(_, count)| **count > 0) {
         lines.push(format!("{hook}: {count} errors"));

@@ -17,11 +17,12 @@ fn mk_entry(n: u8) -> Entry {
         backends: vec![backend],
         clients: Clients::All,
         qos_limit: None,
+        window: 1,
         affinity: None,
         reject: false,
         skip: BTreeSet::new(),
     };
-    Entry { first, second: None }
+    Entry { layers: vec![first] }
 }
 
 fn apply(tables: &mut BTreeMap<FrontendKey, Entry>, ops: Vec<Op>) {

@@ -18,6 +18,8 @@ pub struct TableSample {
     pub usage: Vec<Usage>,
     /// Records of connected sockets that gave way to younger ones; `None` = it cannot be read.
     pub overwritten: Option<u64>,
+    /// Events that found the buffer full; `None` = it cannot be read.
+    pub events_lost: Option<u64>,
     /// Errors by hook.
     pub hook_errors: Vec<(&'static str, u64)>,
     /// Operations on frontends.
@@ -32,6 +34,9 @@ impl TableSample {
         out.values("table_entries", "Entries in use", used)?;
         let capacity = self.usage.iter().map(|usage| ([("table", usage.name)], usage.capacity));
         out.values("table_capacity", "Entries there is room for", capacity)?;
+        let dropped = self.usage.iter().filter_map(|usage| Some(([("table", usage.name)], usage.dropped?)));
+        out.counts("table_dropped", "What found no room in a table, or had to give way", dropped)?;
+        out.count("events_lost", "Events that found the buffer full", self.events_lost)?;
         let overwritten = "Connected sockets whose record gave way to that of a younger one";
         out.count("connections_overwritten", overwritten, self.overwritten)?;
         let errors = self.hook_errors.iter().map(|(hook, count)| ([("hook", *hook)], *count));

@@ -44,8 +44,9 @@ fn full() -> Sample {
         tables: TableSample {
             frontends: 1,
             failed: 1,
-            usage: vec![Usage { name: "frontends", used: 1, capacity: 2 }],
+            usage: vec![Usage { name: "frontends", used: 1, capacity: 2, dropped: Some(0) }],
             overwritten: Some(0),
+            events_lost: Some(0),
             hook_errors: vec![("connect4", 0)],
             operations: Operations { published: 5, removed: 1, failed: BTreeMap::new() },
         },

@@ -38,7 +38,10 @@ impl From<TableError> for Failure {
     fn from(error: TableError) -> Self {
         let reason = match &error {
             TableError::Full { .. } => FailureReason::TableFull,
-            TableError::Operation { .. } | TableError::Open { .. } => FailureReason::KernelRefused,
+            TableError::Operation { .. }
+            | TableError::Open { .. }
+            | TableError::Layers { .. }
+            | TableError::Restless => FailureReason::KernelRefused,
         };
         Self { reason, message: error.to_string() }
     }

@@ -37,7 +37,7 @@ pub(super) fn health(engine: &Engine, failures: &BTreeMap<FrontendKey, Failure>,
     let mut problems = BTreeMap::<PolicyRef, Problem>::new();
     for (key, failure) in failures {
         let Some(entry) = engine.entry(key) else { continue };
-        for layer in std::iter::once(&entry.first).chain(&entry.second) {
+        for layer in &entry.layers {
             let problem = problems.entry(layer.policy.clone()).or_insert_with(|| Problem {
                 failed: 0,
                 reason: failure.reason,

@@ -251,12 +251,12 @@ impl Lab {
 
     /// The backends of a frontend's first layer as `address:port*weight`; `-` = no entry.
     pub(crate) fn shows(&self, key: FrontendKey) -> String {
-        self.entries.get(&key).map_or("-".to_owned(), |entry| show(&entry.first))
+        self.entries.get(&key).map_or("-".to_owned(), |entry| show(&entry.layers[0]))
     }
 
     /// The same of the second layer.
     pub(crate) fn second(&self, key: FrontendKey) -> String {
-        let second = self.entries.get(&key).and_then(|entry| entry.second.as_deref());
+        let second = self.entries.get(&key).and_then(|entry| entry.layers.get(1).map(AsRef::as_ref));
         second.map_or("-".to_owned(), show)
     }
 

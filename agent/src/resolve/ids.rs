@@ -138,14 +138,9 @@ impl Ids {
     }
 }
 
-/// The number derived from kind and name: FNV-1a, folded to 31 bits.
+/// The number derived from kind and name: their fingerprint, folded to 31 bits.
 fn home(policy: &PolicyRef) -> u32 {
-    let words = [policy.kind.kind(), "/", &policy.name];
-    let bytes = words.iter().flat_map(|word| word.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let [a, b, c, d, e, f, g, h] = hash.to_be_bytes();
+    let [a, b, c, d, e, f, g, h] = policy.fingerprint().to_be_bytes();
     (u32::from_be_bytes([a, b, c, d]) ^ u32::from_be_bytes([e, f, g, h])) | DERIVED
 }
 

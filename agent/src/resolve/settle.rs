@@ -12,6 +12,9 @@ use crate::{
     plan::{Entry, Layer},
 };
 
+/// The kinds in the order in which their layers are asked.
+const LAYERS: [PolicyKind; 2] = [PolicyKind::LocalRedirect, PolicyKind::Balancing];
+
 /// A policy's place in the order of precedence; smaller wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rank {
@@ -105,10 +108,6 @@ impl Claims {
 
 fn entry(claims: &[Claim]) -> Option<Entry> {
     let layer = |kind| claims.iter().find(|claim| claim.policy().kind == kind)?.layer.clone();
-    let (local, balancing) = (layer(PolicyKind::LocalRedirect), layer(PolicyKind::Balancing));
-    match (local, balancing) {
-        (Some(first), second) => Some(Entry { first, second }),
-        (None, Some(first)) => Some(Entry { first, second: None }),
-        (None, None) => None,
-    }
+    let layers: Vec<_> = LAYERS.into_iter().filter_map(layer).collect();
+    (!layers.is_empty()).then_some(Entry { layers })
 }

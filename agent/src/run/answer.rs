@@ -155,6 +155,7 @@ impl Agent {
             failed: self.owner.failures().len(),
             usage: told(tables.usage()),
             overwritten: told(tables.overwritten().map(Some)),
+            events_lost: told(tables.events_lost().map(Some)),
             hook_errors: told(tables.hook_errors()),
             operations: self.owner.operations().clone(),
         }

@@ -5,12 +5,14 @@
 
 use std::{
     fs::DirBuilder,
+    hash::{BuildHasher as _, RandomState},
     io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::DirBuilderExt as _,
     },
     path::{Path, PathBuf},
+    process,
 };
 
 use aya::{
@@ -18,12 +20,13 @@ use aya::{
     maps::{MapData, MapError, MapInfo},
     programs::{CgroupSockAddr, ProgramError},
 };
-use balancing_abi::{conn, flags, maps};
+use balancing_abi::sockets::{Control, conn, flags, index, maps};
 
 use crate::{
     layout::{Hook, Layout},
     links::{self, Programs},
     probe::Features,
+    tables::{TableError, pins},
 };
 
 /// The compiled programs.
@@ -32,12 +35,61 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/so
 /// Capacities of the tables. A pinned table keeps the capacity it was made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Frontends of each family, both layers.
+    /// Layers of all frontends; [`Sizes::MAX_FRONTENDS`] at most.
     pub frontends: u32,
-    /// Slots of all backend sets; a set of one backend takes none.
+    /// Slots of all backend sets; a lone backend without limit and affinity takes none.
     pub backends: u32,
     /// Connected sockets that keep their frontend's name; a power of two, at least 65,536.
     pub connections: u32,
+    /// Clients with session affinity.
+    pub affinity: u32,
+    /// Exempt clients times policies.
+    pub skips: u32,
+    /// Policies with a QoS limit.
+    pub qos: u32,
+    /// Policies that commands can name without an agent.
+    pub policies: u32,
+}
+
+impl Sizes {
+    /// Largest number of frontends.
+    pub const MAX_FRONTENDS: u32 = index::MAX_SLOTS - maps::size::SPARE - 1;
+
+    /// Slots of frontends: the first is never used, and some wait for a grace period.
+    pub(crate) fn frontend_slots(&self) -> u32 {
+        1 + self.frontends + maps::size::SPARE
+    }
+
+    /// The capacities of the pinned tables, 0 where one cannot be asked.
+    pub(crate) fn of(layout: &Layout) -> Self {
+        let capacity = |name| map_info(&layout.maps().join(name)).map_or(0, |info| info.max_entries());
+        Self {
+            frontends: capacity(maps::NAMES),
+            backends: capacity(maps::BACKENDS),
+            connections: capacity(maps::CONNECTIONS),
+            affinity: capacity(maps::AFFINITY),
+            skips: capacity(maps::SKIPS),
+            qos: capacity(maps::QOS),
+            policies: capacity(maps::POLICIES),
+        }
+    }
+
+    /// The capacity of a table that is a setting, or follows from one.
+    fn entries(&self, name: &str, cpus: u32) -> Option<u32> {
+        match name {
+            maps::INDEX => Some(index::buckets(self.frontends) / index::BLOCK),
+            maps::FRONTENDS => Some(self.frontend_slots()),
+            maps::NAMES | maps::RARE => Some(self.frontends),
+            maps::REDIRECTED => Some(self.frontends * cpus),
+            maps::BACKENDS => Some(self.backends),
+            maps::CONNECTIONS => Some(self.connections.max(conn::MIN_SLOTS)),
+            maps::AFFINITY => Some(self.affinity),
+            maps::SKIPS => Some(self.skips),
+            maps::QOS => Some(self.qos),
+            maps::POLICIES => Some(self.policies),
+            _ => None,
+        }
+    }
 }
 
 impl Default for Sizes {
@@ -46,6 +98,10 @@ impl Default for Sizes {
             frontends: maps::size::FRONTENDS,
             backends: maps::size::BACKENDS,
             connections: maps::size::CONNECTIONS,
+            affinity: maps::size::AFFINITY,
+            skips: maps::size::SKIPS,
+            qos: maps::size::QOS,
+            policies: maps::size::POLICIES,
         }
     }
 }
@@ -119,6 +175,17 @@ pub enum LoadError {
         /// Why.
         source: Box<ProgramError>,
     },
+    /// The seed cannot be read or written.
+    #[error(transparent)]
+    Tables(#[from] TableError),
+    /// The number of CPUs cannot be read.
+    #[error("cannot read the number of possible CPUs from {path}: {source}")]
+    Cpus {
+        /// The file.
+        path: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// A loaded program cannot be used.
     #[error(transparent)]
     Programs(#[from] links::Error),
@@ -183,69 +250,94 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     }
     check_shapes(layout, &options.sizes)?;
     let features = Features::probe();
-    let mut pods = open(options, &features, &Flavour { clients: flags::PODS, host_only: None })?;
+    let seed = seed(options)?;
+    let mut pods = open(options, &features, &Flavour { clients: flags::PODS, host_only: None, seed })?;
     let host_only = match options.host_scope {
         HostScope::Namespace(cookie) => Some(cookie.unwrap_or(0)),
         HostScope::Everything => None,
     };
-    let mut host = open(options, &features, &Flavour { clients: flags::HOST, host_only })?;
+    let mut host = open(options, &features, &Flavour { clients: flags::HOST, host_only, seed })?;
     let pods = Programs::loaded(load_programs(&mut pods)?, &layout.programs())?;
     let host = Programs::loaded(load_programs(&mut host)?, &layout.host())?;
     Ok(Loaded { pods, host, features })
 }
 
-/// The constants in which the two sets of programs differ.
+/// The seed of the index, the same for as long as the tables are there: programs have it as a constant.
+///
+/// The first start makes the tables first, from an object that is not used further.
+fn seed(options: &Options) -> Result<u64, LoadError> {
+    if !options.layout.maps().join(maps::CONTROL).exists() {
+        let features =
+            Features { set_retval: false, getpeername: false, netns_cookie: false, atomics: false };
+        open(options, &features, &Flavour { clients: 0, host_only: None, seed: 0 })?;
+    }
+    let mut control = pins::memory::<Control>(&options.layout, maps::CONTROL, true)?;
+    let offset = std::mem::offset_of!(Control, seed);
+    if control.load64(0, offset) == 0 {
+        // Keyed by the operating system's randomness, so that nobody can choose addresses that share a bucket.
+        let random = RandomState::new().hash_one(process::id());
+        control.store64(0, offset, random.max(1));
+    }
+    Ok(control.load64(0, offset))
+}
+
+/// The constants in which the two sets of programs differ, and the seed.
 struct Flavour {
-    clients: u32,
+    clients: u16,
     host_only: Option<u64>,
+    seed: u64,
 }
 
 fn open(options: &Options, features: &Features, flavour: &Flavour) -> Result<Ebpf, LoadError> {
     let sizes = &options.sizes;
-    let mask = sizes.connections - 1;
+    let mask = sizes.connections.max(conn::MIN_SLOTS) - 1;
+    let bucket_mask = index::buckets(sizes.frontends) - 1;
+    let clients = u32::from(flavour.clients);
+    let cpus = possible_cpus()?;
     let set_retval = u32::from(features.set_retval);
     let host_only = u32::from(flavour.host_only.is_some());
     let host_netns = flavour.host_only.unwrap_or(0);
     let mut loader = EbpfLoader::new();
     loader
-        .override_global("CLIENTS", &flavour.clients, true)
+        .override_global("CLIENTS", &clients, true)
+        .override_global("SEED", &flavour.seed, true)
+        .override_global("BUCKET_MASK", &bucket_mask, true)
+        .override_global("IDS", &sizes.frontends, true)
         .override_global("HOST_ONLY", &host_only, true)
         .override_global("HOST_NETNS", &host_netns, true)
         .override_global("SET_RETVAL", &set_retval, true)
         .override_global("CONNECTION_MASK", &mask, true);
     for name in maps::ALL {
         loader.map_pin_path(name, options.layout.maps().join(name));
-        if let Some(entries) = entries(name, sizes) {
+        if let Some(entries) = sizes.entries(name, cpus) {
             loader.map_max_entries(name, entries);
         }
     }
     loader.load(OBJECT).map_err(|source| LoadError::Object { source: Box::new(source) })
 }
 
-/// The capacity of a table whose capacity is a setting.
-fn entries(name: &str, sizes: &Sizes) -> Option<u32> {
-    match name {
-        maps::FRONTENDS4 | maps::FRONTENDS6 | maps::REDIRECTED | maps::NAMES => Some(sizes.frontends),
-        maps::BACKENDS => Some(sizes.backends),
-        maps::CONNECTIONS => Some(sizes.connections.max(conn::MIN_SLOTS)),
-        _ => None,
-    }
+/// Rows of counters: CPUs that there can ever be on this machine.
+fn possible_cpus() -> Result<u32, LoadError> {
+    let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
+    Ok(cpus as u32)
 }
 
 fn check_shapes(layout: &Layout, sizes: &Sizes) -> Result<(), LoadError> {
+    let cpus = possible_cpus()?;
     for expected in crate::shape::ALL {
         let path = layout.maps().join(expected.name);
         if !path.exists() {
             continue;
         }
         let info = map_info(&path)?;
-        let capacity = entries(expected.name, sizes).unwrap_or(expected.entries);
+        let capacity = sizes.entries(expected.name, cpus).unwrap_or(expected.entries);
         let kind = info.map_type().map(|t| t as u32).unwrap_or(u32::MAX);
         for (field, found, expected) in [
             ("type", kind, expected.kind),
             ("key size", info.key_size(), expected.key),
             ("value size", info.value_size(), expected.value),
             ("capacity", info.max_entries(), capacity),
+            ("flags", info.map_flags(), expected.flags),
         ] {
             if found != expected {
                 return Err(LoadError::Shape { path, field, found, expected });
@@ -281,9 +373,4 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<(Hook, OwnedFd)>, LoadError> {
             Ok((hook, fd))
         })
         .collect()
-}
-
-/// The capacity of a pinned table, 0 when it cannot be asked.
-pub(crate) fn capacity(layout: &Layout, name: &str) -> u32 {
-    map_info(&layout.maps().join(name)).map_or(0, |info| info.max_entries())
 }

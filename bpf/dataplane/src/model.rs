@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, num::NonZeroU32};
 
+pub use balancing_abi::sockets::LAYERS;
+
 /// Transport protocols whose connections can be redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -83,8 +85,10 @@ pub struct Layer {
     pub backends: Vec<Backend>,
     /// Sockets to which the layer applies.
     pub clients: Clients,
-    /// Redirections a second, shared by all frontends with the same `service_id`.
+    /// Redirections a second, shared by all frontends with the same `window`.
     pub qos_limit: Option<NonZeroU32>,
+    /// Whose limit it is, not 0. It stays with the policy when the service id changes, so that no second is counted anew.
+    pub window: u64,
     /// Seconds a client keeps its backend (`ClientIP` affinity).
     pub affinity: Option<NonZeroU32>,
     /// Without a backend: refuse with EHOSTUNREACH instead of falling through.
@@ -93,14 +97,12 @@ pub struct Layer {
     pub skip: BTreeSet<ClientId>,
 }
 
-/// Everything the kernel knows about one frontend: the deciding layer and the one that decides
-/// where the first does not apply (QoS limit reached, skipped, other clients).
+/// Everything the kernel knows about one frontend: the deciding layer and those that decide one after the other where
+/// the one above stands aside (no backend, QoS limit reached, skipped, other clients).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Decides first.
-    pub first: Layer,
-    /// Decides where `first` stands aside; without it the connection goes where it was dialled.
-    pub second: Option<Layer>,
+    /// From the first to the last, one to [`LAYERS`]. Where the last stands aside, the connection goes where it was dialled.
+    pub layers: Vec<Layer>,
 }
 
 /// The kinds of policies.

@@ -1,10 +1,10 @@
 //! The system calls of the user side that neither libc nor nix offers as a safe function.
 //!
-//! It owns all `unsafe` code of user space: bpf(2) and one socket option. Every function does one
+//! It owns all `unsafe` code of user space: bpf(2), one socket option, maps as memory. Every function does one
 //! call, keeps no state and reports the kernel's error unchanged; meaning is given to it by the callers.
 //! Structures follow `union bpf_attr` of the kernel's `include/uapi/linux/bpf.h`.
 
-#![allow(unsafe_code, reason = "bpf(2) and SO_NETNS_COOKIE have no safe wrapper")]
+#![allow(unsafe_code, reason = "bpf(2), mmap(2) and SO_NETNS_COOKIE have no safe wrapper")]
 
 use std::{
     ffi::CString,
@@ -18,6 +18,8 @@ use std::{
 
 pub use self::types::{Attached, LinkInfo, MapInfo, ObjectKind, ProgInfo, ProgramSpec};
 
+#[cfg(feature = "loader")]
+pub(crate) mod memory;
 mod types;
 
 const PROG_LOAD: libc::c_int = 5;
@@ -25,6 +27,8 @@ const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
+#[cfg(feature = "loader")]
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 const LINK_DETACH: libc::c_int = 34;
@@ -82,6 +86,19 @@ struct QueryAttr {
     padding: u32,
     /// Fields of later kernels, which write some of them whatever size is announced.
     later: [u64; 8],
+}
+
+#[cfg(feature = "loader")]
+#[repr(C)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -243,6 +260,43 @@ pub fn prog_query(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attach
     unsafe { bpf(PROG_QUERY, &mut attr) }?;
     let programs = ids.into_iter().take(attr.prog_cnt as usize).collect();
     Ok(Attached { flags: attr.attach_flags, programs })
+}
+
+/// Number of elements of a hash map, read in batches: for maps that do not count themselves. Kernel 5.6.
+///
+/// # Errors
+/// The kernel's; ENOSPC when one bucket holds more than a batch.
+#[cfg(feature = "loader")]
+pub(crate) fn map_count(map: BorrowedFd<'_>) -> io::Result<u64> {
+    const BATCH: u32 = 4096;
+    let info = map_info(map)?;
+    let mut keys = vec![0_u8; BATCH as usize * info.key_size as usize];
+    let mut values = vec![0_u8; BATCH as usize * info.value_size.next_multiple_of(8) as usize];
+    let mut position = vec![0_u8; info.key_size.max(8) as usize];
+    let (mut total, mut first) = (0, true);
+    loop {
+        let mut attr = BatchAttr {
+            in_batch: if first { 0 } else { position.as_ptr() as u64 },
+            out_batch: position.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: BATCH,
+            map_fd: raw(map),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the buffers have room for the announced number of elements and for a position, and outlive the call.
+        let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attr) };
+        match result {
+            Ok(_) => total += u64::from(attr.count),
+            // The end; what came before it counts.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                return Ok(total + u64::from(attr.count));
+            }
+            Err(error) => return Err(error),
+        }
+        first = false;
+    }
 }
 
 /// Loads a program of a few instructions under the GPL. With `log`, the verifier's words replace its content.

@@ -1,8 +1,8 @@
 //! The tables: what is programmed, and how it changes without any connection seeing half a change.
 //!
-//! A backend set never changes once an entry names it. A change writes a new set, changes the entry in its place, and
-//! frees the old set only after a grace period; a lone backend lives in the entry itself. Ids of frontends stay as
-//! long as the frontend, so counters, affinity and names of connections survive every change.
+//! What is in force never changes. A change writes new slots for the layers that differ and their backends, switches the one
+//! word of the index that names the frontend ([`index`]), and uses the old slots again only after a grace period.
+//! Ids of frontends stay as long as the frontend, so counters, affinity and names of connections survive every change.
 //!
 //! There is one [`Tables`] per host: the agent's. [`Reader`] looks at the same pins from outside.
 
@@ -12,35 +12,39 @@ use std::{
 };
 
 use aya::maps::MapError;
-use balancing_abi::{Frontend, control, maps};
+use balancing_abi::sockets::{control, maps};
 
 mod alloc;
 mod codec;
 pub mod events;
+mod index;
 mod observe;
-mod pins;
+pub(crate) mod pins;
 mod read;
 mod rows;
+mod stage;
 mod tally;
 
 pub use read::{Counters, LayerView, Reader, Usage};
 
 use self::{
-    alloc::{BackendIds, FrontendIds, Range, Ranges},
-    codec::Key,
+    alloc::{BackendIds, Numbers, Range, Ranges},
     pins::Pins,
+    read::Found,
     rows::Rows,
     tally::Tally,
 };
 use crate::{
     layout::Layout,
     loader::Sizes,
-    model::{ClientId, Entry, FrontendKey, Layer, PolicyName},
+    model::{ClientId, Entry, FrontendKey, PolicyName},
     sys::wait_for_programs,
 };
 
-/// Sets and ids that wait for a grace period before the wait is worth its time.
-const RETIRED_ENOUGH: usize = 4096;
+/// Sets, slots and ids that wait for a grace period before the wait is worth its time.
+const RETIRED_ENOUGH: usize = maps::size::SPARE as usize / 2;
+/// Ids that are taken from their old names in one go: each go waits for a grace period.
+const UNNAMED_AT_ONCE: usize = 256;
 
 /// Why a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -80,35 +84,76 @@ pub enum TableError {
         /// Why.
         source: Box<MapError>,
     },
+    /// More layers than programs look at.
+    #[error("{object} has {layers} layers, at most {} can be programmed", crate::model::LAYERS)]
+    Layers {
+        /// The frontend.
+        object: FrontendKey,
+        /// Number of its layers.
+        layers: usize,
+    },
+    /// A reader met an owner that changes the tables faster than they can be read.
+    #[error("the tables change faster than they can be read: try again")]
+    Restless,
+}
+
+impl TableError {
+    pub(crate) fn full(table: &'static str, capacity: u32, object: impl ToString) -> Self {
+        let setting = match table {
+            maps::BACKENDS => "--max-backends",
+            maps::SKIPS => "--max-skips",
+            maps::QOS => "--max-qos-policies",
+            maps::POLICIES => "--max-policy-names",
+            _ => "--max-frontends",
+        };
+        Self::Full { table, capacity, setting, object: object.to_string() }
+    }
 }
 
 /// One layer as it stands in the kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Placed {
     id: u32,
     generation: u32,
+    slot: u32,
     set: Option<Range>,
-    layer: Layer,
+}
+
+/// What no table names any more; programs that started before may still look at it.
+#[derive(Debug, Default)]
+struct Retired {
+    slots: Vec<u32>,
+    sets: Vec<Range>,
+    ids: Vec<u32>,
+}
+
+impl Retired {
+    fn len(&self) -> usize {
+        self.slots.len() + self.sets.len() + self.ids.len()
+    }
 }
 
 /// The writer of all tables.
 pub struct Tables {
     pins: Pins,
     entries: BTreeMap<FrontendKey, Entry>,
-    placed: BTreeMap<(FrontendKey, u8), Placed>,
-    frontend_ids: FrontendIds,
+    /// The layers of each entry in the kernel.
+    placed: BTreeMap<FrontendKey, Vec<Placed>>,
+    ids: Numbers,
+    /// Ids that no reference names any more: ready for a new name.
+    unnamed: Vec<u32>,
     backend_ids: BackendIds,
-    slots: Ranges,
-    retired_sets: Vec<Range>,
-    retired_ids: Vec<u32>,
-    /// Frontends whose second layer no entry leads to any more. Whoever has read the entry before still needs it.
-    abandoned: BTreeSet<FrontendKey>,
+    slots: Numbers,
+    sets: Ranges,
+    retired: Retired,
     rows: Rows,
     /// Clients that are exempt whatever the policy.
-    exempt: usize,
+    exempt: BTreeSet<ClientId>,
     tally: Tally,
     policies: BTreeMap<u32, PolicyName>,
     sizes: Sizes,
+    /// Attempts that found a table full, since the start.
+    refused: BTreeMap<&'static str, u64>,
 }
 
 impl Tables {
@@ -117,22 +162,23 @@ impl Tables {
     /// # Errors
     /// A pin that cannot be opened or read.
     pub fn open(layout: &Layout, sizes: Sizes) -> Result<Self, TableError> {
-        let pins = Pins::open(layout)?;
+        let pins = Pins::open(layout, true)?;
         let mut tables = Self {
             policies: pins.policies()?,
             pins,
             entries: BTreeMap::new(),
             placed: BTreeMap::new(),
-            frontend_ids: FrontendIds::new(sizes.frontends),
+            ids: Numbers::new(0..sizes.frontends),
+            unnamed: Vec::new(),
             backend_ids: BackendIds::default(),
-            slots: Ranges::new(sizes.backends),
-            retired_sets: Vec::new(),
-            retired_ids: Vec::new(),
-            abandoned: BTreeSet::new(),
+            slots: Numbers::new(1..sizes.frontend_slots()),
+            sets: Ranges::new(sizes.backends),
+            retired: Retired::default(),
             rows: Rows::default(),
-            exempt: 0,
+            exempt: BTreeSet::new(),
             tally: Tally::default(),
             sizes,
+            refused: BTreeMap::new(),
         };
         tables.adopt()?;
         Ok(tables)
@@ -147,269 +193,116 @@ impl Tables {
     /// Takes over the content of the pins: what an earlier agent programmed stays in force.
     fn adopt(&mut self) -> Result<(), TableError> {
         let dump = read::dump(&self.pins)?;
-        for key in &dump.broken {
-            self.pins.remove_frontend(key)?;
+        for bucket in &dump.broken {
+            self.pins.index.clear(*bucket);
         }
-        for (at, found) in dump.layers {
-            self.frontend_ids.take(found.id);
-            for (id, backend) in &found.backends {
-                self.backend_ids.take(*id, backend, at.0.protocol);
+        for (key, found) in dump.frontends {
+            let mut layers = Vec::with_capacity(found.len());
+            let mut placed = Vec::with_capacity(found.len());
+            for found in found {
+                self.ids.take(found.id);
+                self.slots.take(found.slot);
+                for (id, backend) in &found.backends {
+                    self.backend_ids.take(*id, backend, key.protocol);
+                }
+                if let Some(set) = found.set {
+                    self.sets.take(set);
+                }
+                let Found { id, generation, slot, set, layer, .. } = found;
+                placed.push(Placed { id, generation, slot, set });
+                layers.push(layer);
             }
-            if let Some(set) = found.set {
-                self.slots.take(set);
-            }
-            let placed =
-                Placed { id: found.id, generation: found.generation, set: found.set, layer: found.layer };
-            self.rows.count(&placed.layer);
-            self.placed.insert(at, placed);
+            self.placed.insert(key, placed);
+            self.entries.insert(key, Entry { layers });
         }
-        for ((key, layer), placed) in &self.placed {
-            if *layer == 0 {
-                let second = self.placed.get(&(*key, 1)).map(|p| p.layer.clone());
-                self.entries.insert(*key, Entry { first: placed.layer.clone(), second });
-            }
-        }
-        self.exempt = dump.skips.iter().filter(|(service_id, _)| *service_id == 0).count();
-        self.frontend_ids.settle();
+        self.exempt =
+            dump.skips.iter().filter(|(service_id, _)| *service_id == 0).map(|(_, client)| *client).collect();
+        self.ids.settle();
         self.slots.settle();
-        self.rows.sweep(&mut self.pins, &dump.skips, &dump.windows)
+        self.sets.settle();
+        self.rows = Rows::adopt(&self.pins, &self.entries, &dump.skips);
+        // What an earlier agent retired is free here, but programs may still look at it.
+        wait_for_programs();
+        self.pins.next_epoch();
+        self.rows.settle(&mut self.pins);
+        Ok(())
     }
 
-    /// Programs a frontend, new or changed, atomically for every connection.
+    /// Programs a frontend, new or changed, with all its layers, atomically for every connection.
     ///
     /// # Errors
-    /// A full table or a refused operation; then the frontend is as it was before, except that its second layer may
-    /// already be the new one.
+    /// A full table or a refused operation; then the frontend is as it was before.
     pub fn publish(&mut self, key: FrontendKey, entry: &Entry) -> Result<(), TableError> {
         let entry = entry.normalized();
         if self.entries.get(&key) == Some(&entry) {
             return Ok(());
         }
-        // Not while it is about to be led to again: placing the layers may reclaim.
-        let abandoned = self.abandoned.remove(&key);
-        let placed = entry
-            .second
-            .as_ref()
-            .map_or(Ok(()), |second| self.place(key, 1, second, false))
-            .and_then(|()| self.place(key, 0, &entry.first, entry.second.is_some()));
-        let leads_on = if placed.is_ok() { entry.second.is_some() } else { !abandoned };
-        if !leads_on && self.placed.contains_key(&(key, 1)) {
-            self.abandoned.insert(key);
+        if entry.layers.is_empty() {
+            return self.remove(&key);
         }
-        placed?;
-        self.entries.insert(key, entry);
+        let published = self.stage(&key, &entry).and_then(|staged| self.switch(key, entry, staged));
+        self.note_refusal(&published);
         self.reclaim_if_worthwhile();
-        Ok(())
+        published
     }
 
     /// Takes a frontend out: its connections go where they are dialled from now on.
     ///
     /// # Errors
-    /// A refused operation; then the frontend is still programmed.
+    /// None at present; callers treat it like [`Self::publish`].
     pub fn remove(&mut self, key: &FrontendKey) -> Result<(), TableError> {
-        self.displace(*key, 0)?;
-        self.displace(*key, 1)?;
-        self.abandoned.remove(key);
-        self.entries.remove(key);
+        self.pins.unlink(key);
+        let (entry, placed) = (self.entries.remove(key), self.placed.remove(key));
+        for (layer, placed) in entry.iter().flat_map(|entry| &entry.layers).zip(placed.unwrap_or_default()) {
+            self.retire(key, layer, &placed);
+            self.give_up_id(layer, placed.id);
+        }
         self.reclaim_if_worthwhile();
         Ok(())
     }
 
-    fn place(
-        &mut self,
-        key: FrontendKey,
-        layer_number: u8,
-        layer: &Layer,
-        next: bool,
-    ) -> Result<(), TableError> {
-        let at = (key, layer_number);
-        let known = self.placed.get(&at).map(|p| (p.id, p.generation));
-        let (id, generation) = match known {
-            Some(known) => known,
-            None => self.new_frontend_id(key)?,
-        };
-        if let Err(error) = self.rows.add(&mut self.pins, layer) {
-            if known.is_none() {
-                self.frontend_ids.free(id);
-            }
-            return Err(error);
+    fn note_refusal(&mut self, result: &Result<(), TableError>) {
+        if let Err(TableError::Full { table, .. }) = result {
+            *self.refused.entry(table).or_default() += 1;
         }
-        let mut backends: Vec<_> =
-            layer.backends.iter().map(|b| (self.backend_ids.acquire(b, key.protocol), *b)).collect();
-        backends.sort_unstable_by_key(|(id, _)| *id);
-        let placed = self.write(&at, id, generation, layer, &backends, next);
-        match placed {
-            Ok(set) => {
-                let placed = Placed { id, generation, set, layer: layer.clone() };
-                if let Some(old) = self.placed.insert(at, placed) {
-                    if old.layer.service_id != layer.service_id {
-                        self.look(&old);
-                    }
-                    self.retire(key, &old)?;
-                }
-                Ok(())
-            }
-            Err(error) => {
-                for (_, backend) in &backends {
-                    self.backend_ids.release(backend, key.protocol);
-                }
-                if known.is_none() {
-                    self.frontend_ids.free(id);
-                }
-                self.rows.drop(&mut self.pins, layer)?;
-                Err(error)
-            }
-        }
-    }
-
-    /// Writes a set that nothing names yet, then the entry that names it.
-    fn write(
-        &mut self,
-        at: &(FrontendKey, u8),
-        id: u32,
-        generation: u32,
-        layer: &Layer,
-        backends: &[(u32, crate::model::Backend)],
-        next: bool,
-    ) -> Result<Option<Range>, TableError> {
-        let set = match backends.len() {
-            0 | 1 => None,
-            n => Some(self.new_set(n as u32, &at.0)?),
-        };
-        let key = Key::new(&at.0, at.1);
-        let written = set
-            .map_or(Ok(()), |set| self.pins.write_slots(set.first, &codec::slots(backends)))
-            .and_then(|()| {
-                let entry = codec::frontend(&key, id, generation, layer, backends, set, next);
-                self.write_frontend(&key, &entry, &at.0)
-            });
-        if let Err(error) = written {
-            if let Some(set) = set {
-                self.slots.free(set);
-            }
-            return Err(error);
-        }
-        Ok(set)
-    }
-
-    fn write_frontend(
-        &mut self,
-        key: &Key,
-        entry: &Frontend,
-        object: &FrontendKey,
-    ) -> Result<(), TableError> {
-        self.pins.write_frontend(key, entry).map_err(|source| match pins::errno(&source) {
-            Some(libc::E2BIG | libc::ENOMEM) => self.full(maps::FRONTENDS4, object),
-            _ => TableError::Operation {
-                operation: "write",
-                table: maps::FRONTENDS4,
-                object: object.to_string(),
-                source: Box::new(source),
-            },
-        })
-    }
-
-    fn full(&self, table: &'static str, object: &FrontendKey) -> TableError {
-        let (capacity, setting) = match table {
-            maps::BACKENDS => (self.sizes.backends, "--max-backends"),
-            _ => (self.sizes.frontends, "--max-frontends"),
-        };
-        TableError::Full { table, capacity, setting, object: object.to_string() }
-    }
-
-    fn new_frontend_id(&mut self, key: FrontendKey) -> Result<(u32, u32), TableError> {
-        if self.frontend_ids.is_full() {
-            self.reclaim();
-        }
-        let Some(id) = self.frontend_ids.allocate() else {
-            return Err(self.full(maps::FRONTENDS4, &key));
-        };
-        match self.pins.name(id, &key) {
-            Ok(generation) => Ok((id, generation)),
-            Err(error) => {
-                self.frontend_ids.free(id);
-                Err(error)
-            }
-        }
-    }
-
-    fn new_set(&mut self, count: u32, key: &FrontendKey) -> Result<Range, TableError> {
-        if let Some(set) = self.slots.allocate(count) {
-            return Ok(set);
-        }
-        self.reclaim();
-        self.slots.allocate(count).ok_or_else(|| self.full(maps::BACKENDS, key))
-    }
-
-    fn displace(&mut self, key: FrontendKey, layer_number: u8) -> Result<(), TableError> {
-        let at = (key, layer_number);
-        if !self.placed.contains_key(&at) {
-            return Ok(());
-        }
-        self.pins.remove_frontend(&Key::new(&key, layer_number))?;
-        if let Some(old) = self.placed.remove(&at) {
-            self.look(&old);
-            self.tally.forget(old.id);
-            self.retired_ids.push(old.id);
-            self.retire(key, &old)?;
-        }
-        Ok(())
-    }
-
-    /// What an entry no longer names; programs that started before may still look at it.
-    fn retire(&mut self, key: FrontendKey, old: &Placed) -> Result<(), TableError> {
-        self.retired_sets.extend(old.set);
-        for backend in &old.layer.backends {
-            self.backend_ids.release(backend, key.protocol);
-        }
-        self.rows.drop(&mut self.pins, &old.layer)
     }
 
     fn reclaim_if_worthwhile(&mut self) {
-        if self.retired_sets.len() + self.retired_ids.len() + self.abandoned.len() >= RETIRED_ENOUGH {
+        if self.retired.len() >= RETIRED_ENOUGH {
             self.reclaim();
         }
     }
 
     /// Waits for a grace period and frees what was retired before it.
     fn reclaim(&mut self) {
-        if self.retired_sets.is_empty() && self.retired_ids.is_empty() && self.abandoned.is_empty() {
+        if self.retired.len() == 0 && self.rows.is_settled() {
             return;
         }
         wait_for_programs();
-        for key in std::mem::take(&mut self.abandoned) {
-            if self.displace(key, 1).is_err() {
-                self.abandoned.insert(key);
-            }
-        }
-        for set in self.retired_sets.drain(..) {
-            self.slots.free(set);
-        }
-        for id in self.retired_ids.drain(..) {
-            self.frontend_ids.free(id);
-        }
+        self.pins.next_epoch();
+        let Retired { slots, sets, ids } = std::mem::take(&mut self.retired);
+        slots.into_iter().for_each(|slot| self.slots.free(slot));
+        sets.into_iter().for_each(|set| self.sets.free(set));
+        ids.into_iter().for_each(|id| self.ids.free(id));
+        self.rows.settle(&mut self.pins);
     }
 
     /// Clients whose connections are never redirected, whatever the policy.
     ///
     /// # Errors
-    /// A refused operation.
+    /// A refused operation; those that were written are exempt.
     pub fn set_exempt(&mut self, clients: &BTreeSet<ClientId>) -> Result<(), TableError> {
-        let known: BTreeSet<_> = self
-            .pins
-            .skips()?
-            .into_iter()
-            .filter(|(service_id, _)| *service_id == 0)
-            .map(|(_, c)| c)
-            .collect();
-        for client in clients.difference(&known) {
-            self.pins.add_skip(0, *client)?;
+        for client in clients.difference(&self.exempt.clone()) {
+            let added = self.pins.add_skip(0, *client);
+            self.note_refusal(&added);
+            added?;
+            self.exempt.insert(*client);
         }
-        self.pins.set_control(control::EXEMPT, !clients.is_empty())?;
-        for client in known.difference(clients) {
+        self.pins.set_control(control::EXEMPT, !clients.is_empty());
+        for client in self.exempt.clone().difference(clients) {
             self.pins.remove_skip(0, *client)?;
+            self.exempt.remove(client);
         }
-        self.exempt = clients.len();
         Ok(())
     }
 
@@ -421,7 +314,9 @@ impl Tables {
         if self.policies.get(&service_id) == policy {
             return Ok(());
         }
-        self.pins.set_policy(service_id, policy)?;
+        let written = self.pins.set_policy(service_id, policy);
+        self.note_refusal(&written);
+        written?;
         match policy {
             Some(policy) => self.policies.insert(service_id, policy.clone()),
             None => self.policies.remove(&service_id),
@@ -438,8 +333,9 @@ impl Tables {
     /// Switches events on or off.
     ///
     /// # Errors
-    /// A refused operation.
+    /// None at present.
     pub fn set_events(&mut self, on: bool) -> Result<(), TableError> {
-        self.pins.set_control(control::EVENTS, on)
+        self.pins.set_control(control::EVENTS, on);
+        Ok(())
     }
 }

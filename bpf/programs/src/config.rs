@@ -18,6 +18,15 @@ static SET_RETVAL: u32 = 0;
 /// Slots of the connection table minus one; the number of slots is a power of two.
 #[unsafe(no_mangle)]
 static CONNECTION_MASK: u32 = 0;
+/// Buckets of the index minus one; their number is a power of two.
+#[unsafe(no_mangle)]
+static BUCKET_MASK: u32 = 0;
+/// Seed of the index.
+#[unsafe(no_mangle)]
+static SEED: u64 = 0;
+/// Number of frontend ids: the counters of the next CPU come after as many.
+#[unsafe(no_mangle)]
+static IDS: u32 = 0;
 
 macro_rules! read {
     ($name:ident) => {
@@ -49,4 +58,19 @@ pub(crate) fn set_retval() -> bool {
 #[inline(always)]
 pub(crate) fn connection_mask() -> u32 {
     read!(CONNECTION_MASK)
+}
+
+#[inline(always)]
+pub(crate) fn bucket_mask() -> u32 {
+    read!(BUCKET_MASK)
+}
+
+#[inline(always)]
+pub(crate) fn seed() -> u64 {
+    read!(SEED)
+}
+
+#[inline(always)]
+pub(crate) fn ids() -> u32 {
+    read!(IDS)
 }

@@ -8,11 +8,44 @@ use aya_ebpf::{
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     programs::SockAddrContext,
 };
+use balancing_abi::mapped;
 
 use crate::config;
 
 /// The socket and address of one hook call.
 pub(crate) struct Context(pub(crate) SockAddrContext);
+
+/// Address and port, dialled or resolved.
+pub(crate) type Peer = ([u32; 4], u16);
+
+/// What an application dials.
+pub(crate) struct Dialled {
+    pub(crate) address: [u32; 4],
+    pub(crate) port: u16,
+    pub(crate) protocol: u32,
+}
+
+impl Dialled {
+    #[inline(always)]
+    pub(crate) fn peer(&self) -> Peer {
+        (self.address, self.port)
+    }
+}
+
+/// How a hook names addresses.
+pub(crate) trait Family {
+    /// The address of the call.
+    fn address(ctx: &Context) -> [u32; 4];
+    /// Changes it.
+    fn set_address(ctx: &Context, address: &[u32; 4]);
+    /// The address that the socket is connected to.
+    fn connected_to(sk: *mut bpf_sock) -> [u32; 4];
+}
+
+/// The hooks for IPv4.
+pub(crate) struct V4;
+/// The hooks for IPv6.
+pub(crate) struct V6;
 
 macro_rules! field {
     ($ctx:expr, $($field:tt)+) => {
@@ -26,6 +59,56 @@ macro_rules! set_field {
         // SAFETY: as for reading; the address fields are writable in every hook that is ours.
         unsafe { core::ptr::write_volatile(&raw mut (*$ctx.raw()).$($field)+, $value) }
     };
+}
+
+macro_rules! sock_field {
+    ($sk:expr, $($field:tt)+) => {
+        // SAFETY: not null; the field is one that programs may read.
+        unsafe { core::ptr::read_volatile(&raw const (*$sk).$($field)+) }
+    };
+}
+
+impl Family for V4 {
+    #[inline(always)]
+    fn address(ctx: &Context) -> [u32; 4] {
+        mapped(field!(ctx, user_ip4))
+    }
+    #[inline(always)]
+    fn set_address(ctx: &Context, address: &[u32; 4]) {
+        set_field!(ctx, address[3], user_ip4);
+    }
+    #[inline(always)]
+    fn connected_to(sk: *mut bpf_sock) -> [u32; 4] {
+        mapped(sock_field!(sk, dst_ip4))
+    }
+}
+
+impl Family for V6 {
+    #[inline(always)]
+    fn address(ctx: &Context) -> [u32; 4] {
+        [
+            field!(ctx, user_ip6[0]),
+            field!(ctx, user_ip6[1]),
+            field!(ctx, user_ip6[2]),
+            field!(ctx, user_ip6[3]),
+        ]
+    }
+    #[inline(always)]
+    fn set_address(ctx: &Context, address: &[u32; 4]) {
+        set_field!(ctx, address[0], user_ip6[0]);
+        set_field!(ctx, address[1], user_ip6[1]);
+        set_field!(ctx, address[2], user_ip6[2]);
+        set_field!(ctx, address[3], user_ip6[3]);
+    }
+    #[inline(always)]
+    fn connected_to(sk: *mut bpf_sock) -> [u32; 4] {
+        [
+            sock_field!(sk, dst_ip6[0]),
+            sock_field!(sk, dst_ip6[1]),
+            sock_field!(sk, dst_ip6[2]),
+            sock_field!(sk, dst_ip6[3]),
+        ]
+    }
 }
 
 impl Context {
@@ -60,60 +143,24 @@ impl Context {
         unsafe { bpf_get_socket_cookie(self.raw().cast()) }
     }
 
+    /// The address of the call with the socket's protocol. The whole number, so that `IPPROTO_MPTCP` is none of ours.
     #[inline(always)]
-    pub(crate) fn protocol(&self) -> u8 {
-        field!(self, protocol) as u8
+    pub(crate) fn dialled<F: Family>(&self) -> Dialled {
+        let (address, port) = self.peer::<F>();
+        Dialled { address, port, protocol: field!(self, protocol) }
     }
 
+    /// The address of the call.
     #[inline(always)]
-    pub(crate) fn port(&self) -> u16 {
-        field!(self, user_port) as u16
+    pub(crate) fn peer<F: Family>(&self) -> Peer {
+        (F::address(self), field!(self, user_port) as u16)
     }
 
+    /// Changes the address of the call.
     #[inline(always)]
-    pub(crate) fn ip4(&self) -> u32 {
-        field!(self, user_ip4)
-    }
-
-    #[inline(always)]
-    pub(crate) fn ip6(&self) -> [u32; 4] {
-        [
-            field!(self, user_ip6[0]),
-            field!(self, user_ip6[1]),
-            field!(self, user_ip6[2]),
-            field!(self, user_ip6[3]),
-        ]
-    }
-
-    #[inline(always)]
-    pub(crate) fn set_port(&self, port: u16) {
-        set_field!(self, u32::from(port), user_port);
-    }
-
-    #[inline(always)]
-    pub(crate) fn set_ip4(&self, address: u32) {
-        set_field!(self, address, user_ip4);
-    }
-
-    #[inline(always)]
-    pub(crate) fn set_ip6(&self, address: &[u32; 4]) {
-        set_field!(self, address[0], user_ip6[0]);
-        set_field!(self, address[1], user_ip6[1]);
-        set_field!(self, address[2], user_ip6[2]);
-        set_field!(self, address[3], user_ip6[3]);
-    }
-
-    /// Whether the socket has a local port already: it was bound, connected or has sent before.
-    #[inline(always)]
-    pub(crate) fn was_used(&self) -> bool {
-        // SAFETY: `sk` is a pointer field of the context, null-checked before use.
-        let sk: *mut bpf_sock =
-            unsafe { core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk) };
-        if sk.is_null() {
-            return true;
-        }
-        // SAFETY: checked above; `src_port` is readable in `struct bpf_sock`.
-        unsafe { core::ptr::read_volatile(&raw const (*sk).src_port) != 0 }
+    pub(crate) fn set_peer<F: Family>(&self, peer: &Peer) {
+        F::set_address(self, &peer.0);
+        set_field!(self, u32::from(peer.1), user_port);
     }
 
     /// The socket, `None` when the kernel gives none.
@@ -125,42 +172,32 @@ impl Context {
         if sk.is_null() { None } else { Some(sk) }
     }
 
-    /// The port that the socket is connected to, 0 when it is not connected.
+    /// Whether the socket has a local port already: it was bound, connected or has sent before.
     #[inline(always)]
-    fn connected_port(&self) -> u16 {
-        let Some(sk) = self.socket() else { return 0 };
-        // SAFETY: not null; `dst_port` is readable and two bytes wide.
-        unsafe { core::ptr::read_volatile((&raw const (*sk).dst_port).cast::<u16>()) }
+    pub(crate) fn was_used(&self) -> bool {
+        let Some(sk) = self.socket() else { return true };
+        sock_field!(sk, src_port) != 0
     }
 
     /// Whether the socket is connected.
     #[inline(always)]
     pub(crate) fn is_connected(&self) -> bool {
-        self.connected_port() != 0
+        let Some(sk) = self.socket() else { return false };
+        connected_port(sk) != 0
     }
 
-    /// Whether the socket is connected to this very IPv4 address, as itself or mapped.
+    /// Where the socket is connected to, `None` when it is not.
     #[inline(always)]
-    pub(crate) fn is_connected_to4(&self, address: u32, port: u16) -> bool {
-        let Some(sk) = self.socket() else { return false };
-        // SAFETY: not null; `dst_ip4` is readable.
-        self.connected_port() == port
-            && unsafe { core::ptr::read_volatile(&raw const (*sk).dst_ip4) } == address
+    pub(crate) fn connected_to<F: Family>(&self) -> Option<Peer> {
+        let sk = self.socket()?;
+        let port = connected_port(sk);
+        if port == 0 { None } else { Some((F::connected_to(sk), port)) }
     }
+}
 
-    /// Whether the socket is connected to this very IPv6 address.
-    #[inline(always)]
-    pub(crate) fn is_connected_to6(&self, address: &[u32; 4], port: u16) -> bool {
-        let Some(sk) = self.socket() else { return false };
-        if self.connected_port() != port {
-            return false;
-        }
-        for i in 0..4 {
-            // SAFETY: not null; `dst_ip6` is readable.
-            if unsafe { core::ptr::read_volatile(&raw const (*sk).dst_ip6[i]) } != address[i] {
-                return false;
-            }
-        }
-        true
-    }
+/// The port that a socket is connected to, 0 when it is not connected.
+#[inline(always)]
+fn connected_port(sk: *mut bpf_sock) -> u16 {
+    // SAFETY: not null; `dst_port` is readable and two bytes wide.
+    unsafe { core::ptr::read_volatile((&raw const (*sk).dst_port).cast::<u16>()) }
 }

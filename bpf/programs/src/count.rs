@@ -1,36 +1,58 @@
 //! Counters.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
-use balancing_abi::RareKey;
+use core::arch::asm;
 
-use crate::tables::{rare, redirected, stats};
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use balancing_abi::sockets::{RareCounters, conn};
 
-#[inline(always)]
-fn add(counter: Option<*mut u64>) -> bool {
-    let Some(counter) = counter else { return false };
-    // SAFETY: a live element of a per-CPU map; programs do not migrate while they run.
-    unsafe { *counter += 1 };
-    true
-}
+use crate::{
+    config,
+    tables::{rare, redirected, stats},
+};
 
 /// One more connection of the frontend was redirected.
 #[inline(always)]
-pub(crate) fn redirect(id: u32) {
-    add(redirected.get_ptr_mut(id));
+pub(crate) fn redirect(reference: u32) {
+    // SAFETY: no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let row = cpu.wrapping_mul(config::ids()).wrapping_add(conn::id(reference));
+    add(redirected.get_ptr_mut(row));
 }
 
-/// Something that seldom happens to the frontend happened.
+/// What seldom happens to a frontend.
+#[derive(Clone, Copy)]
+pub(crate) enum Rare {
+    QosOverflow,
+    NoBackend,
+    Skipped,
+}
+
+/// Counts it.
 #[inline(always)]
-pub(crate) fn rarely(id: u32, kind: u32) {
-    let key = RareKey { id, kind };
-    if !add(rare.get_ptr_mut(&key)) && rare.insert(&key, &1, u64::from(BPF_NOEXIST)).is_err() {
-        // Full, or an interrupt was first: count there if it is there.
-        add(rare.get_ptr_mut(&key));
-    }
+pub(crate) fn rarely(reference: u32, what: Rare) {
+    let Some(row) = rare.get_ptr_mut(conn::id(reference)) else { return };
+    // SAFETY: fields of a live array element.
+    let counter = unsafe {
+        match what {
+            Rare::QosOverflow => &raw mut (*row).qos_overflow,
+            Rare::NoBackend => &raw mut (*row).no_backend,
+            Rare::Skipped => &raw mut (*row).skipped,
+        }
+    };
+    const _: () = assert!(align_of::<RareCounters>() == 8);
+    // SAFETY: a live, aligned map element; CPUs share it, so the addition is atomic.
+    unsafe { asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64) };
 }
 
-/// One of `balancing_abi::stat`.
+/// One of `sockets::stat`.
 #[inline(always)]
 pub(crate) fn stat(index: u32) {
     add(stats.get_ptr_mut(index));
+}
+
+#[inline(always)]
+fn add(counter: Option<*mut u64>) {
+    let Some(counter) = counter else { return };
+    // SAFETY: a live element that belongs to this CPU; programs do not migrate while they run.
+    unsafe { *counter += 1 };
 }

@@ -1,4 +1,4 @@
-//! Events for whoever listens; nobody listening costs the load of a flag.
+//! Events for whoever listens; nobody listening costs the test of a flag that was loaded anyway.
 
 use aya_ebpf::{
     bindings::BPF_RB_FORCE_WAKEUP,
@@ -7,28 +7,30 @@ use aya_ebpf::{
         generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit},
     },
 };
-use balancing_abi::Event;
+use balancing_abi::sockets::{Event, stat};
 
-use crate::{context::Context, tables};
+use crate::{
+    context::{Context, Dialled, Peer},
+    count, tables,
+};
 
-/// Whether any of the switches is on.
+/// The switches, bits of `sockets::control`.
 #[inline(always)]
-pub(crate) fn switched_on(bit: u32) -> bool {
-    tables::control.get(0).is_some_and(|c| c.flags & bit != 0)
+pub(crate) fn switches() -> u32 {
+    // SAFETY: a live array element; volatile, because user space flips bits by single stores.
+    tables::control.get_ptr(0).map_or(0, |control| unsafe { (&raw const (*control).flags).read_volatile() })
 }
-
-/// Address and port, dialled or resolved.
-pub(crate) type Peer = ([u32; 4], u16);
 
 /// Tells the listeners what became of a call; `backend` is zero when there is none. A full buffer drops the event.
 #[inline(never)]
-pub(crate) fn emit(ctx: &Context, service_id: u32, outcome: u8, frontend: &Peer, backend: &Peer) {
+pub(crate) fn emit(ctx: &Context, service_id: u32, outcome: u8, dialled: &Dialled, backend: &Peer) {
     // SAFETY: the size is that of what is written; the kernel keeps the room until it is submitted.
     let room: *mut Event = unsafe {
         bpf_ringbuf_reserve((&raw const tables::events).cast_mut().cast(), size_of::<Event>() as u64, 0)
     }
     .cast();
     if room.is_null() {
+        count::stat(stat::EVENTS_LOST);
         return;
     }
     // SAFETY: room for one event, written whole and handed over once; the helpers take no pointers.
@@ -36,13 +38,13 @@ pub(crate) fn emit(ctx: &Context, service_id: u32, outcome: u8, frontend: &Peer,
         (*room).time = bpf_ktime_get_ns();
         (*room).cgroup = bpf_get_current_cgroup_id();
         (*room).netns = ctx.netns();
-        (*room).frontend = frontend.0;
+        (*room).frontend = dialled.address;
         (*room).backend = backend.0;
-        (*room).frontend_port = frontend.1;
+        (*room).frontend_port = dialled.port;
         (*room).backend_port = backend.1;
         (*room).service_id = service_id;
         (*room).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        (*room).protocol = ctx.protocol();
+        (*room).protocol = dialled.protocol as u8;
         (*room).outcome = outcome;
         (*room).pad = [0; 10];
         bpf_ringbuf_submit(room.cast(), u64::from(BPF_RB_FORCE_WAKEUP));

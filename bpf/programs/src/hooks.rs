@@ -1,15 +1,14 @@
 //! Entry points, one a hook: context in, decision, context out.
 
 use aya_ebpf::{helpers::generated::bpf_set_retval, macros::cgroup_sock_addr, programs::SockAddrContext};
-use balancing_abi::{Key4, Key6, TCP, UDP, is_mapped, mapped, stat};
+use balancing_abi::sockets::{Frontend, control, outcome, stat};
 
 use crate::{
     config,
-    context::Context,
-    count,
-    decide::{Call, Case, Decision, decide},
-    event::Peer,
-    names,
+    context::{Context, Dialled, Family, Peer, V4, V6},
+    count, event,
+    layers::{Answer, Call, Case, ask},
+    lookup, names, peers,
 };
 
 const ALLOW: i32 = 1;
@@ -18,146 +17,175 @@ const EHOSTUNREACH: i32 = 113;
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
-    out4(&Context(ctx), Call::Connect, 0)
+    connect::<V4>(&Context(ctx), 0)
 }
 
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
-    out6(&Context(ctx), Call::Connect, 1)
+    connect::<V6>(&Context(ctx), 1)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    out4(&Context(ctx), Call::Send, 2)
+    send::<V4>(&Context(ctx), 2)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    out6(&Context(ctx), Call::Send, 3)
+    send::<V6>(&Context(ctx), 3)
 }
 
 #[cgroup_sock_addr(recvmsg4)]
 fn recvmsg4(ctx: SockAddrContext) -> i32 {
-    let ctx = Context(ctx);
-    if !ctx.is_foreign() {
-        name4(&ctx, received(&ctx, &(mapped(ctx.ip4()), ctx.port())));
-    }
-    ALLOW
+    receive::<V4>(&Context(ctx))
 }
 
 #[cgroup_sock_addr(recvmsg6)]
 fn recvmsg6(ctx: SockAddrContext) -> i32 {
-    let ctx = Context(ctx);
-    if !ctx.is_foreign() {
-        name6(&ctx, received(&ctx, &(ctx.ip6(), ctx.port())));
-    }
-    ALLOW
+    receive::<V6>(&Context(ctx))
 }
 
 #[cgroup_sock_addr(getpeername4)]
 fn getpeername4(ctx: SockAddrContext) -> i32 {
-    let ctx = Context(ctx);
-    if !ctx.is_foreign() {
-        name4(&ctx, names::dialled(&ctx, &(mapped(ctx.ip4()), ctx.port())));
-    }
-    ALLOW
+    peer_name::<V4>(&Context(ctx))
 }
 
 #[cgroup_sock_addr(getpeername6)]
 fn getpeername6(ctx: SockAddrContext) -> i32 {
-    let ctx = Context(ctx);
-    if !ctx.is_foreign() {
-        name6(&ctx, names::dialled(&ctx, &(ctx.ip6(), ctx.port())));
-    }
-    ALLOW
+    peer_name::<V6>(&Context(ctx))
 }
 
 #[inline(always)]
-fn is_ours(ctx: &Context, call: Call) -> bool {
-    !ctx.is_foreign() && (call == Call::Send || matches!(ctx.protocol(), TCP | UDP))
-}
-
-#[inline(always)]
-fn out4(ctx: &Context, call: Call, hook: u32) -> i32 {
-    if !is_ours(ctx, call) {
-        return ALLOW;
-    }
-    let mut case = Case::new();
-    let key = Key4 { address: ctx.ip4(), port: ctx.port(), protocol: ctx.protocol(), layer: 0 };
-    let decision = decide(ctx, &key, call, &mut case);
-    if decision == Decision::Redirect {
-        ctx.set_ip4(case.backend.0[3]);
-        ctx.set_port(case.backend.1);
-    }
-    finish(ctx, decision, call, hook)
-}
-
-#[inline(always)]
-fn out6(ctx: &Context, call: Call, hook: u32) -> i32 {
-    if !is_ours(ctx, call) {
-        return ALLOW;
-    }
-    let mut case = Case::new();
-    let (address, port, protocol) = (ctx.ip6(), ctx.port(), ctx.protocol());
-    let decision = if is_mapped(&address) {
-        decide_mapped(ctx, &Key4 { address: address[3], port, protocol, layer: 0 }, call, &mut case)
-    } else {
-        decide(ctx, &Key6 { address, port, protocol, layer: 0 }, call, &mut case)
+fn connect<F: Family>(ctx: &Context, hook: u32) -> i32 {
+    let dialled = ctx.dialled::<F>();
+    let answer = match lookup::find(&dialled) {
+        Some(_) if ctx.is_foreign() => return ALLOW,
+        Some(frontend) => decide::<F>(ctx, frontend, dialled, Call::Connect, hook),
+        None => Answer::StandAside,
     };
-    if decision == Decision::Redirect {
-        ctx.set_ip6(&case.backend.0);
-        ctx.set_port(case.backend.1);
+    if answer == Answer::Redirect {
+        return ALLOW;
     }
-    finish(ctx, decision, call, hook)
-}
-
-/// [`decide`] out of line: two copies in one program would not fit the stack.
-#[inline(never)]
-fn decide_mapped(ctx: &Context, key: &Key4, call: Call, case: &mut Case) -> Decision {
-    decide(ctx, key, call, case)
-}
-
-#[inline(always)]
-fn finish(ctx: &Context, decision: Decision, call: Call, hook: u32) -> i32 {
-    match decision {
-        Decision::Redirect => return ALLOW,
-        Decision::Reject => {
-            if config::set_retval() {
-                // SAFETY: an integer argument; the call sets what the application gets as errno.
-                unsafe { bpf_set_retval(-EHOSTUNREACH) };
-            }
-            return DENY;
-        }
-        Decision::Failed => count::stat(stat::ERRORS + hook),
-        Decision::Miss | Decision::Pass => {}
+    if answer == Answer::Reject {
+        return refuse();
     }
     // A socket that was used before may carry a record that would now name the wrong peer. A socket that was dissolved by
     // connect(2) with AF_UNSPEC looks like a new one, and looking up its record anyway would cost every connect(2) of the
     // machine: such a socket keeps the frontend's name when it then dials that very backend. docs/operations.md says so.
-    if call == Call::Connect && ctx.was_used() {
+    if ctx.was_used() && !ctx.is_foreign() {
         names::forget(ctx);
     }
     ALLOW
 }
 
-/// What an application dialled to hear from `peer`: the latest send counts more than the connection.
 #[inline(always)]
-fn received(ctx: &Context, peer: &Peer) -> Option<Peer> {
-    names::dialled_unconnected(ctx, peer).or_else(|| names::dialled(ctx, peer))
-}
-
-#[inline(always)]
-fn name4(ctx: &Context, name: Option<Peer>) {
-    if let Some((address, port)) = name {
-        ctx.set_ip4(address[3]);
-        ctx.set_port(port);
+fn send<F: Family>(ctx: &Context, hook: u32) -> i32 {
+    let dialled = ctx.dialled::<F>();
+    let Some(frontend) = lookup::find(&dialled) else {
+        // A socket that was never redirected has no storage, and is done here.
+        if let Some(storage) = peers::get(ctx)
+            && !ctx.is_foreign()
+        {
+            storage.forget(&dialled.peer());
+        }
+        return ALLOW;
+    };
+    if ctx.is_foreign() {
+        return ALLOW;
+    }
+    // What goes to the socket's own peer was decided by connect: an answer from anybody else would not be let in.
+    if let Some(peer) = ctx.connected_to::<F>() {
+        // The kernel asks for each datagram of a connected IPv6 socket whose peer is mapped.
+        if same(&peer, &dialled.peer()) {
+            return ALLOW;
+        }
+        if let Some(name) = names::dialled(ctx, &peer)
+            && same(&name, &dialled.peer())
+        {
+            ctx.set_peer::<F>(&peer);
+            return ALLOW;
+        }
+    }
+    match decide::<F>(ctx, frontend, dialled, Call::Send, hook) {
+        Answer::Reject => refuse(),
+        Answer::Redirect | Answer::StandAside | Answer::Failed => ALLOW,
     }
 }
 
 #[inline(always)]
-fn name6(ctx: &Context, name: Option<Peer>) {
-    if let Some((address, port)) = name {
-        ctx.set_ip6(&address);
-        ctx.set_port(port);
+fn same(a: &Peer, b: &Peer) -> bool {
+    a.1 == b.1 && a.0[0] == b.0[0] && a.0[1] == b.0[1] && a.0[2] == b.0[2] && a.0[3] == b.0[3]
+}
+
+/// Asks the frontend's layers, tells listeners, and changes the call's address where the answer is to redirect it.
+#[inline(always)]
+fn decide<F: Family>(
+    ctx: &Context,
+    frontend: *const Frontend,
+    dialled: Dialled,
+    call: Call,
+    hook: u32,
+) -> Answer {
+    let switches = event::switches();
+    let mut case = Case { dialled, switches, service_id: 0, backend: ([0; 4], 0) };
+    let answer = ask(ctx, frontend, call, &mut case);
+    let outcome = match answer {
+        Answer::Redirect => {
+            ctx.set_peer::<F>(&case.backend);
+            outcome::REDIRECTED
+        }
+        Answer::StandAside => outcome::PASSED,
+        Answer::Reject => outcome::REJECTED,
+        Answer::Failed => {
+            count::stat(stat::ERRORS + hook);
+            return answer;
+        }
+    };
+    if switches & control::EVENTS != 0 {
+        event::emit(ctx, case.service_id, outcome, &case.dialled, &case.backend);
     }
+    answer
+}
+
+#[inline(always)]
+fn refuse() -> i32 {
+    if config::set_retval() {
+        // SAFETY: an integer argument; the call sets what the application gets as errno.
+        unsafe { bpf_set_retval(-EHOSTUNREACH) };
+    }
+    DENY
+}
+
+/// Names what an application dialled to hear from a peer: the latest send counts more than the connection. A socket that
+/// was never redirected is neither connected nor has it storage, and is done at once.
+#[inline(always)]
+fn receive<F: Family>(ctx: &Context) -> i32 {
+    let storage = peers::get(ctx);
+    if storage.is_none() && !ctx.is_connected() || ctx.is_foreign() {
+        return ALLOW;
+    }
+    let peer = ctx.peer::<F>();
+    let sent = match storage {
+        Some(storage) => storage.dialled(ctx, &peer),
+        None => None,
+    };
+    let name = match sent {
+        Some(name) => Some(name),
+        None if ctx.is_connected() => names::dialled(ctx, &peer),
+        None => None,
+    };
+    if let Some(name) = name {
+        ctx.set_peer::<F>(&name);
+    }
+    ALLOW
+}
+
+#[inline(always)]
+fn peer_name<F: Family>(ctx: &Context) -> i32 {
+    if !ctx.is_foreign()
+        && let Some(name) = names::dialled(ctx, &ctx.peer::<F>())
+    {
+        ctx.set_peer::<F>(&name);
+    }
+    ALLOW
 }

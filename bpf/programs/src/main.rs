@@ -8,19 +8,27 @@
 #![allow(unsafe_code, reason = "BPF programs work on kernel memory")]
 
 #[cfg(target_arch = "bpf")]
+mod affinity;
+#[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
 mod config;
 #[cfg(target_arch = "bpf")]
 mod context;
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
-mod decide;
-#[cfg(target_arch = "bpf")]
 mod event;
 #[cfg(target_arch = "bpf")]
 mod hooks;
 #[cfg(target_arch = "bpf")]
+mod layers;
+#[cfg(target_arch = "bpf")]
+mod lookup;
+#[cfg(target_arch = "bpf")]
 mod names;
+#[cfg(target_arch = "bpf")]
+mod peers;
 #[cfg(target_arch = "bpf")]
 mod qos;
 #[cfg(target_arch = "bpf")]

@@ -1,82 +1,87 @@
 //! The choice of a backend within one layer.
-//!
-//! Choices travel as positions: the index of a slot, or one of two values that no slot has.
 
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
-use balancing_abi::{Affinity, AffinityKey, Frontend, conn, flags, pick};
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use balancing_abi::sockets::{Frontend, SetHead, Slot, Target, flags, pick};
 
-use crate::{
-    context::Context,
-    event::Peer,
-    tables::{affinity, backends},
-};
+use crate::{affinity, context::Context, tables::backends};
 
-const NANOSECONDS: u64 = 1_000_000_000;
-/// The lone backend inside the frontend.
-const LONE: u32 = u32::MAX;
-/// No backend: beyond the end of every table of slots.
-const NONE: u32 = u32::MAX - 1;
-
-/// Writes a backend for one more connection to `peer` and returns its id, 0 when there is none; `kept` is the id of
-/// the backend that the socket uses already, or 0.
+/// The backend for one more connection, `None` when there is none; `kept` is the id of the backend that the socket uses
+/// already, or 0.
 #[inline(always)]
-pub(crate) fn choose(ctx: &Context, frontend: &Frontend, kept: u32, peer: &mut Peer) -> u32 {
-    let plain = frontend.affinity | kept | frontend.flags & flags::DRAINED == 0;
-    let position = if plain { draw(frontend) } else { remembered(ctx, frontend, kept) };
-    if position == LONE {
-        *peer = (frontend.target.address, frontend.target.port);
-        return frontend.target.id;
+pub(crate) fn choose(
+    ctx: &Context,
+    frontend: *const Frontend,
+    head: Option<*const SetHead>,
+    kept: u32,
+) -> Option<*const Target> {
+    // SAFETY: a live array element that does not change.
+    let target = unsafe { &raw const (*frontend).target };
+    // SAFETY: as above.
+    let (detail, count) = unsafe { ((*target).detail, (*frontend).count) };
+    if detail & flags::SET == 0 {
+        // SAFETY: as above.
+        let plain = detail & flags::DRAINED == 0 || kept != 0 && unsafe { (*target).id } == kept;
+        return if count != 0 && plain { Some(target) } else { None };
     }
-    match backends.get(position) {
-        Some(slot) => {
-            *peer = (slot.address, slot.port);
-            slot.id
-        }
-        None => 0,
+    in_set(ctx, frontend, head, kept).map(|slot| slot.cast())
+}
+
+#[inline(always)]
+fn in_set(
+    ctx: &Context,
+    frontend: *const Frontend,
+    head: Option<*const SetHead>,
+    kept: u32,
+) -> Option<*const Slot> {
+    if kept != 0
+        && let Some(slot) = find(frontend, kept)
+    {
+        return Some(slot);
+    }
+    match head {
+        // SAFETY: a live array element that does not change.
+        Some(head) if unsafe { (*head).affinity } != 0 => affinity::choose(ctx, frontend, head),
+        _ => draw(frontend),
     }
 }
 
-/// A random backend by weight.
+/// What a set needs beyond its backends: in the slot before its first.
 #[inline(always)]
-fn draw(frontend: &Frontend) -> u32 {
-    if frontend.count == 1 {
-        return LONE;
+pub(crate) fn head(frontend: *const Frontend) -> Option<*const SetHead> {
+    // SAFETY: a live array element that does not change.
+    let target = unsafe { &(*frontend).target };
+    if target.detail & flags::HEAD == 0 {
+        return None;
     }
-    let first = frontend.target.address[0];
+    backends.get_ptr(target.address[0].wrapping_sub(1)).map(|slot| slot.cast())
+}
+
+/// A random slot by weight.
+#[inline(always)]
+pub(crate) fn draw(frontend: *const Frontend) -> Option<*const Slot> {
+    // SAFETY: a live array element that does not change.
+    let (target, count) = unsafe { (&(*frontend).target, (*frontend).count) };
+    if target.detail & flags::DRAINED != 0 {
+        return None;
+    }
+    let first = target.address[0];
     // SAFETY: no arguments.
-    let (row, fraction) = pick::draw(unsafe { bpf_get_prandom_u32() }, frontend.count);
-    match backends.get(first + row) {
-        Some(slot) if fraction < slot.threshold => first + row,
-        Some(slot) => first + slot.alias,
-        None => NONE,
-    }
+    let (row, fraction) = pick::draw(unsafe { bpf_get_prandom_u32() }, count);
+    let slot = backends.get_ptr(first.wrapping_add(row))?;
+    // SAFETY: a live array element that does not change while the frontend names it.
+    let (threshold, alias) = unsafe { ((*slot).threshold, (*slot).alias) };
+    if fraction < threshold { Some(slot) } else { backends.get_ptr(first.wrapping_add(alias)) }
 }
 
-/// The choice where memory plays a part: the socket's, the client's, or that of weights that are all zero.
-#[inline(never)]
-fn remembered(ctx: &Context, frontend: &Frontend, kept: u32) -> u32 {
-    if kept != 0 {
-        let position = find(frontend, kept);
-        if position != NONE {
-            return position;
-        }
-    }
-    if frontend.affinity != 0 {
-        return with_affinity(ctx, frontend);
-    }
-    if frontend.flags & flags::DRAINED != 0 { NONE } else { draw(frontend) }
-}
-
-/// The backend with the id, if the set still has it.
+/// The slot with the id, if the set still has it.
 #[inline(always)]
-fn find(frontend: &Frontend, id: u32) -> u32 {
-    if frontend.count == 1 {
-        return if frontend.target.id == id { LONE } else { NONE };
-    }
-    find_slot(frontend.target.address[0], frontend.count, id)
+pub(crate) fn find(frontend: *const Frontend, id: u32) -> Option<*const Slot> {
+    // SAFETY: a live array element that does not change.
+    let (first, count) = unsafe { ((*frontend).target.address[0], (*frontend).count) };
+    backends.get_ptr(find_slot(first, count, id))
 }
 
-/// The slot with the id among consecutive ones sorted by id, or [`NONE`].
+/// The index of the slot with the id among consecutive ones sorted by id; without one an index beyond the table.
 ///
 /// A global function to the verifier: it is checked once and not again for every way that leads to it.
 #[unsafe(no_mangle)]
@@ -86,58 +91,18 @@ extern "C" fn find_slot(first: u32, count: u32, id: u32) -> u32 {
     let mut high = count;
     for _ in 0..pick::SEARCH_STEPS {
         if low >= high {
-            return NONE;
+            return u32::MAX;
         }
         let middle = low + (high - low) / 2;
-        let Some(slot) = backends.get(first.wrapping_add(middle)) else { return NONE };
-        if slot.id == id {
+        let Some(slot) = backends.get(first.wrapping_add(middle)) else { return u32::MAX };
+        if slot.target.id == id {
             return first.wrapping_add(middle);
         }
-        if slot.id < id {
+        if slot.target.id < id {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    NONE
-}
-
-/// The id of the backend at a position.
-#[inline(always)]
-fn id_at(frontend: &Frontend, position: u32) -> u32 {
-    if position == LONE { frontend.target.id } else { backends.get(position).map_or(0, |s| s.id) }
-}
-
-/// The client's backend while it lives and was used in time, else a new one.
-#[inline(never)]
-fn with_affinity(ctx: &Context, frontend: &Frontend) -> u32 {
-    let key = AffinityKey {
-        client: ctx.netns(),
-        reference: conn::reference(frontend.id, u32::from(frontend.target.generation)),
-        pad: 0,
-    };
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(known) = affinity.get_ptr_mut(&key) {
-        // SAFETY: a live element; racing writers leave one of their values.
-        let Affinity { used, backend_id, .. } = unsafe { known.read() };
-        if now.wrapping_sub(used) < u64::from(frontend.affinity) * NANOSECONDS {
-            let position = find(frontend, backend_id);
-            if position != NONE {
-                // SAFETY: as above.
-                unsafe { (*known).used = now };
-                return position;
-            }
-        }
-    }
-    if frontend.flags & flags::DRAINED != 0 {
-        return NONE;
-    }
-    let position = draw(frontend);
-    if position != NONE {
-        let value = Affinity { used: now, backend_id: id_at(frontend, position), pad: 0 };
-        // A full table forgets its oldest clients; a failure costs affinity, not the connection.
-        let _unremembered = affinity.insert(&key, &value, 0);
-    }
-    position
+    u32::MAX
 }

@@ -1,7 +1,7 @@
 //! Clients that are exempt from a policy, or from all of them.
 
 use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
-use balancing_abi::SkipKey;
+use balancing_abi::sockets::SkipKey;
 
 use crate::{context::Context, tables::skips};
 

@@ -51,11 +51,12 @@ fn entry(backends: impl IntoIterator<Item = SocketAddrV4>) -> Entry {
         backends,
         clients: Clients::All,
         qos_limit: None,
+        window: 1,
         affinity: None,
         reject: false,
         skip: BTreeSet::new(),
     };
-    Entry { first, second: None }
+    Entry { layers: vec![first] }
 }
 
 pub(crate) fn key(address: SocketAddrV4) -> FrontendKey {

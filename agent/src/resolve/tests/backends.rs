@@ -160,11 +160,11 @@ fn host_network_pods_count_with_their_pod_address_and_equal_ones_merge() {
     (a.host_network, b.host_network) = (true, true);
     let mut lab = Lab::of([mk_plain().into(), a.into()]);
     assert_eq!(lab.shows(key(FRONT, 80, Tcp)), "192.168.0.1:8080");
-    let first = &lab.entry(key(FRONT, 80, Tcp)).first.backends[0];
+    let first = &lab.entry(key(FRONT, 80, Tcp)).layers[0].backends[0];
     assert_eq!(first.pod, Some(ObjectRef { namespace: "default".to_owned(), name: "a".to_owned() }));
     lab.put(b);
     assert_eq!(lab.shows(key(FRONT, 80, Tcp)), "192.168.0.1:8080*2");
-    let merged = &lab.entry(key(FRONT, 80, Tcp)).first.backends[0];
+    let merged = &lab.entry(key(FRONT, 80, Tcp)).layers[0].backends[0];
     assert_eq!((merged.pod.as_ref(), merged.node.as_deref()), (None, Some(HERE)));
 }
 
@@ -186,7 +186,7 @@ fn limit_of_the_policy_overrides_the_global_one_and_zero_is_none() {
     lab.put(mk_pod("a", &["10.0.0.1"]));
     for (own, effective) in [(None, limit(100)), (Some(7), limit(7)), (Some(0), None)] {
         lab.put(mk_plain().with(|spec| spec.qos_limit = own));
-        assert_eq!(lab.entry(key(FRONT, 80, Tcp)).first.qos_limit, effective);
+        assert_eq!(lab.entry(key(FRONT, 80, Tcp)).layers[0].qos_limit, effective);
     }
 }
 

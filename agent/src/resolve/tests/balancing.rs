@@ -40,7 +40,7 @@ fn pods_of_all_nodes_are_backends() {
         unready.into(),
     ]);
     assert_eq!(shows(&lab), "10.0.0.1:8080 10.0.1.2:8080");
-    let backends = &lab.entry(key(FRONT, 80, Tcp)).first.backends;
+    let backends = &lab.entry(key(FRONT, 80, Tcp)).layers[0].backends;
     assert_eq!(backends[1].node.as_deref(), Some(THERE));
     assert_eq!(backends[1].pod, Some(mk_ref("b")));
 }
@@ -116,7 +116,7 @@ fn node_proxy_counts_a_node_once_per_pod_and_names_nodes_without_an_address() {
     ]);
     assert_eq!(shows(&lab), "192.168.9.1:20080*2 192.168.9.2:20080");
     assert!(message(&lab).contains("IPv4 proxy address in its annotation: node-c"), "{}", message(&lab));
-    let backends = &lab.entry(key(FRONT, 80, Tcp)).first.backends;
+    let backends = &lab.entry(key(FRONT, 80, Tcp)).layers[0].backends;
     assert_eq!((backends[0].pod.clone(), backends[0].node.as_deref()), (None, Some(HERE)));
     assert_eq!(backends[1].pod, Some(mk_ref("b1")));
     lab.put(mk_node("node-c", &[], &["192.168.9.3"]));
@@ -212,7 +212,7 @@ fn weight_zero_drains_and_all_zero_keeps_the_list() {
     assert_eq!(shows(&lab), "1.1.1.1:8080*0 1.1.1.2:8080*3");
     lab.put(mk_weighted(&[("1.1.1.1", 0), ("1.1.1.2", 0)]));
     assert_eq!(shows(&lab), "1.1.1.1:8080*0 1.1.1.2:8080*0");
-    assert!(lab.entry(key(FRONT, 80, Tcp)).first.reject);
+    assert!(lab.entry(key(FRONT, 80, Tcp)).layers[0].reject);
     assert!(message(&lab).contains("weight 0"), "{}", message(&lab));
 }
 
@@ -250,8 +250,11 @@ fn affinity_belongs_to_balancing_and_limits_to_local_redirect() {
     lab.put(redirect.with(both));
     lab.put(mk_weighted(&[("1.1.1.1", 1)]).with(both));
     let entry = lab.entry(key(FRONT, 80, Tcp));
-    assert_eq!((entry.first.affinity, entry.first.qos_limit, entry.first.reject), (None, limit(5), false));
-    let second = entry.second.as_ref().unwrap();
+    assert_eq!(
+        (entry.layers[0].affinity, entry.layers[0].qos_limit, entry.layers[0].reject),
+        (None, limit(5), false)
+    );
+    let second = &entry.layers[1];
     assert_eq!((second.affinity, second.qos_limit, second.reject), (limit(10800), None, true));
 }
 

@@ -190,7 +190,7 @@ fn listed_pods_give_the_same_entries_as_known_ones() {
             let policy = mk_balancing("b", front, backend, mode);
             let [known, listed] = both_ways(&pods, &policy, mode);
             assert_eq!(known, listed, "{mode:?} {address}");
-            let backends: usize = known.values().map(|entry| entry.first.backends.len()).sum();
+            let backends: usize = known.values().map(|entry| entry.layers[0].backends.len()).sum();
             assert!(known.len() == 2 && backends > 0, "{mode:?} {address}: nothing is compared");
         }
     }

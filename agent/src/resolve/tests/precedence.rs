@@ -179,9 +179,9 @@ fn clients_are_carried_by_each_layer() {
     let redirect = mk_redirect("l", 1).with(|spec| spec.clients = Clients::Pods);
     let mut lab = Lab::of([redirect.into(), mk_pod("a", &["10.0.0.1"]).into()]);
     let entry = lab.entry(key(FRONT, 80, Tcp));
-    assert_eq!((entry.first.clients, entry.second.is_none()), (Clients::Pods, true));
+    assert_eq!((entry.layers[0].clients, entry.layers.len() == 1), (Clients::Pods, true));
     lab.put(mk_custom("b", "1.1.1.1").with(|spec| spec.clients = Clients::Host));
-    assert_eq!(lab.entry(key(FRONT, 80, Tcp)).second.as_ref().unwrap().clients, Clients::Host);
+    assert_eq!(lab.entry(key(FRONT, 80, Tcp)).layers[1].clients, Clients::Host);
 }
 
 #[test]

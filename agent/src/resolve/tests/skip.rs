@@ -15,7 +15,7 @@ fn mk_skipping() -> Policy {
 }
 
 fn skip(lab: &Lab) -> BTreeSet<ClientId> {
-    lab.entry(key(FRONT, 80, Tcp)).first.skip.clone()
+    lab.entry(key(FRONT, 80, Tcp)).layers[0].skip.clone()
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn identities_touch_only_policies_that_skip() {
     assert_eq!(lab.identify("uid-a", &[NetnsCookie(7)]).resolved, 1);
     assert_eq!(lab.identify("uid-a", &[NetnsCookie(7)]).resolved, 0);
     assert_eq!(lab.identify("uid-unknown", &[NetnsCookie(9)]).resolved, 0);
-    assert!(lab.entry(key("169.254.0.91", 80, Tcp)).first.skip.is_empty());
+    assert!(lab.entry(key("169.254.0.91", 80, Tcp)).layers[0].skip.is_empty());
 }
 
 #[test]
@@ -110,5 +110,5 @@ fn tcp_and_udp_of_one_port_have_their_own_lists() {
     let mut lab = Lab::of([mk_skipping().into(), udp.into(), mk_pod("a", &["10.0.0.1"]).into()]);
     lab.identify("uid-a", &[NetnsCookie(7)]);
     assert_eq!(skip(&lab).len(), 1);
-    assert!(lab.entry(key(FRONT, 80, Udp)).first.skip.is_empty());
+    assert!(lab.entry(key(FRONT, 80, Udp)).layers[0].skip.is_empty());
 }

@@ -90,45 +90,56 @@ impl Ranges {
     }
 }
 
-/// Ids of frontends. Freed ids are used again as late as possible, so that a name outlives its frontend for a while.
+/// Numbers that are given away one by one. Freed ones are used again as late as possible.
 #[derive(Debug)]
-pub(crate) struct FrontendIds {
+pub(crate) struct Numbers {
     free: VecDeque<u32>,
     taken: BTreeSet<u32>,
     next: u32,
-    capacity: u32,
+    end: u32,
 }
 
-impl FrontendIds {
-    pub(crate) fn new(capacity: u32) -> Self {
-        Self { free: VecDeque::new(), taken: BTreeSet::new(), next: 0, capacity }
+impl Numbers {
+    pub(crate) fn new(numbers: std::ops::Range<u32>) -> Self {
+        Self { free: VecDeque::new(), taken: BTreeSet::new(), next: numbers.start, end: numbers.end }
     }
 
-    /// Notes an id found in the kernel; [`FrontendIds::settle`] ends the noting.
-    pub(crate) fn take(&mut self, id: u32) {
-        self.taken.insert(id);
+    /// Notes a number found in the kernel; [`Numbers::settle`] ends the noting.
+    pub(crate) fn take(&mut self, number: u32) {
+        self.taken.insert(number);
     }
 
     pub(crate) fn settle(&mut self) {
         let taken = std::mem::take(&mut self.taken);
-        self.next = taken.last().map_or(0, |id| id + 1);
-        self.free = (0..self.next).filter(|id| !taken.contains(id)).collect();
+        let first = self.next;
+        self.next = taken.last().map_or(first, |last| last + 1);
+        self.free = (first..self.next).filter(|number| !taken.contains(number)).collect();
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.next == self.capacity && self.free.is_empty()
-    }
-
-    pub(crate) fn allocate(&mut self) -> Option<u32> {
-        if self.next < self.capacity {
+    /// A number that was never given away.
+    pub(crate) fn fresh(&mut self) -> Option<u32> {
+        (self.next < self.end).then(|| {
             self.next += 1;
-            return Some(self.next - 1);
-        }
+            self.next - 1
+        })
+    }
+
+    /// The number that was freed first.
+    pub(crate) fn freed(&mut self) -> Option<u32> {
         self.free.pop_front()
     }
 
-    pub(crate) fn free(&mut self, id: u32) {
-        self.free.push_back(id);
+    /// Whether no freed one is left.
+    pub(crate) fn has_none_freed(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    pub(crate) fn allocate(&mut self) -> Option<u32> {
+        self.fresh().or_else(|| self.freed())
+    }
+
+    pub(crate) fn free(&mut self, number: u32) {
+        self.free.push_back(number);
     }
 }
 
@@ -204,15 +215,23 @@ mod tests {
     }
 
     #[test]
-    fn frontend_ids_come_back_last() {
-        let mut ids = FrontendIds::new(3);
-        assert_eq!(ids.allocate(), Some(0));
-        ids.free(0);
+    fn numbers_come_back_last() {
+        let mut ids = Numbers::new(1..4);
         assert_eq!(ids.allocate(), Some(1));
+        ids.free(1);
         assert_eq!(ids.allocate(), Some(2));
-        assert_eq!(ids.allocate(), Some(0));
-        assert!(ids.is_full());
+        assert_eq!(ids.allocate(), Some(3));
+        assert_eq!(ids.allocate(), Some(1));
         assert_eq!(ids.allocate(), None);
+    }
+
+    #[test]
+    fn what_was_found_is_taken() {
+        let mut ids = Numbers::new(1..6);
+        ids.take(4);
+        ids.take(2);
+        ids.settle();
+        assert_eq!([(); 4].map(|()| ids.allocate()), [Some(5), Some(1), Some(3), None]);
     }
 
     #[test]

@@ -3,51 +3,29 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use balancing_abi::{
-    self as abi, Frontend, Key4, Key6, Slot, Target, check, flags, is_mapped, mapped,
-    pick::{self, Alias},
+    self as abi, is_mapped, mapped,
+    sockets::{
+        Affinity, Frontend, FrontendKey as RawKey, SetHead, Slot, Target, conn, flags,
+        pick::{self, Alias},
+    },
 };
 
 use super::alloc::Range;
 use crate::model::{Backend, ClientId, Clients, Entry, FrontendKey, Layer, Protocol};
 
-/// A key of one of the two frontend tables.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Key {
-    V4(Key4),
-    V6(Key6),
+/// The key as the programs compare it.
+pub(crate) fn key(key: &FrontendKey) -> RawKey {
+    RawKey { address: words(key.address), port: key.port.to_be(), protocol: protocol(key.protocol), pad: 0 }
 }
 
-impl Key {
-    pub(crate) fn new(key: &FrontendKey, layer: u8) -> Self {
-        let (port, protocol) = (key.port.to_be(), protocol(key.protocol));
-        match key.address {
-            IpAddr::V4(ip) => {
-                Self::V4(Key4 { address: u32::from_ne_bytes(ip.octets()), port, protocol, layer })
-            }
-            IpAddr::V6(_) => Self::V6(Key6 { address: words(key.address), port, protocol, layer }),
-        }
-    }
-
-    /// The plain key and the layer; `None` for a protocol that is not ours.
-    pub(crate) fn plain(&self) -> Option<(FrontendKey, u8)> {
-        let (address, port, protocol, layer) = match self {
-            Self::V4(k) => (mapped(k.address), k.port, k.protocol, k.layer),
-            Self::V6(k) => (k.address, k.port, k.protocol, k.layer),
-        };
-        let protocol = match protocol {
-            abi::TCP => Protocol::Tcp,
-            abi::UDP => Protocol::Udp,
-            _ => return None,
-        };
-        Some((FrontendKey { address: self::address(&address), port: u16::from_be(port), protocol }, layer))
-    }
-
-    pub(crate) fn sum(&self, entry: &Frontend) -> u64 {
-        match self {
-            Self::V4(k) => check::sum(k, entry),
-            Self::V6(k) => check::sum(k, entry),
-        }
-    }
+/// The plain key; `None` for a protocol that is not ours.
+pub(crate) fn plain_key(key: &RawKey) -> Option<FrontendKey> {
+    let protocol = match key.protocol {
+        abi::TCP => Protocol::Tcp,
+        abi::UDP => Protocol::Udp,
+        _ => return None,
+    };
+    Some(FrontendKey { address: address(&key.address), port: u16::from_be(key.port), protocol })
 }
 
 pub(crate) fn protocol(protocol: Protocol) -> u8 {
@@ -80,19 +58,47 @@ pub(crate) fn address(words: &[u32; 4]) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(octets))
 }
 
-/// The entry of a layer. `backends` are sorted by id; a set is given for more than one.
+/// Slots that the backends of a layer take, one for the head included. A lone backend without limit and affinity lies in the
+/// frontend itself.
+pub(crate) fn slots_needed(layer: &Layer) -> u32 {
+    match layer.backends.len() as u32 {
+        0 => 0,
+        1 if !needs_head(layer) => 0,
+        n => n + u32::from(needs_head(layer)),
+    }
+}
+
+fn needs_head(layer: &Layer) -> bool {
+    layer.qos_limit.is_some() || layer.affinity.is_some()
+}
+
+/// Identity and place of a layer's frontend.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) id: u32,
+    pub(crate) generation: u32,
+    /// Slots of the backends, head first.
+    pub(crate) set: Option<Range>,
+    /// Slot of the layer below.
+    pub(crate) next: u32,
+}
+
+/// The slot of a layer. `backends` are sorted by id.
 pub(crate) fn frontend(
-    key: &Key,
-    id: u32,
-    generation: u32,
+    key: &FrontendKey,
+    place: &Place,
     layer: &Layer,
     backends: &[(u32, Backend)],
-    set: Option<Range>,
-    next: bool,
 ) -> Frontend {
-    let mut target = Target { address: [0; 4], port: 0, generation: generation as u16, id: 0 };
-    match (set, backends) {
-        (Some(set), _) => target.address[0] = set.first,
+    let mut target = Target { address: [0; 4], port: 0, detail: detail(layer), id: 0 };
+    match (place.set, backends) {
+        (Some(set), _) => {
+            target.detail |= flags::SET;
+            if needs_head(layer) {
+                target.detail |= flags::HEAD;
+            }
+            target.address[0] = set.first + u32::from(needs_head(layer));
+        }
         (None, [(id, backend)]) => {
             target.address = words(backend.address);
             target.port = backend.port.to_be();
@@ -100,21 +106,18 @@ pub(crate) fn frontend(
         }
         (None, _) => {}
     }
-    let mut entry = Frontend {
-        check: 0,
+    Frontend {
+        key: self::key(key),
+        chain: 0,
+        next: place.next,
         service_id: layer.service_id,
-        id,
-        flags: layer_flags(layer, next),
+        reference: conn::reference(place.id, place.generation),
         count: backends.len() as u32,
-        qos_limit: layer.qos_limit.map_or(0, Into::into),
-        affinity: layer.affinity.map_or(0, Into::into),
         target,
-    };
-    entry.check = key.sum(&entry);
-    entry
+    }
 }
 
-fn layer_flags(layer: &Layer, next: bool) -> u32 {
+fn detail(layer: &Layer) -> u16 {
     let mut bits = match layer.clients {
         Clients::All => flags::PODS | flags::HOST,
         Clients::Pods => flags::PODS,
@@ -125,7 +128,6 @@ fn layer_flags(layer: &Layer, next: bool) -> u32 {
         (flags::SKIP, !layer.skip.is_empty()),
         (flags::SKIP_CGROUP, layer.skip.iter().any(|c| matches!(c, ClientId::Cgroup(_)))),
         (flags::REJECT, layer.reject),
-        (flags::NEXT, next),
         (flags::DRAINED, drained),
     ] {
         if set {
@@ -135,28 +137,53 @@ fn layer_flags(layer: &Layer, next: bool) -> u32 {
     bits
 }
 
+/// What stands before a layer's slots, if anything.
+pub(crate) fn head(layer: &Layer, window: u32) -> Option<SetHead> {
+    let seconds = layer.affinity.map_or(0, Into::into);
+    needs_head(layer).then(|| SetHead {
+        qos_limit: layer.qos_limit.map_or(0, Into::into),
+        window,
+        affinity: Affinity::ticks(seconds),
+        affinity_seconds: seconds,
+        pad: [0; 4],
+    })
+}
+
+/// A head in the place of a slot.
+pub(crate) fn head_as_slot(head: &SetHead) -> Slot {
+    let address = [head.qos_limit, head.window, head.affinity, head.affinity_seconds];
+    Slot { target: Target { address, port: 0, detail: 0, id: 0 }, threshold: 0, alias: 0 }
+}
+
+/// The head in the place of a slot.
+pub(crate) fn slot_as_head(slot: &Slot) -> SetHead {
+    let [qos_limit, window, affinity, affinity_seconds] = slot.target.address;
+    SetHead { qos_limit, window, affinity, affinity_seconds, pad: [0; 4] }
+}
+
 /// The slots of a set, sorted by id as the programs expect.
 pub(crate) fn slots(backends: &[(u32, Backend)]) -> Vec<Slot> {
     let weights: Vec<u32> = backends.iter().map(|(_, b)| b.weight).collect();
     let mut rows = vec![Alias { threshold: 0, alias: 0 }; weights.len()];
     pick::fill(&weights, &mut rows, &mut vec![0; weights.len()]);
-    backends
-        .iter()
-        .zip(rows)
-        .map(|((id, backend), row)| Slot {
-            address: words(backend.address),
-            port: backend.port.to_be(),
-            weight: backend.weight as u16,
-            id: *id,
-            threshold: row.threshold,
-            alias: row.alias,
-        })
-        .collect()
+    let target = |id: u32, backend: &Backend| Target {
+        address: words(backend.address),
+        port: backend.port.to_be(),
+        detail: backend.weight as u16,
+        id,
+    };
+    let rows = backends.iter().zip(rows);
+    rows.map(|((id, backend), row)| Slot {
+        target: target(*id, backend),
+        threshold: row.threshold,
+        alias: row.alias,
+    })
+    .collect()
 }
 
-/// The backend of a slot.
-pub(crate) fn backend(slot: &Slot) -> Backend {
-    Backend { address: address(&slot.address), port: u16::from_be(slot.port), weight: u32::from(slot.weight) }
+/// A backend, and its weight where the caller knows better than a slot does.
+pub(crate) fn backend(target: &Target, weight: u32) -> Backend {
+    Backend { address: address(&target.address), port: u16::from_be(target.port), weight }
 }
 
 impl Entry {
@@ -164,7 +191,7 @@ impl Entry {
     /// weights without common divisor and within 16 bits, backends sorted.
     #[must_use]
     pub fn normalized(&self) -> Self {
-        Self { first: self.first.normalized(), second: self.second.as_ref().map(Layer::normalized) }
+        Self { layers: self.layers.iter().map(Layer::normalized).collect() }
     }
 }
 
@@ -180,6 +207,14 @@ impl Layer {
             if backend.weight != 0 {
                 backend.weight = (backend.weight / divisor / shrink).max(1);
             }
+        }
+        // Without backends nothing is limited and nobody is kept; without a limit there is no window.
+        if layer.backends.is_empty() {
+            layer.affinity = None;
+            layer.qos_limit = None;
+        }
+        if layer.qos_limit.is_none() {
+            layer.window = 0;
         }
         layer
     }
@@ -198,6 +233,7 @@ mod tests {
     fn layer(weights: &[u32]) -> Layer {
         Layer {
             service_id: 1,
+            window: 0,
             backends: weights
                 .iter()
                 .enumerate()
@@ -232,8 +268,23 @@ mod tests {
     fn keys_and_addresses_survive_the_way_there_and_back() {
         for address in ["10.1.2.3", "fd00::1:2"] {
             let key = FrontendKey { address: address.parse().unwrap(), port: 53, protocol: Protocol::Udp };
-            assert_eq!(Key::new(&key, 1).plain(), Some((key, 1)));
+            assert_eq!(plain_key(&super::key(&key)), Some(key));
             assert_eq!(super::address(&words(key.address)), key.address);
         }
+    }
+
+    #[test]
+    fn a_head_fits_the_place_of_a_slot() {
+        let layer = Layer {
+            qos_limit: std::num::NonZeroU32::new(5),
+            affinity: std::num::NonZeroU32::new(10_800),
+            ..layer(&[1])
+        };
+        let head = head(&layer, 7).unwrap();
+        assert_eq!(slot_as_head(&head_as_slot(&head)), head);
+        assert_eq!((head.qos_limit, head.window, head.affinity_seconds), (5, 7, 10_800));
+        assert_eq!((slots_needed(&layer), slots_needed(&Layer { qos_limit: None, ..layer.clone() })), (2, 2));
+        assert_eq!(slots_needed(&super::tests::layer(&[1])), 0);
+        assert_eq!(slots_needed(&super::tests::layer(&[1, 1])), 2);
     }
 }

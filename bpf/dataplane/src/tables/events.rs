@@ -11,7 +11,10 @@ use std::{
 };
 
 use aya::maps::{Map, MapData, RingBuf};
-use balancing_abi::{Event, TCP, UDP, maps, outcome};
+use balancing_abi::{
+    TCP, UDP,
+    sockets::{Event, maps, outcome},
+};
 
 use super::{TableError, codec};
 use crate::{layout::Layout, model::Protocol};

@@ -2,30 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use balancing_abi::stat;
+use balancing_abi::sockets::{maps, stat};
 
-use super::{Counters, Placed, TableError, Tables, Usage, read};
+use super::{
+    Counters, TableError, Tables, Usage,
+    read::{self, Used},
+};
 
 impl Tables {
-    /// Notes what a layer has counted so far. Counters that cannot be read are those of the last look.
-    pub(super) fn look(&mut self, placed: &Placed) {
-        if let Ok(counters) = self.pins.counters(placed.id) {
-            self.tally.look(placed.id, placed.layer.service_id, counters);
-        }
+    /// Notes what a frontend id has counted so far for a service id.
+    pub(super) fn look(&mut self, id: u32, service_id: u32) {
+        self.tally.look(id, service_id, self.pins.counters(id));
     }
 
-    /// Notes what every layer has counted so far: one system call per layer, two per counter that seldom counts.
-    ///
-    /// # Errors
-    /// A refused operation; what was noted before it counts.
-    pub fn count(&mut self) -> Result<(), TableError> {
-        let rare = self.pins.rare_counters()?;
-        for placed in self.placed.values() {
-            let rare = rare.get(&placed.id).copied().unwrap_or_default();
-            let counters = Counters { redirected: self.pins.redirected(placed.id)?, ..rare };
-            self.tally.look(placed.id, placed.layer.service_id, counters);
+    /// Notes what every layer has counted so far: reads memory, no system call.
+    pub fn count(&mut self) {
+        for (key, placed) in &self.placed {
+            let layers = self.entries.get(key).map_or(&[][..], |entry| &entry.layers);
+            for (placed, layer) in placed.iter().zip(layers) {
+                self.tally.look(placed.id, layer.service_id, self.pins.counters(placed.id));
+            }
         }
-        Ok(())
     }
 
     /// What was counted since the last call, by service id, as far as it was noted: by [`Self::count`], and whenever a
@@ -39,9 +36,20 @@ impl Tables {
     /// # Errors
     /// A refused operation.
     pub fn usage(&self) -> Result<Vec<Usage>, TableError> {
-        let slots = self.placed.values().filter_map(|p| p.set).map(|set| set.count as usize).sum();
-        let skips = self.rows.skips() + self.exempt;
-        read::usage(&self.pins, self.sizes, [self.placed.len(), slots, skips, self.rows.windows()])
+        let placed = || self.placed.values().flatten();
+        let used = Used {
+            layers: placed().count(),
+            slots: placed().filter_map(|p| p.set).map(|set| set.count as usize).sum(),
+            skips: self.rows.skips() + self.exempt.len(),
+            windows: self.rows.windows(),
+            policies: self.policies.len(),
+        };
+        // A crowded bucket is a lack of room for frontends.
+        let refused = |table: &str| {
+            let index = if table == maps::FRONTENDS { self.refused.get(maps::INDEX) } else { None };
+            self.refused.get(table).unwrap_or(&0) + index.unwrap_or(&0)
+        };
+        read::usage(&self.pins, &self.sizes, &used, |table| Some(refused(table)))
     }
 
     /// See [`super::Reader::overwritten`].
@@ -58,5 +66,13 @@ impl Tables {
     /// A refused operation.
     pub fn hook_errors(&self) -> Result<Vec<(&'static str, u64)>, TableError> {
         read::hook_errors(&self.pins)
+    }
+
+    /// See [`super::Reader::events_lost`].
+    ///
+    /// # Errors
+    /// A refused operation.
+    pub fn events_lost(&self) -> Result<u64, TableError> {
+        self.pins.stat(stat::EVENTS_LOST)
     }
 }

@@ -1,38 +1,55 @@
 //! The pinned maps with their types, and single operations on them.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
-use balancing_abi::{
-    Control, Frontend, Key4, Key6, Locked, Name, PolicyName as RawPolicy, RareKey, SkipKey, Slot,
-    bpf_spin_lock, conn, maps, rare, stat,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd as _,
 };
 
-use super::{Counters, TableError, codec, codec::Key};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use balancing_abi::{
+    Plain,
+    sockets::{
+        Control, Frontend, Name, PolicyName as RawPolicy, RareCounters, SkipKey, Slot, Window, conn, maps,
+        stat,
+    },
+};
+
+use super::{
+    Counters, TableError,
+    alloc::Range,
+    codec,
+    index::{Crowded, Index},
+};
 use crate::{
     layout::Layout,
+    loader::Sizes,
     model::{ClientId, FrontendKey, PolicyKind, PolicyName},
-    sys::Raw,
+    sys::{self, Raw, memory::Memory},
 };
 
-/// `BPF_F_LOCK`: an entry changes in its place and is read whole.
-const IN_PLACE: u64 = 4;
-
-type Hash<K, V> = HashMap<MapData, K, V>;
+/// Offset of [`Name`]'s last eight bytes: port, protocol and generation, one word.
+const NAME_TAIL: usize = std::mem::offset_of!(Name, port);
+const GENERATION: usize = std::mem::offset_of!(Name, generation);
+const OWNER: usize = std::mem::offset_of!(Window, owner);
+const FLAGS: usize = std::mem::offset_of!(Control, flags);
+const EPOCH: usize = std::mem::offset_of!(Control, epoch);
 
 /// Every table that user space reads or writes.
 pub(crate) struct Pins {
-    pub(crate) frontends4: Hash<Raw<Key4>, Raw<Locked>>,
-    pub(crate) frontends6: Hash<Raw<Key6>, Raw<Locked>>,
-    pub(crate) backends: Array<MapData, Raw<Slot>>,
-    names: Array<MapData, Raw<Name>>,
-    redirected: PerCpuArray<MapData, u64>,
-    rare: PerCpuHashMap<MapData, Raw<RareKey>, u64>,
+    pub(crate) index: Index,
+    pub(crate) frontends: Memory<Frontend>,
+    pub(crate) backends: Memory<Slot>,
+    names: Memory<Name>,
+    /// A row of all ids for each CPU.
+    redirected: Memory<u64>,
+    rare: Memory<RareCounters>,
+    windows: Memory<Window>,
+    control: Memory<Control>,
     stats: PerCpuArray<MapData, u64>,
-    qos: Hash<u32, u64>,
-    skips: Hash<Raw<SkipKey>, u8>,
-    policies: Hash<u32, Raw<RawPolicy>>,
-    control: Array<MapData, Raw<Control>>,
+    skips: HashMap<MapData, Raw<SkipKey>, u8>,
+    policies: HashMap<MapData, u32, Raw<RawPolicy>>,
+    affinity: MapData,
+    sizes: Sizes,
 }
 
 /// The errno of a failed operation.
@@ -44,12 +61,20 @@ pub(crate) fn errno(error: &MapError) -> Option<i32> {
     }
 }
 
-fn open<M: TryFrom<Map, Error = MapError>>(layout: &Layout, name: &str) -> Result<M, TableError> {
+fn pinned(layout: &Layout, name: &str) -> Result<MapData, TableError> {
     let path = layout.maps().join(name);
-    MapData::from_pin(&path)
-        .and_then(Map::from_map_data)
-        .and_then(M::try_from)
-        .map_err(|source| TableError::Open { path, source: Box::new(source) })
+    MapData::from_pin(&path).map_err(|source| TableError::Open { path, source: Box::new(source) })
+}
+
+fn open<M: TryFrom<Map, Error = MapError>>(layout: &Layout, name: &str) -> Result<M, TableError> {
+    let map = Map::from_map_data(pinned(layout, name)?).and_then(M::try_from);
+    map.map_err(|source| TableError::Open { path: layout.maps().join(name), source: Box::new(source) })
+}
+
+pub(crate) fn memory<T: Plain>(layout: &Layout, name: &str, writable: bool) -> Result<Memory<T>, TableError> {
+    let path = layout.maps().join(name);
+    let opened = sys::obj_get(&path).and_then(|fd| Memory::open(fd.as_fd(), writable));
+    opened.map_err(|source| TableError::Open { path, source: Box::new(MapError::IoError(source)) })
 }
 
 fn operation(
@@ -74,72 +99,76 @@ fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(None),
-        other => other.map(Some),
-    }
-}
-
 fn sum(values: &PerCpuValues<u64>) -> u64 {
     values.iter().sum()
 }
 
 impl Pins {
-    pub(crate) fn open(layout: &Layout) -> Result<Self, TableError> {
+    /// Opens the maps; without `writable` those that are memory can only be read.
+    pub(crate) fn open(layout: &Layout, writable: bool) -> Result<Self, TableError> {
+        let control: Memory<Control> = memory(layout, maps::CONTROL, writable)?;
+        let seed = control.read(0).map_or(0, |control| control.seed);
         Ok(Self {
-            frontends4: open(layout, maps::FRONTENDS4)?,
-            frontends6: open(layout, maps::FRONTENDS6)?,
-            backends: open(layout, maps::BACKENDS)?,
-            names: open(layout, maps::NAMES)?,
-            redirected: open(layout, maps::REDIRECTED)?,
-            rare: open(layout, maps::RARE)?,
+            index: Index::new(memory(layout, maps::INDEX, writable)?, seed),
+            frontends: memory(layout, maps::FRONTENDS, writable)?,
+            backends: memory(layout, maps::BACKENDS, writable)?,
+            names: memory(layout, maps::NAMES, writable)?,
+            redirected: memory(layout, maps::REDIRECTED, writable)?,
+            rare: memory(layout, maps::RARE, writable)?,
+            windows: memory(layout, maps::QOS, writable)?,
+            control,
             stats: open(layout, maps::STATS)?,
-            qos: open(layout, maps::QOS)?,
             skips: open(layout, maps::SKIPS)?,
             policies: open(layout, maps::POLICIES)?,
-            control: open(layout, maps::CONTROL)?,
+            affinity: pinned(layout, maps::AFFINITY)?,
+            sizes: Sizes::of(layout),
         })
     }
 
-    pub(crate) fn write_frontend(&mut self, key: &Key, entry: &Frontend) -> Result<(), MapError> {
-        let entry = Raw(Locked { frontend: *entry, lock: bpf_spin_lock::default(), pad: 0 });
-        match key {
-            Key::V4(k) => self.frontends4.insert(Raw(*k), entry, IN_PLACE),
-            Key::V6(k) => self.frontends6.insert(Raw(*k), entry, IN_PLACE),
+    /// Puts a frontend's slot into force.
+    pub(crate) fn link(&mut self, slot: u32) -> Result<(), Crowded> {
+        self.index.link(&mut self.frontends, slot)
+    }
+
+    /// Takes a frontend out of force.
+    pub(crate) fn unlink(&mut self, key: &FrontendKey) {
+        self.index.unlink(&mut self.frontends, &codec::key(key));
+    }
+
+    /// Writes the slots of a set, which nothing names.
+    pub(crate) fn write_slots(&mut self, set: Range, slots: impl Iterator<Item = Slot>) {
+        for (index, slot) in (set.first..).zip(slots) {
+            self.backends.write(index, &slot);
         }
     }
 
-    pub(crate) fn frontend(&self, key: &Key) -> Result<Option<Frontend>, TableError> {
-        let (table, result) = match key {
-            Key::V4(k) => (maps::FRONTENDS4, self.frontends4.get(&Raw(*k), IN_PLACE)),
-            Key::V6(k) => (maps::FRONTENDS6, self.frontends6.get(&Raw(*k), IN_PLACE)),
+    pub(crate) fn epoch(&self) -> u64 {
+        self.control.load64(0, EPOCH)
+    }
+
+    /// A grace period is over.
+    pub(crate) fn next_epoch(&mut self) {
+        self.control.store64(0, EPOCH, self.epoch() + 1);
+    }
+
+    pub(crate) fn generation(&self, id: u32) -> Option<u32> {
+        (id < self.names.len()).then(|| self.names.load32(id, GENERATION))
+    }
+
+    /// No reference names the id any more. Before the id is named anew a grace period has to pass.
+    pub(crate) fn unname(&mut self, id: u32) {
+        let tail = self.names.load64(id, NAME_TAIL);
+        // The layout of the last eight bytes in memory: the generation is their second half.
+        let generation = conn::next_generation((tail >> 32) as u32);
+        self.names.store64(id, NAME_TAIL, tail & 0xffff_ffff | u64::from(generation) << 32);
+    }
+
+    /// Gives an id, which no reference names, to a frontend, and sets its counters to zero. Returns its generation.
+    pub(crate) fn name(&mut self, id: u32, key: &FrontendKey) -> u32 {
+        let generation = match self.names.load32(id, GENERATION) {
+            0 => conn::next_generation(0),
+            known => known,
         };
-        Ok(found(result).map_err(operation("read", table, "an entry"))?.map(|Raw(entry)| entry.frontend))
-    }
-
-    pub(crate) fn remove_frontend(&mut self, key: &Key) -> Result<(), TableError> {
-        let (table, result) = match key {
-            Key::V4(k) => (maps::FRONTENDS4, self.frontends4.remove(&Raw(*k))),
-            Key::V6(k) => (maps::FRONTENDS6, self.frontends6.remove(&Raw(*k))),
-        };
-        gone(result).map_err(|source| {
-            let object = key.plain().map_or_else(|| "an entry".to_owned(), |(key, _)| key.to_string());
-            operation("delete", table, object)(source)
-        })
-    }
-
-    pub(crate) fn write_slots(&mut self, first: u32, slots: &[Slot]) -> Result<(), TableError> {
-        for (index, slot) in (first..).zip(slots) {
-            self.backends.set(index, Raw(*slot), 0).map_err(operation("write", maps::BACKENDS, index))?;
-        }
-        Ok(())
-    }
-
-    /// Gives an id to a frontend: writes its name and sets its counters to zero. Returns the new generation.
-    pub(crate) fn name(&mut self, id: u32, key: &FrontendKey) -> Result<u32, TableError> {
-        let old = self.generation(id)?;
-        let generation = conn::next_generation(old);
         let name = Name {
             address: codec::words(key.address),
             port: key.port.to_be(),
@@ -147,66 +176,28 @@ impl Pins {
             pad: 0,
             generation,
         };
-        self.names.set(id, Raw(name), 0).map_err(operation("write", maps::NAMES, key))?;
-        if old != 0 {
-            self.reset_counters(id)?;
+        self.names.write(id, &name);
+        for cpu in 0..self.cpus() {
+            self.redirected.store64(cpu * self.names.len() + id, 0, 0);
         }
-        Ok(generation)
+        self.rare.write(id, &RareCounters { qos_overflow: 0, no_backend: 0, skipped: 0 });
+        generation
     }
 
-    pub(crate) fn generation(&self, id: u32) -> Result<u32, TableError> {
-        self.names.get(&id, 0).map(|n| n.0.generation).map_err(operation("read", maps::NAMES, id))
+    fn cpus(&self) -> u32 {
+        self.redirected.len() / self.names.len()
     }
 
-    fn reset_counters(&mut self, id: u32) -> Result<(), TableError> {
-        let failed = || operation("write", maps::REDIRECTED, id);
-        let cpus = self.redirected.get(&id, 0).map_err(failed())?.len();
-        let zero = PerCpuValues::try_from(vec![0; cpus]).map_err(|e| failed()(MapError::IoError(e)))?;
-        self.redirected.set(id, zero, 0).map_err(failed())?;
-        for kind in 0..rare::KINDS {
-            gone(self.rare.remove(&Raw(RareKey { id, kind }))).map_err(operation(
-                "delete",
-                maps::RARE,
-                id,
-            ))?;
+    /// Everything counted for one frontend id; nothing for an id that there is not.
+    pub(crate) fn counters(&self, id: u32) -> Counters {
+        let ids = self.names.len();
+        let Some(rare) = self.rare.read(id) else { return Counters::default() };
+        Counters {
+            redirected: (0..self.cpus()).map(|cpu| self.redirected.load64(cpu * ids + id, 0)).sum(),
+            qos_overflow: rare.qos_overflow,
+            no_backend: rare.no_backend,
+            skipped: rare.skipped,
         }
-        Ok(())
-    }
-
-    pub(crate) fn redirected(&self, id: u32) -> Result<u64, TableError> {
-        self.redirected.get(&id, 0).map(|v| sum(&v)).map_err(operation("read", maps::REDIRECTED, id))
-    }
-
-    fn rare(&self, id: u32, kind: u32) -> Result<u64, TableError> {
-        let found =
-            found(self.rare.get(&Raw(RareKey { id, kind }), 0)).map_err(operation("read", maps::RARE, id))?;
-        Ok(found.map_or(0, |v| sum(&v)))
-    }
-
-    /// Everything counted for one frontend id.
-    pub(crate) fn counters(&self, id: u32) -> Result<Counters, TableError> {
-        Ok(Counters {
-            redirected: self.redirected(id)?,
-            qos_overflow: self.rare(id, rare::QOS_OVERFLOW)?,
-            no_backend: self.rare(id, rare::NO_BACKEND)?,
-            skipped: self.rare(id, rare::SKIPPED)?,
-        })
-    }
-
-    /// The counters that seldom count, by frontend id; `redirected` is zero.
-    pub(crate) fn rare_counters(&self) -> Result<BTreeMap<u32, Counters>, TableError> {
-        let mut all = BTreeMap::<u32, Counters>::new();
-        for row in self.rare.iter() {
-            let (Raw(key), values) = row.map_err(operation("read", maps::RARE, "all rows"))?;
-            let counters = all.entry(key.id).or_default();
-            match key.kind {
-                rare::QOS_OVERFLOW => counters.qos_overflow = sum(&values),
-                rare::NO_BACKEND => counters.no_backend = sum(&values),
-                rare::SKIPPED => counters.skipped = sum(&values),
-                _ => {}
-            }
-        }
-        Ok(all)
     }
 
     pub(crate) fn stat(&self, index: u32) -> Result<u64, TableError> {
@@ -214,29 +205,36 @@ impl Pins {
         self.stats.get(&index, 0).map(|v| sum(&v)).map_err(operation("read", maps::STATS, index))
     }
 
-    /// A QoS window that is already there goes on.
-    pub(crate) fn add_window(&mut self, service_id: u32) -> Result<(), TableError> {
-        let failed = || operation("write", maps::QOS, service_id);
-        if found(self.qos.get(&service_id, 0)).map_err(failed())?.is_none() {
-            self.qos.insert(service_id, 0, 0).map_err(failed())?;
-        }
-        Ok(())
+    /// Clients in the affinity table.
+    pub(crate) fn affinity_clients(&self) -> Result<u64, TableError> {
+        let failed = |source| operation("read", maps::AFFINITY, "all rows")(MapError::IoError(source));
+        sys::map_count(self.affinity.fd().as_fd()).map_err(failed)
     }
 
-    pub(crate) fn remove_window(&mut self, service_id: u32) -> Result<(), TableError> {
-        gone(self.qos.remove(&service_id)).map_err(operation("delete", maps::QOS, service_id))
+    /// Owners of the QoS windows, 0 = nobody, by index.
+    pub(crate) fn windows(&self) -> Vec<u64> {
+        (0..self.windows.len()).map(|index| self.windows.load64(index, OWNER)).collect()
     }
 
-    pub(crate) fn windows(&self) -> Result<BTreeSet<u32>, TableError> {
-        self.qos.keys().collect::<Result<_, _>>().map_err(operation("read", maps::QOS, "all keys"))
+    pub(crate) fn window_owner(&self, index: u32) -> Option<u64> {
+        self.windows.read(index).map(|window| window.owner)
+    }
+
+    pub(crate) fn set_window_owner(&mut self, index: u32, owner: u64) {
+        self.windows.store64(index, OWNER, owner);
+    }
+
+    /// The last second in which a window granted.
+    pub(crate) fn window_second(&self, index: u32) -> u64 {
+        self.windows.load64(index, 0) >> 32
     }
 
     pub(crate) fn add_skip(&mut self, service_id: u32, client: ClientId) -> Result<(), TableError> {
-        self.skips.insert(skip_key(service_id, client), 1, 0).map_err(operation(
-            "write",
-            maps::SKIPS,
-            service_id,
-        ))
+        let written = self.skips.insert(skip_key(service_id, client), 1, 0);
+        written.map_err(|source| match errno(&source) {
+            Some(libc::E2BIG | libc::ENOMEM) => TableError::full(maps::SKIPS, self.sizes.skips, service_id),
+            _ => operation("write", maps::SKIPS, service_id)(source),
+        })
     }
 
     pub(crate) fn remove_skip(&mut self, service_id: u32, client: ClientId) -> Result<(), TableError> {
@@ -262,22 +260,22 @@ impl Pins {
             .collect())
     }
 
-    pub(crate) fn set_control(&mut self, bit: u32, on: bool) -> Result<(), TableError> {
-        let failed = || operation("write", maps::CONTROL, "switches");
-        let mut control = self.control.get(&0, 0).map_err(failed())?;
-        control.0.flags = if on { control.0.flags | bit } else { control.0.flags & !bit };
-        self.control.set(0, control, 0).map_err(failed())
+    pub(crate) fn set_control(&mut self, bit: u32, on: bool) {
+        let flags = self.control.load32(0, FLAGS);
+        self.control.store32(0, FLAGS, if on { flags | bit } else { flags & !bit });
     }
 
     pub(crate) fn set_policy(&mut self, id: u32, policy: Option<&PolicyName>) -> Result<(), TableError> {
-        match policy {
-            Some(policy) => self.policies.insert(id, Raw(raw_policy(policy)), 0).map_err(operation(
-                "write",
-                maps::POLICIES,
-                &policy.name,
-            )),
-            None => gone(self.policies.remove(&id)).map_err(operation("delete", maps::POLICIES, id)),
-        }
+        let Some(policy) = policy else {
+            return gone(self.policies.remove(&id)).map_err(operation("delete", maps::POLICIES, id));
+        };
+        let written = self.policies.insert(id, Raw(raw_policy(policy)), 0);
+        written.map_err(|source| match errno(&source) {
+            Some(libc::E2BIG | libc::ENOMEM) => {
+                TableError::full(maps::POLICIES, self.sizes.policies, &policy.name)
+            }
+            _ => operation("write", maps::POLICIES, &policy.name)(source),
+        })
     }
 
     pub(crate) fn policies(&self) -> Result<BTreeMap<u32, PolicyName>, TableError> {

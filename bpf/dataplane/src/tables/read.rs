@@ -5,21 +5,24 @@ use std::{
     num::NonZeroU32,
 };
 
-use balancing_abi::{Frontend, conn, flags, maps, stat};
+use balancing_abi::sockets::{Frontend, LAYERS, SetHead, conn, flags, maps, stat};
 
-use super::{TableError, alloc::Range, codec, codec::Key, pins::Pins};
+use super::{TableError, alloc::Range, codec, pins::Pins};
 use crate::{
     layout::Layout,
     loader::Sizes,
     model::{Backend, ClientId, Clients, FrontendKey, Layer, PolicyName},
-    sys::Raw,
 };
+
+/// How often a reader begins again when the owner has used memory again meanwhile: every 2,000 changes or so.
+const TRIES: u32 = 100;
 
 /// One layer as found.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) id: u32,
     pub(crate) generation: u32,
+    pub(crate) slot: u32,
     pub(crate) set: Option<Range>,
     pub(crate) backends: Vec<(u32, Backend)>,
     pub(crate) layer: Layer,
@@ -28,111 +31,114 @@ pub(crate) struct Found {
 /// Everything in the tables.
 #[derive(Debug, Default)]
 pub(crate) struct Dump {
-    pub(crate) layers: BTreeMap<(FrontendKey, u8), Found>,
-    /// Entries that make no sense: damaged, or second layers that nothing leads to.
-    pub(crate) broken: Vec<Key>,
+    pub(crate) frontends: BTreeMap<FrontendKey, Vec<Found>>,
+    /// Buckets that lead to what makes no sense.
+    pub(crate) broken: BTreeSet<u32>,
     pub(crate) skips: BTreeSet<(u32, ClientId)>,
-    pub(crate) windows: BTreeSet<u32>,
 }
 
 pub(crate) fn dump(pins: &Pins) -> Result<Dump, TableError> {
-    let mut dump = Dump { skips: pins.skips()?, windows: pins.windows()?, ..Dump::default() };
-    let failed = |table| {
-        move |source| TableError::Operation {
-            operation: "read",
-            table,
-            object: "all entries".to_owned(),
-            source: Box::new(source),
+    let mut dump = Dump { skips: pins.skips()?, ..Dump::default() };
+    for bucket in 0..pins.index.len() {
+        let found: Option<Vec<_>> = pins
+            .index
+            .chain(&pins.frontends, bucket)
+            .into_iter()
+            .map(|(slot, frontend)| layers(pins, slot, frontend, &dump.skips))
+            .collect();
+        match found {
+            Some(found) => dump.frontends.extend(found),
+            None => drop(dump.broken.insert(bucket)),
         }
-    };
-    let mut rows = Vec::new();
-    for row in pins.frontends4.iter() {
-        let (Raw(key), Raw(entry)) = row.map_err(failed(maps::FRONTENDS4))?;
-        rows.push((Key::V4(key), entry.frontend));
-    }
-    for row in pins.frontends6.iter() {
-        let (Raw(key), Raw(entry)) = row.map_err(failed(maps::FRONTENDS6))?;
-        rows.push((Key::V6(key), entry.frontend));
-    }
-    let mut leads_on = BTreeSet::new();
-    for (key, mut entry) in rows {
-        if key.sum(&entry) != entry.check {
-            // Read while it was written; alone it is read whole.
-            entry = pins.frontend(&key)?.unwrap_or(entry);
-        }
-        let plain = key.plain().filter(|(_, layer)| *layer <= 1 && key.sum(&entry) == entry.check);
-        match (plain, plain.and_then(|at| found(pins, &entry, &dump.skips, at.0).transpose())) {
-            (Some(at), Some(found)) => {
-                if entry.flags & flags::NEXT != 0 {
-                    leads_on.insert(at.0);
-                }
-                dump.layers.insert(at, found?);
-            }
-            _ => dump.broken.push(key),
-        }
-    }
-    let orphans: Vec<_> =
-        dump.layers.keys().filter(|(key, layer)| *layer == 1 && !leads_on.contains(key)).copied().collect();
-    for at in orphans {
-        dump.layers.remove(&at);
-        dump.broken.push(Key::new(&at.0, at.1));
     }
     Ok(dump)
 }
 
-/// Decodes an entry; `None` when it names slots that the table does not have.
-fn found(
+/// All layers of a frontend; `None` when they make no sense.
+fn layers(
     pins: &Pins,
-    entry: &Frontend,
+    mut slot: u32,
+    mut frontend: Frontend,
     skips: &BTreeSet<(u32, ClientId)>,
-    key: FrontendKey,
-) -> Result<Option<Found>, TableError> {
-    let Ok(generation) = pins.generation(entry.id) else { return Ok(None) };
-    if conn::reference(entry.id, generation) != conn::reference(entry.id, u32::from(entry.target.generation))
-    {
-        return Ok(None);
-    }
-    let mut set = None;
-    let mut backends = Vec::new();
-    match entry.count {
-        0 => {}
-        1 => backends.push((entry.target.id, lone(entry))),
-        count => {
-            let first = entry.target.address[0];
-            set = Some(Range { first, count });
-            for index in first..first.saturating_add(count) {
-                let Ok(Raw(slot)) = pins.backends.get(&index, 0) else { return Ok(None) };
-                backends.push((slot.id, codec::backend(&slot)));
-            }
+) -> Option<(FrontendKey, Vec<Found>)> {
+    let key = codec::plain_key(&frontend.key)?;
+    let mut found = Vec::with_capacity(1);
+    for _ in 0..LAYERS {
+        found.push(layer(pins, slot, &frontend, skips, &key)?);
+        slot = frontend.next;
+        if slot == 0 {
+            return Some((key, found));
         }
+        frontend = pins.frontends.read(slot)?;
     }
+    None
+}
+
+/// Decodes a layer; `None` when it makes no sense.
+fn layer(
+    pins: &Pins,
+    slot: u32,
+    frontend: &Frontend,
+    skips: &BTreeSet<(u32, ClientId)>,
+    key: &FrontendKey,
+) -> Option<Found> {
+    let id = conn::id(frontend.reference);
+    let generation = pins.generation(id)?;
+    if conn::reference(id, generation) != frontend.reference || codec::plain_key(&frontend.key)? != *key {
+        return None;
+    }
+    let (set, head, backends) = backends(pins, frontend)?;
+    if backends.iter().any(|(_, b)| b.address.is_ipv4() != key.address.is_ipv4()) {
+        return None;
+    }
+    let detail = frontend.target.detail;
+    let skip = skips.iter().filter(|(s, _)| detail & flags::SKIP != 0 && *s == frontend.service_id);
+    let qos_limit = NonZeroU32::new(head.qos_limit);
     let mut plain: Vec<_> = backends.iter().map(|(_, b)| *b).collect();
     plain.sort_unstable();
-    if plain.iter().any(|b| b.address.is_ipv4() != key.address.is_ipv4()) {
-        return Ok(None);
-    }
-    let skip = skips.iter().filter(|(s, _)| entry.flags & flags::SKIP != 0 && *s == entry.service_id);
     let layer = Layer {
-        service_id: entry.service_id,
+        service_id: frontend.service_id,
         backends: plain,
-        clients: clients(entry.flags),
-        qos_limit: NonZeroU32::new(entry.qos_limit),
-        affinity: NonZeroU32::new(entry.affinity),
-        reject: entry.flags & flags::REJECT != 0,
+        clients: clients(detail),
+        qos_limit,
+        window: if qos_limit.is_some() { pins.window_owner(head.window)? } else { 0 },
+        affinity: NonZeroU32::new(head.affinity_seconds),
+        reject: detail & flags::REJECT != 0,
         skip: skip.map(|(_, client)| *client).collect(),
     };
-    Ok(Some(Found { id: entry.id, generation, set, backends, layer }))
+    Some(Found { id, generation, slot, set, backends, layer })
 }
 
-fn lone(entry: &Frontend) -> Backend {
-    Backend {
-        address: codec::address(&entry.target.address),
-        port: u16::from_be(entry.target.port),
-        weight: u32::from(entry.flags & flags::DRAINED == 0),
+type Backends = (Option<Range>, SetHead, Vec<(u32, Backend)>);
+
+/// Range, head and content of a layer's set, or its lone backend.
+fn backends(pins: &Pins, frontend: &Frontend) -> Option<Backends> {
+    let target = &frontend.target;
+    let no_head = SetHead { qos_limit: 0, window: 0, affinity: 0, affinity_seconds: 0, pad: [0; 4] };
+    if target.detail & flags::SET == 0 {
+        let weight = u32::from(target.detail & flags::DRAINED == 0);
+        let lone = (frontend.count == 1).then(|| (target.id, codec::backend(target, weight)));
+        return Some((None, no_head, lone.into_iter().collect()));
     }
+    let first = target.address[0];
+    let has_head = target.detail & flags::HEAD != 0;
+    let head = match has_head {
+        true => codec::slot_as_head(&pins.backends.read(first.checked_sub(1)?)?),
+        false => no_head,
+    };
+    let set = Range { first: first - u32::from(has_head), count: frontend.count + u32::from(has_head) };
+    let slots = first..first.checked_add(frontend.count)?;
+    if slots.end > pins.backends.len() {
+        return None;
+    }
+    let read = slots.map(|index| {
+        let target = pins.backends.read(index)?.target;
+        Some((target.id, codec::backend(&target, u32::from(target.detail))))
+    });
+    Some((Some(set), head, read.collect::<Option<_>>()?))
 }
 
-fn clients(bits: u32) -> Clients {
+fn clients(bits: u16) -> Clients {
     match (bits & flags::PODS != 0, bits & flags::HOST != 0) {
         (true, false) => Clients::Pods,
         (false, true) => Clients::Host,
@@ -162,6 +168,8 @@ pub struct Usage {
     pub used: u64,
     /// Entries there is room for.
     pub capacity: u32,
+    /// What found no room or had to give way; `None` where only a running agent knows.
+    pub dropped: Option<u64>,
 }
 
 /// One layer for readers.
@@ -191,14 +199,20 @@ impl Reader {
     /// # Errors
     /// A pin that is missing or cannot be opened.
     pub fn open(layout: &Layout) -> Result<Self, TableError> {
-        let pins = Pins::open(layout)?;
-        let capacity = |name| crate::loader::capacity(layout, name);
-        let sizes = Sizes {
-            frontends: capacity(maps::NAMES),
-            backends: capacity(maps::BACKENDS),
-            connections: capacity(maps::CONNECTIONS),
-        };
-        Ok(Self { pins, sizes })
+        Ok(Self { pins: Pins::open(layout, false)?, sizes: Sizes::of(layout) })
+    }
+
+    /// Reads while the owner may write: what was read is whole when no memory was used again meanwhile.
+    fn steadily<T>(&self, read: impl Fn() -> Result<T, TableError>) -> Result<T, TableError> {
+        for _ in 0..TRIES {
+            let before = self.pins.epoch();
+            let result = read()?;
+            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+            if self.pins.epoch() == before {
+                return Ok(result);
+            }
+        }
+        Err(TableError::Restless)
     }
 
     /// Every layer of every frontend.
@@ -206,14 +220,15 @@ impl Reader {
     /// # Errors
     /// A refused operation.
     pub fn layers(&self) -> Result<Vec<LayerView>, TableError> {
-        let dump = dump(&self.pins)?;
-        dump.layers
-            .into_iter()
-            .map(|((key, layer_number), found)| {
-                let counters = self.pins.counters(found.id)?;
-                Ok(LayerView { key, layer_number, layer: found.layer, backends: found.backends, counters })
-            })
-            .collect()
+        let dump = self.steadily(|| dump(&self.pins))?;
+        let found = dump.frontends.into_iter().flat_map(|(key, layers)| {
+            (0..).zip(layers).map(move |(layer_number, found)| (key, layer_number, found))
+        });
+        let view = |(key, layer_number, found): (FrontendKey, u8, Found)| {
+            let counters = self.pins.counters(found.id);
+            LayerView { key, layer_number, layer: found.layer, backends: found.backends, counters }
+        };
+        Ok(found.map(view).collect())
     }
 
     /// The layer that decides first for one frontend, if it has one.
@@ -221,8 +236,14 @@ impl Reader {
     /// # Errors
     /// A refused operation.
     pub fn layer(&self, key: &FrontendKey) -> Result<Option<Layer>, TableError> {
-        let Some(entry) = self.pins.frontend(&Key::new(key, 0))? else { return Ok(None) };
-        Ok(found(&self.pins, &entry, &self.pins.skips()?, *key)?.map(|found| found.layer))
+        let skips = self.pins.skips()?;
+        self.steadily(|| {
+            let Some((slot, frontend)) = self.pins.index.find(&self.pins.frontends, &codec::key(key)) else {
+                return Ok(None);
+            };
+            let found = layers(&self.pins, slot, frontend, &skips);
+            Ok(found.and_then(|(_, found)| found.into_iter().next()).map(|found| found.layer))
+        })
     }
 
     /// The policies by service id.
@@ -233,14 +254,21 @@ impl Reader {
         self.pins.policies()
     }
 
-    /// How full the tables are; `overwritten` connections lost their frontend's name.
+    /// How full the tables are.
     ///
     /// # Errors
     /// A refused operation.
     pub fn usage(&self) -> Result<Vec<Usage>, TableError> {
-        let dump = dump(&self.pins)?;
-        let slots = dump.layers.values().filter_map(|f| f.set).map(|set| set.count as usize).sum();
-        usage(&self.pins, self.sizes, [dump.layers.len(), slots, dump.skips.len(), dump.windows.len()])
+        let dump = self.steadily(|| dump(&self.pins))?;
+        let layers = || dump.frontends.values().flatten();
+        let used = Used {
+            layers: layers().count(),
+            slots: layers().filter_map(|found| found.set).map(|set| set.count as usize).sum(),
+            skips: dump.skips.len(),
+            windows: self.pins.windows().iter().filter(|owner| **owner != 0).count(),
+            policies: self.pins.policies()?.len(),
+        };
+        usage(&self.pins, &self.sizes, &used, |_table| None)
     }
 
     /// Records of connected sockets that gave way to younger ones.
@@ -249,6 +277,14 @@ impl Reader {
     /// A refused operation.
     pub fn overwritten(&self) -> Result<u64, TableError> {
         self.pins.stat(stat::CONN_OVERWRITTEN)
+    }
+
+    /// Events that found the buffer full.
+    ///
+    /// # Errors
+    /// A refused operation.
+    pub fn events_lost(&self) -> Result<u64, TableError> {
+        self.pins.stat(stat::EVENTS_LOST)
     }
 
     /// Errors per program, in the order of [`maps::PROGRAMS`].
@@ -260,19 +296,46 @@ impl Reader {
     }
 }
 
-/// The rows of `usage`, from the numbers of layers, slots, exempt clients and QoS windows.
+/// What the user side counts itself.
+pub(super) struct Used {
+    pub(super) layers: usize,
+    pub(super) slots: usize,
+    pub(super) skips: usize,
+    pub(super) windows: usize,
+    pub(super) policies: usize,
+}
+
+/// The rows of `usage`; `refused` tells how often a table had no room.
 pub(super) fn usage(
     pins: &Pins,
-    sizes: Sizes,
-    [layers, slots, skips, windows]: [usize; 4],
+    sizes: &Sizes,
+    used: &Used,
+    refused: impl Fn(&str) -> Option<u64>,
 ) -> Result<Vec<Usage>, TableError> {
-    let row = |name, used, capacity| Usage { name, used, capacity };
+    let row =
+        |name, used: usize, capacity| Usage { name, used: used as u64, capacity, dropped: refused(name) };
+    let connections = Usage {
+        name: maps::CONNECTIONS,
+        used: pins.stat(stat::CONN_USED)?,
+        capacity: sizes.connections,
+        dropped: Some(pins.stat(stat::CONN_OVERWRITTEN)?),
+    };
+    let clients = pins.affinity_clients()?;
+    let gave_way = pins.stat(stat::AFFINITY_NEW)?.saturating_sub(clients);
+    let affinity = Usage {
+        name: maps::AFFINITY,
+        used: clients,
+        capacity: sizes.affinity,
+        dropped: Some(gave_way + pins.stat(stat::AFFINITY_REFUSED)?),
+    };
     Ok(vec![
-        row("frontends", layers as u64, sizes.frontends),
-        row(maps::BACKENDS, slots as u64, sizes.backends),
-        row(maps::CONNECTIONS, pins.stat(stat::CONN_USED)?, sizes.connections),
-        row(maps::SKIPS, skips as u64, maps::size::SKIPS),
-        row(maps::QOS, windows as u64, maps::size::QOS),
+        row(maps::FRONTENDS, used.layers, sizes.frontends),
+        row(maps::BACKENDS, used.slots, sizes.backends),
+        connections,
+        affinity,
+        row(maps::SKIPS, used.skips, sizes.skips),
+        row(maps::QOS, used.windows, sizes.qos),
+        row(maps::POLICIES, used.policies, sizes.policies),
     ])
 }
 

@@ -1,0 +1,131 @@
+//! The layers of a frontend: each decides, or stands aside for the one below.
+
+use balancing_abi::sockets::{Frontend, LAYERS, control, flags};
+
+use crate::{
+    config,
+    context::{Context, Dialled, Peer},
+    count::{self, Rare},
+    lookup, names, peers, qos, select, skip,
+};
+
+/// The kind of call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// `connect`
+    Connect,
+    /// `sendto`, `sendmsg`
+    Send,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Answer {
+    /// Send it to the backend of the case.
+    Redirect,
+    /// Leave it as dialled; of one layer: ask the next.
+    StandAside,
+    /// Refuse it.
+    Reject,
+    /// Leave it as dialled, because the kernel failed us.
+    Failed,
+}
+
+/// A call that met a frontend.
+pub(crate) struct Case {
+    pub(crate) dialled: Dialled,
+    /// Bits of `sockets::control`.
+    pub(crate) switches: u32,
+    /// Policy of the layer that was asked last.
+    pub(crate) service_id: u32,
+    /// The backend, once the answer is to redirect.
+    pub(crate) backend: Peer,
+}
+
+/// Asks the layers from the first on and keeps the records that the answer needs.
+#[inline(always)]
+pub(crate) fn ask(ctx: &Context, first: *const Frontend, call: Call, case: &mut Case) -> Answer {
+    match ask_one(ctx, first, call, case) {
+        Answer::StandAside => ask_below(ctx, first, call, case),
+        answer => answer,
+    }
+}
+
+/// Out of line: seldom needed, and two copies in one frame would not fit the stack.
+#[inline(never)]
+fn ask_below(ctx: &Context, first: *const Frontend, call: Call, case: &mut Case) -> Answer {
+    let mut above = first;
+    for _ in 1..LAYERS {
+        let Some(layer) = lookup::below(above) else { break };
+        let answer = ask_one(ctx, layer, call, case);
+        if answer != Answer::StandAside {
+            return answer;
+        }
+        above = layer;
+    }
+    Answer::StandAside
+}
+
+#[inline(always)]
+fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -> Answer {
+    // SAFETY: a live array element; but for `chain` it does not change while the program runs.
+    let frontend = unsafe { &*layer };
+    case.service_id = frontend.service_id;
+    let reference = frontend.reference;
+    if !applies(ctx, frontend, case.switches) {
+        return Answer::StandAside;
+    }
+    if frontend.count == 0 {
+        return without_backend(frontend);
+    }
+    let mut storage = None;
+    let mut kept = 0;
+    if call == Call::Send {
+        // Without a place for the translation the reply would come from a stranger.
+        let Some(made) = peers::get_or_make(ctx) else { return Answer::Failed };
+        kept = made.used_before(reference);
+        storage = Some(made);
+    }
+    let head = select::head(layer);
+    let Some(target) = select::choose(ctx, layer, head, kept) else { return without_backend(frontend) };
+    // SAFETY: a live array element that does not change while the frontend names it.
+    let (backend, id) = unsafe { (((*target).address, (*target).port), (*target).id) };
+    if let Some(head) = head {
+        // SAFETY: as above.
+        let (limit, window) = unsafe { ((*head).qos_limit, (*head).window) };
+        if limit != 0 && !qos::grant(window, limit) {
+            count::rarely(reference, Rare::QosOverflow);
+            return Answer::StandAside;
+        }
+    }
+    match storage {
+        Some(storage) => storage.record(ctx, reference, &case.dialled, &backend, id),
+        None => names::record(ctx, reference, &backend),
+    }
+    count::redirect(reference);
+    case.backend = backend;
+    Answer::Redirect
+}
+
+/// Whether the layer is for this client at all.
+#[inline(always)]
+fn applies(ctx: &Context, frontend: &Frontend, switches: u32) -> bool {
+    let detail = frontend.target.detail;
+    if u32::from(detail) & config::clients() == 0 {
+        return false;
+    }
+    let exempt = switches & control::EXEMPT != 0 && skip::is_exempt(ctx, 0, true)
+        || detail & flags::SKIP != 0
+            && skip::is_exempt(ctx, frontend.service_id, detail & flags::SKIP_CGROUP != 0);
+    if exempt {
+        count::rarely(frontend.reference, Rare::Skipped);
+    }
+    !exempt
+}
+
+#[inline(always)]
+fn without_backend(frontend: &Frontend) -> Answer {
+    count::rarely(frontend.reference, Rare::NoBackend);
+    if frontend.target.detail & flags::REJECT != 0 { Answer::Reject } else { Answer::StandAside }
+}

@@ -1,0 +1,150 @@
+//! Translations of unconnected UDP sockets, in storage of each socket.
+//!
+//! Threads may share a socket: whatever is read or written is under the storage's lock, where nothing is called.
+
+use aya_ebpf::{
+    bindings::bpf_spin_lock,
+    helpers::generated::{bpf_spin_lock as lock, bpf_spin_unlock as unlock},
+};
+use balancing_abi::sockets::{UDP_PEERS, UdpPeer, UdpPeers, index::pair};
+
+use crate::{
+    config,
+    context::{Context, Dialled, Peer},
+    names,
+    tables::udp_peers,
+};
+
+/// The storage of one socket.
+#[derive(Clone, Copy)]
+pub(crate) struct Storage(*mut UdpPeers);
+
+/// The storage, if the socket has one: cheap for those that have none.
+#[inline(always)]
+pub(crate) fn get(ctx: &Context) -> Option<Storage> {
+    let storage = udp_peers.get_ptr_mut(&ctx.0);
+    if storage.is_null() { None } else { Some(Storage(storage)) }
+}
+
+/// The storage; made when there is none.
+#[inline(always)]
+pub(crate) fn get_or_make(ctx: &Context) -> Option<Storage> {
+    let storage = udp_peers.get_or_insert_ptr_mut(&ctx.0, None);
+    if storage.is_null() { None } else { Some(Storage(storage)) }
+}
+
+#[inline(always)]
+fn is_same(address: &[u32; 4], port: u16, peer: &Peer) -> bool {
+    let ([a, b, c, d], [e, f, g, h]) = (*address, peer.0);
+    port == peer.1 && pair(a, b) == pair(e, f) && pair(c, d) == pair(g, h)
+}
+
+impl Storage {
+    #[inline(always)]
+    fn locked<T>(self, work: impl FnOnce(&mut UdpPeers) -> T) -> T {
+        // SAFETY: the socket's own storage, which lives as long as the socket; the lock makes this the only reference.
+        unsafe {
+            let place = (&raw mut (*self.0).lock).cast::<bpf_spin_lock>();
+            lock(place);
+            let result = work(&mut *self.0);
+            unlock(place);
+            result
+        }
+    }
+
+    /// The id of the backend that the socket already uses for the frontend, or 0.
+    #[inline(always)]
+    pub(crate) fn used_before(self, reference: u32) -> u32 {
+        self.locked(|peers| {
+            let mut id = 0;
+            for i in 0..UDP_PEERS {
+                if peers.peers[i].reference == reference {
+                    id = peers.peers[i].backend_id;
+                }
+            }
+            id
+        })
+    }
+
+    /// Remembers a translation in place of the same frontend's, or else of the one unused for longest.
+    #[inline(always)]
+    pub(crate) fn record(self, ctx: &Context, reference: u32, dialled: &Dialled, backend: &Peer, id: u32) {
+        let connected = if ctx.is_connected() { names::connected_to(ctx) } else { 0 };
+        let (address, port) = dialled.peer();
+        let translator = config::clients();
+        self.locked(|peers| {
+            peers.connected = connected;
+            peers.translator = translator;
+            peers.clock = peers.clock.wrapping_add(1);
+            let chosen = oldest_or(peers, reference);
+            if chosen < UDP_PEERS {
+                peers.peers[chosen] = UdpPeer {
+                    frontend: address,
+                    backend: backend.0,
+                    frontend_port: port,
+                    backend_port: backend.1,
+                    reference,
+                    backend_id: id,
+                    used: peers.clock,
+                };
+            }
+        });
+    }
+
+    /// The application has dialled this address itself: what comes from there bears its own name from now on.
+    #[inline(always)]
+    pub(crate) fn forget(self, peer: &Peer) {
+        let translator = config::clients();
+        self.locked(|peers| {
+            if peers.translator == translator {
+                for i in 0..UDP_PEERS {
+                    if is_same(&peers.peers[i].backend, peers.peers[i].backend_port, peer) {
+                        peers.peers[i].reference = 0;
+                    }
+                }
+            }
+        });
+    }
+
+    /// What the socket dialled last to reach `peer`.
+    #[inline(always)]
+    pub(crate) fn dialled(self, ctx: &Context, peer: &Peer) -> Option<Peer> {
+        let is_connected = ctx.is_connected();
+        let connected = if is_connected { names::connected_to(ctx) } else { 0 };
+        let (known, name) = self.locked(|peers| {
+            let mut youngest = u32::MAX;
+            let mut name = ([0; 4], 0);
+            for i in 0..UDP_PEERS {
+                let p = &peers.peers[i];
+                let age = peers.clock.wrapping_sub(p.used);
+                if p.reference != 0 && age < youngest && is_same(&p.backend, p.backend_port, peer) {
+                    youngest = age;
+                    name = (p.frontend, p.frontend_port);
+                }
+            }
+            let outdated = is_connected && (peers.connected == 0 || peers.connected != connected);
+            (youngest != u32::MAX && !outdated, name)
+        });
+        if known { Some(name) } else { None }
+    }
+}
+
+#[inline(always)]
+fn oldest_or(peers: &UdpPeers, reference: u32) -> usize {
+    let mut chosen = 0;
+    let mut oldest = 0;
+    for i in 0..UDP_PEERS {
+        let p = &peers.peers[i];
+        // An empty one is older than any other.
+        let age = if p.reference == 0 { u32::MAX } else { peers.clock.wrapping_sub(p.used) };
+        if p.reference == reference {
+            chosen = i;
+            break;
+        }
+        if age > oldest {
+            oldest = age;
+            chosen = i;
+        }
+    }
+    chosen
+}
