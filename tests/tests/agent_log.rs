@@ -43,6 +43,8 @@ fn a_start_is_a_summary_and_a_change_is_a_line() {
     }
     let mut node = Node::new("log");
     apply_all(&node);
+    let pods = (0..30).map(|number| Object::pod(&format!("pod-{number:02}"), "client", &["10.200.0.2"]));
+    let _cgroups: Vec<_> = pods.inspect(|pod| node.apply(pod)).map(|pod| node.pod_cgroup(&pod)).collect();
     node.start();
     let log = node.agent().log();
     assert!(log.lines().count() < MOST, "{log}");
@@ -57,6 +59,7 @@ fn a_start_is_a_summary_and_a_change_is_a_line() {
         let fields = format!("policies={count} reason=\"{reason}\"");
         assert!(found.ends_with(&fields), "{fields}: {found}");
     }
+    line(&log, &["INFO", "pods are attached, such as default/pod-00 pods=30"]);
     let broken = log.lines().filter(|line| line.contains("broken-"));
     assert_eq!(broken.count(), 20);
     line(&log, &["WARN", "more problems; `balancingctl status` lists all", "more=80"]);
