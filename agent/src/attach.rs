@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs, io, mem,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -23,6 +23,10 @@ use crate::{
     objects::Pod,
     resolve::Role,
 };
+
+mod news;
+
+use news::{Event, News};
 
 /// First and longest wait before a pod without a cgroup is looked for again.
 const SEARCH: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -66,6 +70,8 @@ struct Known {
     failure: Option<String>,
     /// The failure has been logged.
     told: bool,
+    /// What the log does not say yet, and why.
+    news: Option<(Event, String)>,
 }
 
 impl Known {
@@ -155,7 +161,6 @@ impl Attacher {
 
     fn attach_everything(&mut self) -> Result<(), AttachError> {
         self.filled = true;
-        self.stuck.clear();
         self.take_over()?;
         let root = CgroupDir::open(&self.cgroup_root)?;
         let host = self.layout.host();
@@ -181,21 +186,26 @@ impl Attacher {
 
     /// Gives the pods' links the current programs and sweeps those of pods that are gone.
     fn refresh_pods(&mut self) -> Result<(), AttachError> {
+        let mut news = News::default();
         let swept = links::sweep(&self.layout, &self.cgroup_root, &self.locks)?;
         for uid in &swept.pods {
-            tracing::info!(%uid, "pod is gone, its links are removed");
+            news.add(Event::Gone, uid.to_string(), "");
         }
-        for error in &swept.failed {
-            tracing::warn!("{error}");
+        if let Some(first) = swept.failed.first() {
+            tracing::warn!(more = swept.failed.len() - 1, "{first}");
         }
-        let records = self.records();
+        let (records, known) = (self.records(), mem::take(&mut self.stuck));
         for (uid, dir) in links::pods(&self.layout)? {
             if let Err(error) = self.refresh(&uid, &dir, records.get(&uid)) {
-                tracing::warn!(%uid, "{error}");
+                let problem = format!("pod {uid}: {error}");
+                if !known.contains(&problem) {
+                    news.add(Event::Outdated, uid.to_string(), error.to_string());
+                }
                 self.failures.pods += 1;
-                self.stuck.push(format!("pod {uid}: {error}"));
+                self.stuck.push(problem);
             }
         }
+        news.log();
         Ok(())
     }
 
@@ -275,12 +285,15 @@ impl Attacher {
         let mut observed = Observed::default();
         let mut exempt = BTreeSet::new();
         let mut seen = BTreeSet::new();
-        let mut records = None;
+        let (mut records, mut news) = (None, News::default());
         for pod in pods.iter().filter(|pod| !pod.uid.is_empty() && !pod.finished) {
             seen.insert(pod.uid.as_str());
             if self.is_due(pod, everything) {
                 let records = records.get_or_insert_with(|| self.records());
-                let known = self.look_at(pod, records);
+                let mut known = self.look_at(pod, records);
+                if let Some((event, why)) = known.news.take() {
+                    news.add(event, format!("{}/{}", pod.namespace, pod.name), why);
+                }
                 self.failures.pods += u64::from(known.failure.is_some());
                 let before = self.known.get(&pod.uid).map(|k| &k.identities);
                 if known.identities != *before.unwrap_or(&BTreeSet::new()) {
@@ -293,6 +306,7 @@ impl Attacher {
                 exempt.extend(known.identities.iter().copied());
             }
         }
+        news.log();
         let gone: Vec<String> =
             self.known.keys().filter(|uid| !seen.contains(uid.as_str())).cloned().collect();
         for uid in gone {
@@ -321,18 +335,18 @@ impl Attacher {
         let next = Instant::now() + wait;
         let (wanted, identities) = (self.wants_links(pod), BTreeSet::new());
         let told = before.is_some_and(|k| k.told);
-        let mut known =
-            Known { wanted, settled: false, cgroup: None, identities, next, wait, failure: None, told };
+        let (settled, cgroup, failure, news) = (false, None, None, None);
+        let mut known = Known { wanted, settled, cgroup, identities, next, wait, failure, told, news };
         if let Err(error) = self.connect(pod, records, &mut known) {
             let failure = error.to_string();
             if wait > SANDBOX && !told {
                 known.told = true;
-                tracing::warn!(namespace = pod.namespace, name = pod.name, "pod is not attached: {failure}");
+                known.news = Some((Event::NotAttached, failure.clone()));
             }
             known.failure = Some(failure);
         } else if told {
             known.told = false;
-            tracing::info!(namespace = pod.namespace, name = pod.name, "pod is attached after all");
+            known.news = Some((Event::AttachedAfterAll, String::new()));
         }
         known
     }
@@ -367,13 +381,13 @@ impl Attacher {
         if !known.wanted || excluded {
             known.settled = true;
             if links::remove(&dir)? {
-                tracing::info!(namespace = pod.namespace, name = pod.name, "pod is detached");
+                known.news = Some((Event::Detached, String::new()));
             }
             return Ok(());
         }
         let changes = links::attach(&self.pods, &cgroup?, &dir)?;
         if changes.values().any(|change| *change != Change::Kept) {
-            tracing::info!(namespace = pod.namespace, name = pod.name, "pod is attached");
+            known.news = Some((Event::Attached, String::new()));
         }
         known.settled = true;
         Ok(())

@@ -14,6 +14,7 @@ pub mod control;
 pub mod convert;
 pub mod ctl;
 pub mod diff;
+mod digest;
 pub mod events;
 pub mod explain;
 pub mod http;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use balancing_dataplane::{
-    model::{ClientId, Entry, FrontendKey, PolicyName},
+    model::{ClientId, Entry, FrontendKey},
     tables::{Counters, TableError, Tables},
 };
 use tokio::sync::watch;
@@ -23,11 +23,14 @@ use crate::{
 
 mod failure;
 mod health;
+mod names;
+mod report;
 mod traffic;
 
 pub use failure::{Failure, FailureReason};
 pub use health::{Health, PolicyHealth, Problem};
 
+use names::Names;
 use traffic::Traffic;
 
 /// Frontends whose failure is told word by word.
@@ -45,8 +48,7 @@ pub struct Owner {
     operations: Operations,
     traffic: Traffic,
     synced: bool,
-    /// Names that an earlier agent left for policies that are gone have been removed.
-    names_swept: bool,
+    names: Names,
 }
 
 /// Operations on frontends since the agent started.
@@ -73,7 +75,7 @@ impl Owner {
             operations: Operations::default(),
             traffic: Traffic::default(),
             synced: false,
-            names_swept: false,
+            names: Names::default(),
         }
     }
 
@@ -167,14 +169,8 @@ impl Owner {
         let delta = self.engine.resolve();
         self.pending.extend(delta.entries.keys());
         self.pass_ids(&delta.verdicts);
-        self.name_policies(&delta.verdicts);
-        if !self.names_swept {
-            self.names_swept = true;
-            self.sweep_names();
-        }
-        for (policy, verdict) in &delta.verdicts {
-            log_verdict(policy, verdict.as_ref());
-        }
+        self.names.keep(&mut self.tables, &delta.verdicts, self.engine.verdicts());
+        report::log(&delta.verdicts);
         let mut done: BTreeMap<FrontendKey, Option<Entry>> =
             self.pending.iter().map(|key| (*key, self.desired(key))).collect();
         let failed = self.operate(&diff(&done, self.tables.entries()));
@@ -251,53 +247,10 @@ impl Owner {
         self.traffic.prune(self.engine.verdicts());
     }
 
-    /// Keeps the names that commands show while no agent runs. Nothing depends on them, so a failure is only told.
-    fn name_policies(&mut self, verdicts: &BTreeMap<PolicyRef, Option<Verdict>>) {
-        let current: BTreeSet<u32> = verdicts.values().flatten().map(|v| v.service_id).collect();
-        for (policy, verdict) in verdicts {
-            let name = PolicyName { kind: policy.kind, name: policy.name.clone() };
-            let result = match verdict {
-                Some(verdict) => self.tables.set_policy(verdict.service_id, Some(&name)),
-                None => self
-                    .tables
-                    .policies()
-                    .iter()
-                    .find(|(id, known)| **known == name && !current.contains(id))
-                    .map(|(id, _)| *id)
-                    .map_or(Ok(()), |id| self.tables.set_policy(id, None)),
-            };
-            if let Err(error) = result {
-                tracing::warn!(policy = %policy.name, "{error}");
-            }
-        }
-    }
-
-    fn sweep_names(&mut self) {
-        let current: BTreeSet<u32> = self.engine.verdicts().values().map(|v| v.service_id).collect();
-        let stale: Vec<u32> =
-            self.tables.policies().keys().filter(|id| !current.contains(id)).copied().collect();
-        for id in stale {
-            if let Err(error) = self.tables.set_policy(id, None) {
-                tracing::warn!("{error}");
-            }
-        }
-    }
-
     /// The rows of `policies`.
     #[must_use]
     pub fn policy_views(&self) -> Vec<PolicyView> {
         let verdicts = self.engine.verdicts().iter();
         verdicts.map(|(policy, verdict)| PolicyView::new(policy, verdict, &self.failures)).collect()
-    }
-}
-
-fn log_verdict(policy: &PolicyRef, verdict: Option<&Verdict>) {
-    let (kind, name) = (policy.kind.kind(), policy.name.as_str());
-    match verdict {
-        None => tracing::info!(kind, name, "policy is gone"),
-        Some(v) if v.accepted && v.resolved_refs && v.conflicts_with.is_empty() => {
-            tracing::info!(kind, name, frontends = v.frontends.len(), backends = v.backends, "{}", v.message);
-        }
-        Some(v) => tracing::warn!(kind, name, reason = v.reason.as_str(), "{}", v.message),
     }
 }

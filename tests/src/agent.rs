@@ -9,7 +9,7 @@ use std::{
 use crate::{Place, Process, must::Must, programs::program};
 
 /// How long the agent may take until it is ready.
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_secs(120);
 
 /// `balancing-agent` with fixed arguments and environment, started, killed and restarted at will. It serves
 /// HTTP at ports that the kernel chooses. It is killed on drop and its output printed when the test is failing.
@@ -86,7 +86,7 @@ impl Agent {
     /// earlier run has left behind.
     ///
     /// # Panics
-    /// When it is running, ends before it is ready, or takes longer than 20 seconds.
+    /// When it is running, ends before it is ready, or takes longer than 2 minutes.
     #[track_caller]
     pub fn start(&mut self, ready: impl FnMut() -> bool) {
         assert!(self.process.is_none(), "the agent is running: kill or terminate it first");

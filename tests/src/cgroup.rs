@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long killed processes may take to leave a cgroup.
-const LEAVE: Duration = Duration::from_secs(5);
+const LEAVE: Duration = Duration::from_secs(30);
 
 /// A cgroup (version 2) of its own. On drop its processes are killed, the test itself is moved back to
 /// where it was, and the cgroup is removed with all cgroups below it.

@@ -23,7 +23,7 @@ pub fn http_post(address: SocketAddr, path: &str, json: &str) -> Option<(u16, St
 
 // HTTP/1.0: the server closes after the answer and does not chunk it.
 fn request(address: SocketAddr, request: &str) -> Option<(u16, String)> {
-    let patience = Duration::from_secs(2);
+    let patience = Duration::from_secs(15);
     let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
     stream.write_all(request.as_bytes()).ok()?;

@@ -65,4 +65,4 @@ pub use sock::{
     protocol::{Connect, Kind, Message, Receive, Socket},
 };
 pub use temp_dir::TempDir;
-pub use wait::{wait_for, wait_until};
+pub use wait::{undisturbed, wait_for, wait_until};

@@ -27,8 +27,9 @@ use crate::{
     objects::Object, programs::program,
 };
 
-/// How long a change may take to be in force.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a change may take to be in force: far above what it takes on any machine, below the 30 seconds after which
+/// the agent looks at everything anew, so that what waits for that is found out.
+const DEADLINE: Duration = Duration::from_secs(25);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -341,7 +342,7 @@ pub fn address(text: &str) -> SocketAddr {
 /// Returns the first success of a probe.
 ///
 /// # Panics
-/// At the caller's line with the last failure, when there is none within 10 seconds.
+/// At the caller's line with the last failure, when there is none within 25 seconds.
 #[track_caller]
 pub fn eventually<T>(probe: impl FnMut() -> Result<T, String>) -> T {
     eventually_within(DEADLINE, probe)

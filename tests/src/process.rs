@@ -15,7 +15,7 @@ use nix::{
 use crate::{TempDir, must::Must, wait::wait_for};
 
 /// How long a process may take to end after it was asked to.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(60);
 
 /// A running program. It is killed on drop; its output is printed when the test is failing.
 #[derive(Debug)]

@@ -17,8 +17,10 @@ use serde_json::json;
 
 const FRONTEND: &str = "10.96.0.1:80";
 const BACKENDS: usize = 8;
-/// 200 changes a second.
+/// At most 200 changes a second; a slow machine makes fewer.
 const PACE: Duration = Duration::from_millis(5);
+/// How long a machine may take to get as far as a test wants it.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A time in which a backend was in no set, on the clock of the samples.
 struct Absence {
@@ -43,12 +45,18 @@ struct World {
     presence: [Presence; BACKENDS],
     absences: Vec<Absence>,
     turn: usize,
+    servers: Vec<EchoServer>,
     _sandboxes: [Sandbox; 2],
-    _servers: Vec<EchoServer>,
 }
 
 fn policy() -> Object {
     Object::local_redirect("policy", "10.96.0.1", 80, "web")
+}
+
+/// Another state of the policy that leads no connection elsewhere: its limit is beyond what any machine can make in a
+/// second.
+fn changed_policy(turn: usize) -> Object {
+    policy().with("/spec/qosLimit", 2_000_000_000 + turn)
 }
 
 fn backend(number: usize) -> Object {
@@ -71,13 +79,25 @@ impl World {
         node.start();
         let clients = vec![node.client(), node.client(), sandboxes[0].client(), sandboxes[1].client()];
         let (presence, absences) = ([Presence::In; BACKENDS], Vec::new());
-        Self { node, clients, presence, absences, turn: 0, _sandboxes: sandboxes, _servers: servers }
+        Self { node, clients, presence, absences, turn: 0, servers, _sandboxes: sandboxes }
     }
 
     fn load(&mut self) {
         let mut churn = Churn::to(Kind::Tcp4, address(FRONTEND));
         churn.samples = true;
         self.clients.iter_mut().for_each(|client| client.start_churn(&churn));
+    }
+
+    /// Connections since the start, a few that were not counted as answered yet included.
+    fn connections(&self) -> u64 {
+        self.servers.iter().map(EchoServer::connections).sum()
+    }
+
+    /// Waits until the clients have made so many more connections.
+    #[track_caller]
+    fn wait_connections(&self, count: u64) {
+        let wanted = self.connections() + count;
+        wait_until(PATIENCE, || self.connections() >= wanted);
     }
 
     /// Ends the load and judges it. Returns the number of connections.
@@ -111,10 +131,7 @@ impl World {
         self.turn += 1;
         let number = self.turn / 2 % BACKENDS;
         match self.turn % 4 {
-            0 => {
-                let limit = 1_000_000 + self.turn;
-                self.node.apply(&policy().with("/spec/qosLimit", limit));
-            }
+            0 => self.node.apply(&changed_policy(self.turn)),
             2 => {
                 let other = Object::balancing_to("other", "10.96.0.9", 80, &["192.0.2.8", "192.0.2.9"]);
                 match self.turn % 8 {
@@ -126,7 +143,7 @@ impl World {
                 Presence::In if self.present() > 2 => self.leaves(number),
                 Presence::Out { .. } => self.comes_back(number),
                 Presence::Coming | Presence::In | Presence::Leaving => {
-                    self.node.apply(&policy().with("/spec/qosLimit", self.turn + 9_000))
+                    self.node.apply(&changed_policy(self.turn))
                 }
             },
         }
@@ -196,8 +213,15 @@ fn live_hooks(dir: &std::path::Path) -> usize {
     links::inspect(dir).unwrap().values().filter(|state| state.cgroup_id != 0).count()
 }
 
+/// Starts the agent. Returns how long that took, to die in the middle of it the next time.
+fn timed_start(node: &mut Node) -> Duration {
+    let began = Instant::now();
+    node.start();
+    began.elapsed()
+}
+
 #[test]
-fn two_thousand_changes_in_ten_seconds_lose_no_connection() {
+fn two_thousand_changes_lose_no_connection() {
     if !require_kernel() {
         return;
     }
@@ -205,19 +229,18 @@ fn two_thousand_changes_in_ten_seconds_lose_no_connection() {
     let reader = world.node.reader();
     world.load();
     let started = Instant::now();
-    for number in 1..=2_000 {
+    let mut changes = 0;
+    // Few connections or absences would prove little.
+    while changes < 2_000 || world.connections() < 5_000 || world.absences.len() < 50 {
+        assert!(started.elapsed() < PATIENCE, "{changes} changes, {} absences", world.absences.len());
         world.change(&reader);
-        thread::sleep((PACE * number).saturating_sub(started.elapsed()));
+        changes += 1;
+        thread::sleep((PACE * changes).saturating_sub(started.elapsed()));
     }
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(15), "the machine is too slow for 200 changes a second: {took:?}");
     let connections = world.judge();
     let absences = world.absences.len();
-    println!("2000 changes in {took:?}: {connections} connections, {absences} absences of backends");
-    assert!(
-        connections > 5_000 && absences > 50,
-        "{connections} connections, {absences} absences prove little"
-    );
+    println!("{changes} changes in {took:?}: {connections} connections, {absences} absences of backends");
     world.node.wait_backends("policy", BACKENDS);
 }
 
@@ -229,7 +252,9 @@ fn killed_and_restarted_agents_lose_no_connection() {
     let mut world = World::start("killed");
     let reader = world.node.reader();
     world.load();
-    for round in 0_u64..24 {
+    let mut start = Duration::ZERO;
+    for round in 0..24 {
+        world.wait_connections(50);
         // In the middle of changes.
         for _ in 0..8 {
             world.change(&reader);
@@ -241,15 +266,15 @@ fn killed_and_restarted_agents_lose_no_connection() {
         if round % 3 == 2 {
             // In the middle of a start, each time a little later.
             world.node.agent().start(|| true);
-            thread::sleep(Duration::from_millis(round * 3));
+            thread::sleep(start * round / 24);
             world.node.agent().kill();
         }
-        world.node.start();
+        start = timed_start(&mut world.node);
         world.settle();
     }
     let connections = world.judge();
     println!("24 kills: {connections} connections, {} absences", world.absences.len());
-    assert!(connections > 1_000 && world.absences.len() > 20);
+    assert!(world.absences.len() > 20);
 }
 
 #[test]
@@ -268,7 +293,7 @@ fn the_names_of_connections_outlive_every_agent() {
         }
     }
     for round in 0..4 {
-        world.node.apply(&policy().with("/spec/qosLimit", 1_000 + round));
+        world.node.apply(&changed_policy(round));
         world.leaves(round);
         world.node.agent().kill();
         world.node.start();
@@ -290,7 +315,9 @@ fn upgrades_and_downgrades_lose_no_connection() {
     assert_eq!(pods.len(), 2);
     let mut old: Vec<(usize, Socket, String)> = Vec::new();
     world.load();
-    for round in 0_u64..10 {
+    let mut start = Duration::ZERO;
+    for round in 0..10 {
+        world.wait_connections(100);
         for (number, client) in world.clients.iter_mut().enumerate() {
             let socket = client.open(Kind::Tcp4);
             client.connect(socket, address(FRONTEND)).unwrap();
@@ -307,11 +334,11 @@ fn upgrades_and_downgrades_lose_no_connection() {
         if round >= 4 {
             // It dies on the way to its readiness, each time a little later.
             world.node.agent().start(|| true);
-            thread::sleep(Duration::from_millis(5 * (round - 3)));
+            thread::sleep(start * (round - 3) / 8);
             world.node.agent().kill();
         }
         world.leaves(usize::try_from(round).unwrap() % BACKENDS);
-        world.node.start();
+        start = timed_start(&mut world.node);
         world.settle();
         moved(&layouts[1 - next], &layouts[next], &pods);
         world.comes_back(usize::try_from(round).unwrap() % BACKENDS);
@@ -323,7 +350,7 @@ fn upgrades_and_downgrades_lose_no_connection() {
     }
     let connections = world.judge();
     println!("10 changes of the ABI: {connections} connections");
-    assert!(connections > 1_000 && world.absences.len() >= 9);
+    assert_eq!(world.absences.len(), 10);
 }
 
 /// Nothing is left of one ABI; host and pods are attached by the other.

@@ -16,8 +16,10 @@ use balancing_tests::*;
 use serde_json::json;
 
 const FRONTEND: &str = "10.96.0.1:80";
-/// The agent looks at all links every 30 seconds.
-const HEALED: Duration = Duration::from_secs(40);
+/// Far above what an event takes, below the next look at all links.
+const SOON: Duration = Duration::from_secs(25);
+/// The agent looks at all links every 30 seconds; what that takes is added generously.
+const HEALED: Duration = Duration::from_secs(120);
 
 /// A node with `original` at the frontend and `local` for the pod behind the policy.
 struct World {
@@ -56,7 +58,7 @@ fn ask(client: &mut Client) -> String {
 
 #[track_caller]
 fn answered_by(client: &mut Client, wanted: &str) {
-    answered_within(Duration::from_secs(10), client, wanted);
+    answered_within(SOON, client, wanted);
 }
 
 #[track_caller]

@@ -10,6 +10,7 @@
 //! by the rescan only.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     io,
     path::{Path, PathBuf},
@@ -24,6 +25,7 @@ use tokio::{
 };
 
 use super::{Batch, SourceStatus};
+use crate::digest::FEW;
 use engine::{Engine, Pass};
 use events::Events;
 
@@ -168,8 +170,14 @@ fn publish(sender: &watch::Sender<SourceStatus>, new: SourceStatus) {
         if *old == new {
             return false;
         }
-        for problem in new.problems.iter().filter(|p| !old.problems.contains(p)) {
+        let known: BTreeSet<_> = old.problems.iter().collect();
+        let news: Vec<_> = new.problems.iter().filter(|problem| !known.contains(problem)).collect();
+        for problem in news.iter().take(FEW) {
             tracing::warn!(path = problem.path, "{}", problem.message);
+        }
+        if news.len() > FEW {
+            let (source, more) = (&new.description, news.len() - FEW);
+            tracing::warn!(source, more, "more problems; `balancingctl status` lists all");
         }
         if new.problems.is_empty() && !old.problems.is_empty() {
             tracing::info!(source = new.description, "no problems left");

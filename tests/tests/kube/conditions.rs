@@ -19,7 +19,7 @@ fn a_policy_in_force_says_so_in_every_condition() {
     world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
     let policy = world.put(&redirect("p").annotated("balancing.elf.io/serviceId", "10091"));
     world.wait_condition(&policy, "Programmed", ("True", "Programmed"), "1 frontend, 1 backend");
-    let waited = world.plane.kubectl(&["wait", "--for=condition=Accepted", "lr/p", "--timeout=10s"]);
+    let waited = world.plane.kubectl(&["wait", "--for=condition=Accepted", "lr/p", "--timeout=60s"]);
     assert!(waited.ok, "{}", waited.stderr);
     let policy = world.policy("LocalRedirectPolicy", "p");
     for (condition, status) in [("Accepted", "True"), ("ResolvedRefs", "True"), ("Conflicted", "False")] {

@@ -72,17 +72,16 @@ fn another_agent_speaks_for_all_when_the_elected_one_dies() {
     nodes[0].agent().kill();
     let policy = world.put(&policy.with("/spec/enabled", false));
     // The lease of a dead agent runs out first.
-    eventually_within(std::time::Duration::from_secs(40), || match lease_holder(&world) {
+    eventually_within(std::time::Duration::from_secs(120), || match lease_holder(&world) {
         Some(holder) if holder == "n2" => Ok(()),
         other => Err(format!("{other:?} is elected")),
     });
     world.wait_condition(&policy, "Programmed", ("False", "Disabled"), "");
-    // One that is asked to stop hands over at once.
+    // One that is asked to stop gives the lease back: nobody waits until it has run out.
     nodes[0].start();
     assert!(nodes[1].agent().terminate().success());
-    let asked = std::time::Instant::now();
+    assert_ne!(lease_holder(&world).as_deref(), Some("n2"));
     eventually(|| lease_holder(&world).filter(|holder| holder == "n1").ok_or("n1 is not elected".to_owned()));
-    assert!(asked.elapsed() < std::time::Duration::from_secs(8), "handed over after {:?}", asked.elapsed());
     let policy = world.put(&policy.with("/spec/enabled", true));
     world.wait_condition(&policy, "Programmed", ("True", "Programmed"), "");
 }

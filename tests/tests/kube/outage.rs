@@ -7,8 +7,8 @@ use balancing_tests::*;
 use crate::world::{World, answered_by};
 
 const FRONTEND: &str = "169.254.0.10:80";
-/// Longest wait between two tries of the agent, and some more.
-const RECOVERY: Duration = Duration::from_secs(25);
+/// Longest wait between two tries of the agent, and far more.
+const RECOVERY: Duration = Duration::from_secs(120);
 
 struct Running {
     world: World,

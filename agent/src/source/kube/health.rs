@@ -12,6 +12,7 @@ use super::{
     kind::Kind,
 };
 use crate::{
+    digest::FEW,
     objects::ObjectKey,
     source::{SourceProblem, title},
 };
@@ -144,14 +145,26 @@ impl Health {
 
     fn log(&mut self, lines: &[Line]) {
         let mut logged: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for Line { problem: SourceProblem { path, message }, state } in lines {
-            if !self.logged.get(path).is_some_and(|states| states.contains(state)) {
-                tracing::warn!(path, "{message}");
+        let mut news = Vec::new();
+        for Line { problem, state } in lines {
+            if !self.logged.get(&problem.path).is_some_and(|states| states.contains(state)) {
+                news.push(problem);
             }
-            logged.entry(path.clone()).or_default().push(state.clone());
+            logged.entry(problem.path.clone()).or_default().push(state.clone());
         }
-        for path in self.logged.keys().filter(|path| !logged.contains_key(*path)) {
+        for SourceProblem { path, message } in news.iter().take(FEW) {
+            tracing::warn!(path, "{message}");
+        }
+        if news.len() > FEW {
+            let more = news.len() - FEW;
+            tracing::warn!(more, "more problems; `balancingctl status` lists them");
+        }
+        let over: Vec<_> = self.logged.keys().filter(|path| !logged.contains_key(*path)).collect();
+        for path in over.iter().take(FEW) {
             tracing::info!(path, "no problems left");
+        }
+        if over.len() > FEW {
+            tracing::info!(more = over.len() - FEW, "more objects have no problems left");
         }
         self.logged = logged;
     }
