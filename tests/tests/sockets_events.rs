@@ -12,7 +12,7 @@ use balancing_dataplane::{
     tables::events::{Events, Outcome, Resolution},
 };
 use balancing_tests::{
-    dataplane::{Entry, Family, Layer, Protocol, World, above, alone, canonical, layer},
+    dataplane::{Family, Layer, Protocol, World, above, alone, canonical, layer},
     *,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -237,6 +237,77 @@ fn a_limit_that_changes_holds_at_once() {
         });
         (monotonic_ns() / SECOND == first).then_some(granted)
     });
-    // Without a limit the window is given up; the next limit starts a new one.
-    assert_eq!(granted, [10, 20, 0, 50, 40]);
+    // While there is no limit nothing is granted; the next limit goes on where the last one was.
+    assert_eq!(granted, [10, 20, 0, 50, 10]);
+}
+
+/// What a policy may do to its frontend within a second.
+fn interruptions(family: Family) -> [(&'static str, Vec<Option<Layer>>); 4] {
+    let five = Layer { qos_limit: NonZeroU32::new(5), ..limited(family, 1) };
+    let other_id = Layer { service_id: 9, ..five.clone() };
+    let without_backend = Layer { backends: vec![], ..five.clone() };
+    [
+        ("the last backend goes and comes back", vec![Some(without_backend), Some(five.clone())]),
+        ("another service id", vec![Some(other_id.clone())]),
+        ("another service id, and a time without the frontend", vec![None, Some(other_id)]),
+        ("deleted and made again", vec![None, Some(five)]),
+    ]
+}
+
+#[test]
+fn a_second_is_never_granted_twice() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("qos-twice");
+    let mut client = world.client();
+    let family = Family::V4;
+    let to = family.frontend(1);
+    let first = Layer { qos_limit: NonZeroU32::new(5), ..limited(family, 1) };
+    let mut ask = || {
+        let churn = Churn { rounds: Some(20), ..Churn::to(Kind::Udp4, to) };
+        client.churn(&churn).peers.get("backend1").copied().unwrap_or(0)
+    };
+    for (what, steps) in interruptions(family) {
+        let granted = undisturbed(|| {
+            let key = world.plane.publish(Protocol::Udp, to, alone(first.clone()));
+            let second = next_second();
+            let before = ask();
+            for step in &steps {
+                match step {
+                    Some(layer) => drop(world.plane.publish(Protocol::Udp, to, alone(layer.clone()))),
+                    None => world.plane.tables.remove(&key).unwrap(),
+                }
+            }
+            let after = ask();
+            (monotonic_ns() / SECOND == second).then_some((before, after))
+        });
+        assert_eq!(granted, (5, 0), "{what}");
+    }
+}
+
+#[test]
+fn windows_of_policies_that_are_gone_are_used_again() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("qos-windows");
+    let to = Family::V4.frontend(1);
+    let limited = |policy| Layer { window: policy, ..limited(Family::V4, 1) };
+    // Four times as many policies one after the other as there are windows.
+    let windows = u64::from(dataplane::SIZES.qos);
+    let mut full = 0;
+    for policy in 1..=4 * windows {
+        let key = dataplane::key(Protocol::Udp, to);
+        wait_until(Duration::from_secs(60), || {
+            // Only while all were used within this second there is no room.
+            let published = world.plane.tables.publish(key, &alone(limited(policy)));
+            full += u64::from(published.is_err());
+            published.is_ok()
+        });
+    }
+    let usage = world.plane.tables.usage().unwrap();
+    let row = usage.iter().find(|row| row.name == "qos").unwrap();
+    assert_eq!((row.capacity, row.dropped), (dataplane::SIZES.qos, Some(full)));
+    assert!(row.used <= windows);
 }
