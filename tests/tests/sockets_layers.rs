@@ -339,3 +339,104 @@ fn the_second_layer_decides_beyond_the_limit() {
     );
     assert_eq!((counted[1].redirected, counted[1].qos_overflow), (report.peers["backend2"], 0));
 }
+
+#[test]
+fn a_client_is_recognised_however_deep_its_cgroup_is() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("layers-deep");
+    let deep = world.pod.child("1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16");
+    let below = deep.child("container/init");
+    let mut clients = [&deep, &below].map(|cgroup| world.network.client(cgroup));
+    let mut other = world.client();
+    let family = Family::V4;
+    let skip = BTreeSet::from([ClientId::Cgroup(deep.id())]);
+    let to = family.frontend(1);
+    world.plane.publish(Protocol::Tcp, to, both(family, |first| Layer { skip: skip.clone(), ..first }));
+    for client in &mut clients {
+        assert_eq!(client.ask_tcp(to).as_deref(), Ok("backend2"));
+    }
+    assert_eq!(other.ask_tcp(to).as_deref(), Ok("backend1"));
+    world.plane.tables.set_exempt(&skip).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.ask_tcp(to).as_deref(), Ok("direct1"));
+    }
+}
+
+#[test]
+fn a_chain_of_layers_is_asked_to_its_end() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("layers-chain");
+    let mut client = world.client();
+    for (family, protocol) in Family::ALL.into_iter().flat_map(|f| PROTOCOLS.map(|p| (f, p))) {
+        let to = family.frontend(1);
+        let chain = |deciding: u32| {
+            let layer = |number: u32| match number == deciding {
+                true => layer(number, &[family.backend(number as u8)]),
+                false => layer(number, &[]),
+            };
+            Entry { layers: (1..=4).map(layer).collect() }
+        };
+        for deciding in 1..=4 {
+            let key = world.plane.publish(protocol, to, chain(deciding));
+            let expected = format!("backend{deciding}");
+            assert_eq!(ask(&mut client, protocol, to), Ok(expected), "{family:?} {protocol:?}");
+            assert_eq!(world.plane.counters(key, deciding as u8 - 1).redirected, 1);
+        }
+        let key = world.plane.publish(protocol, to, chain(0));
+        assert_eq!(ask(&mut client, protocol, to).as_deref(), Ok("direct1"));
+        let mut five = chain(1);
+        five.layers.push(layer(5, &[]));
+        let refused = world.plane.tables.publish(key, &five).unwrap_err().to_string();
+        assert!(refused.contains("has 5 layers, at most 4"), "{refused}");
+        assert_eq!(ask(&mut client, protocol, to).as_deref(), Ok("direct1"), "it is as it was");
+        world.plane.tables.remove(&key).unwrap();
+    }
+}
+
+#[test]
+fn a_change_that_does_not_fit_leaves_nothing_behind() {
+    if !require_kernel() {
+        return;
+    }
+    let sizes = balancing_dataplane::loader::Sizes { backends: 16, ..dataplane::SIZES };
+    let scope = balancing_dataplane::loader::HostScope::Everything;
+    let mut world = World::on(dataplane::DataPlane::with("layers-full", sizes, scope), "layers-full");
+    let mut client = world.client();
+    let family = Family::V4;
+    let to = family.frontend(1);
+    let many = |id, count| {
+        let port = |i: u16| std::net::SocketAddr::new(family.backend(1).ip(), 2000 + i);
+        layer(id, &(0..count).map(port).collect::<Vec<_>>())
+    };
+    let used = |world: &World| -> Vec<_> {
+        let usage = world.plane.tables.usage().unwrap().into_iter();
+        usage.filter(|row| row.name != "connections").map(|row| (row.name, row.used)).collect()
+    };
+    let key = dataplane::key(Protocol::Tcp, to);
+    let nothing = used(&world);
+    let skip = BTreeSet::from([ClientId::NetnsCookie(1)]);
+    // The layer below is written first and fits; the first one does not.
+    let first = Layer { skip, qos_limit: NonZeroU32::new(5), ..many(1, 12) };
+    let too_much = above(first.clone(), many(2, 12));
+    for before in [None, Some(alone(layer(3, &[family.backend(2)])))] {
+        if let Some(entry) = &before {
+            world.plane.publish(Protocol::Tcp, to, entry.clone());
+        }
+        let there = used(&world);
+        let refused = world.plane.tables.publish(key, &too_much).unwrap_err().to_string();
+        assert!(refused.contains("table backends is full (16 entries)"), "{refused}");
+        assert_eq!(used(&world), there);
+        let expected = if before.is_some() { "backend2" } else { "direct1" };
+        assert_eq!(client.ask_tcp(to).as_deref(), Ok(expected));
+    }
+    world.plane.tables.remove(&key).unwrap();
+    assert_eq!(used(&world), nothing);
+    // Nothing is left of it for those who read the tables anew, and all places are free.
+    world.plane.publish(Protocol::Tcp, to, alone(many(1, 16)));
+    world.plane.take_over();
+    assert_eq!(world.plane.tables.entries()[&key].layers.len(), 1);
+}

@@ -321,3 +321,57 @@ fn addresses_of_backends_may_differ_by_port_alone() {
     let counts = draw(&mut client, Family::V4.frontend(1), 2000);
     assert_eq!(counts.keys().collect::<Vec<_>>(), ["x", "y"]);
 }
+
+#[test]
+fn connections_of_one_client_agree_from_the_first_on() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("select-agree");
+    let family = Family::V4;
+    let address = |port: u16| SocketAddr::new(family.backend(1).ip(), 2100 + port);
+    let named: Vec<_> = (0..10).map(|port| (format!("s{port}"), address(port))).collect();
+    let _servers = EchoServer::start_named(&world.network.netns, &named);
+    let set: Vec<_> = named.iter().map(|(_, address)| *address).collect();
+    // Two processes of one network namespace, eight threads in all, whose clocks and CPUs meet.
+    let mut clients = [world.client(), world.client()];
+    for round in 0..20 {
+        let to = SocketAddr::new(family.frontend(1).ip(), 3000 + round);
+        world.plane.publish(Protocol::Udp, to, alone(affine(&set, 600)));
+        let churn = Churn { threads: 4, rounds: Some(500), ..Churn::to(Kind::Udp4, to) };
+        clients.iter_mut().for_each(|client| client.start_churn(&churn));
+        let mut peers: Vec<String> = vec![];
+        for client in &mut clients {
+            let report = client.end_churn();
+            assert_eq!(report.errors.len(), 0, "{:?}", report.errors);
+            peers.extend(report.peers.into_keys());
+        }
+        peers.dedup();
+        assert_eq!(peers.len(), 1, "round {round}: {peers:?}");
+    }
+    let usage = world.plane.tables.usage().unwrap();
+    let row = usage.iter().find(|row| row.name == "affinity").unwrap();
+    assert_eq!((row.used, row.dropped), (20, Some(0)));
+}
+
+#[test]
+fn what_the_affinity_table_forgets_is_counted() {
+    if !require_kernel() {
+        return;
+    }
+    let sizes = balancing_dataplane::loader::Sizes { affinity: 64, ..dataplane::SIZES };
+    let scope = balancing_dataplane::loader::HostScope::Everything;
+    let mut world = World::on(dataplane::DataPlane::with("select-forget", sizes, scope), "select-forget");
+    let family = Family::V4;
+    let mut client = world.client();
+    for port in 0..400 {
+        let to = SocketAddr::new(family.frontend(1).ip(), 3000 + port);
+        world.plane.publish(Protocol::Udp, to, alone(affine(&[family.backend(1)], 600)));
+        assert_eq!(client.ask_udp(to).as_deref(), Ok("backend1"));
+    }
+    let usage = world.plane.reader().usage().unwrap();
+    let row = usage.iter().find(|row| row.name == "affinity").unwrap();
+    assert_eq!(row.capacity, 64);
+    assert!(row.used > 0 && row.used <= 64, "{row:?}");
+    assert_eq!(row.dropped, Some(400 - row.used));
+}

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use balancing_dataplane::model::Protocol;
 use balancing_tests::{
-    dataplane::{Family, World, canonical},
+    dataplane::{Family, Layer, World, alone, canonical, layer},
     *,
 };
 
@@ -283,5 +283,95 @@ fn a_socket_opened_before_the_policy_or_the_links_is_redirected() {
         assert_eq!(client.receive(socket), said("backend1 last", family.frontend(1)), "{family:?}");
         client.send_to(socket, family.frontend(1), "after").unwrap();
         assert_eq!(client.receive(socket), said("direct1 after", family.frontend(1)), "{family:?}");
+    }
+}
+
+#[test]
+fn a_connected_socket_that_names_its_frontend_again_stays_with_its_backend() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("udp-own");
+    let mut client = world.client();
+    for family in Family::ALL {
+        let all = [1, 2, 3, 4].map(|number| family.backend(number));
+        let limited = Layer { qos_limit: std::num::NonZeroU32::new(1_000_000), ..layer(1, &all) };
+        let key = world.plane.publish(Protocol::Udp, family.frontend(1), alone(limited));
+        let socket = client.open(family.udp());
+        client.connect(socket, family.frontend(1)).unwrap();
+        client.send(socket, "a").unwrap();
+        let server = client.receive(socket).unwrap().data.replace(" a", "");
+        let counted = world.plane.redirected(key);
+        let ask = |client: &mut Client, what: &str| {
+            client.send_to(socket, family.frontend(1), what).unwrap();
+            let heard = client.receive(socket).unwrap();
+            assert_eq!(heard, Message { data: format!("{server} {what}"), from: Some(family.frontend(1)) });
+        };
+        // Of four backends, thirty picks in a row would hit the same with 4^-30.
+        for _ in 0..30 {
+            ask(&mut client, "b");
+        }
+        assert_eq!(world.plane.redirected(key), counted, "decided when it was connected");
+        // Its backend has left the set: the connection is as it was.
+        let left: Vec<_> = all.iter().filter(|b| !server.ends_with(&number_of(&all, **b))).copied().collect();
+        world.plane.redirect(Protocol::Udp, family.frontend(1), &left);
+        ask(&mut client, "c");
+        assert_eq!(client.peer_name(socket), Ok(family.frontend(1)));
+    }
+}
+
+/// The number in the name of a backend's server.
+fn number_of(all: &[SocketAddr], backend: SocketAddr) -> String {
+    all.iter().position(|known| *known == backend).map_or(String::new(), |at| (at + 1).to_string())
+}
+
+#[test]
+fn what_a_connected_socket_sends_elsewhere_goes_there() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("udp-elsewhere");
+    let mut client = world.client();
+    for family in Family::ALL {
+        redirect_five(&mut world, family);
+        let socket = client.open(family.udp());
+        client.connect(socket, family.frontend(1)).unwrap();
+        let own = SocketAddr::new(family.own(), client.sock_name(socket).unwrap().port());
+        let datagrams = || world.network.servers.datagrams();
+        // To another frontend: its backend gets it, whose answer the kernel does not let in, as without us.
+        let before = datagrams();
+        client.send_to(socket, family.frontend(2), "x").unwrap();
+        wait_until(PATIENCE, || datagrams() == before + 1);
+        let nothing = client.receive_by(Receive::RecvFrom, socket, Duration::from_millis(1));
+        assert_eq!(nothing, Err(Errno::EAGAIN), "{family:?} {own}");
+        // To the backend itself, and to another frontend with the same backend: the peer answers.
+        client.send_to(socket, family.backend(1), "y").unwrap();
+        assert_eq!(client.receive(socket).unwrap().data, "backend1 y", "{family:?}");
+        client.send_to(socket, family.frontend(5), "z").unwrap();
+        assert_eq!(client.receive(socket).unwrap().data, "backend1 z", "{family:?}");
+        // The connection is as it was.
+        client.send(socket, "a").unwrap();
+        assert_eq!(client.receive(socket).unwrap().data, "backend1 a", "{family:?}");
+        assert_eq!(client.peer_name(socket), Ok(family.frontend(1)), "{family:?}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_dialled_itself_answers_under_its_own_name() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("udp-direct");
+    let mut client = world.client();
+    for family in Family::ALL {
+        redirect_five(&mut world, family);
+        let socket = client.open(family.udp());
+        for _ in 0..3 {
+            for to in [family.frontend(1), family.backend(1), family.frontend(5), family.frontend(2)] {
+                client.send_to(socket, to, "x").unwrap();
+                let heard = client.receive(socket).unwrap();
+                assert_eq!(heard.from, Some(to), "{family:?}: {}", heard.data);
+            }
+        }
     }
 }
