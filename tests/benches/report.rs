@@ -14,6 +14,69 @@ struct Row {
     /// The bound, when design gives one.
     target: Option<f64>,
     pass: bool,
+    verdict: Verdict,
+    #[serde(flatten)]
+    detail: Detail,
+}
+
+/// What a figure comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    /// Within its bound.
+    Ok,
+    /// Beyond its bound.
+    Missed,
+    /// The machine was too restless to tell. Passes nothing.
+    Noisy,
+    /// It has no bound.
+    Told,
+}
+
+/// What stands behind a figure of a hook.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Detail {
+    /// The figure by the medians; its value is by the tenth percentiles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) median: Option<f64>,
+    /// Nanoseconds of a call above none, tenth percentile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p10_ns: Option<f64>,
+    /// Nanoseconds of a call above none, median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) median_ns: Option<f64>,
+    /// Nanoseconds inside the programs above the empty one, by the kernel's run-time statistics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inside_ns: Option<f64>,
+}
+
+/// A figure on its way into the report.
+#[derive(Clone, Debug)]
+pub(crate) struct Figure {
+    /// What it is.
+    pub(crate) name: String,
+    /// The figure.
+    pub(crate) value: f64,
+    /// Its unit.
+    pub(crate) unit: &'static str,
+    /// What it must not exceed.
+    pub(crate) target: Option<f64>,
+    /// Whether what it rests on differed too much from run to run.
+    pub(crate) noisy: bool,
+    /// What stands behind it.
+    pub(crate) detail: Detail,
+}
+
+impl Figure {
+    fn verdict(&self) -> Verdict {
+        match self.target {
+            // A figure that is no number is never within its bound.
+            _ if self.noisy || !self.value.is_finite() => Verdict::Noisy,
+            None => Verdict::Told,
+            Some(target) if self.value <= target => Verdict::Ok,
+            Some(_) => Verdict::Missed,
+        }
+    }
 }
 
 /// Collects rows and prints them as they come.
@@ -23,23 +86,28 @@ pub(crate) struct Report(Vec<Row>);
 impl Report {
     /// A value that must not exceed a bound.
     pub(crate) fn at_most(&mut self, name: &str, value: f64, unit: &'static str, target: f64) {
-        self.push(Row { name: name.to_owned(), value, unit, target: Some(target), pass: value <= target });
+        self.figure(plain(name, value, unit, Some(target)));
     }
 
     /// A value that is only told.
     pub(crate) fn tell(&mut self, name: &str, value: f64, unit: &'static str) {
-        self.push(Row { name: name.to_owned(), value, unit, target: None, pass: true });
+        self.figure(plain(name, value, unit, None));
     }
 
-    fn push(&mut self, row: Row) {
-        let target = row.target.map(|t| format!("(target <= {t})")).unwrap_or_default();
-        let verdict = match (row.target, row.pass) {
-            (None, _) => "",
-            (_, true) => "ok",
-            (_, false) => "MISSED",
+    /// A value with what stands behind it.
+    pub(crate) fn figure(&mut self, figure: Figure) {
+        let verdict = figure.verdict();
+        let Figure { name, value, unit, target, detail, .. } = figure;
+        let bound = target.map(|t| format!("(target <= {t})")).unwrap_or_default();
+        let word = match verdict {
+            Verdict::Ok => "ok",
+            Verdict::Missed => "MISSED",
+            Verdict::Noisy => "noisy",
+            Verdict::Told => "",
         };
-        eprintln!("{:78} {:>10.2} {:8} {target:18} {verdict}", row.name, row.value, row.unit);
-        self.0.push(row);
+        eprintln!("{name:78} {value:>10.2} {unit:8} {bound:18} {word:7}{}", detail.text());
+        let pass = matches!(verdict, Verdict::Ok | Verdict::Told);
+        self.0.push(Row { name, value, unit, target, pass, verdict, detail });
     }
 
     /// Writes a file of `target/bench` and says how many figures missed their bounds.
@@ -48,9 +116,28 @@ impl Report {
         let text = serde_json::to_string_pretty(&self.0).expect("rows are plain");
         fs::create_dir_all(&dir).expect("target is writable");
         fs::write(dir.join(file), text).expect("target is writable");
-        let missed = self.0.iter().filter(|row| !row.pass).count();
-        eprintln!("{} figures, {missed} missed; target/bench/{file}", self.0.len());
+        let count = |verdict| self.0.iter().filter(|row| row.verdict == verdict).count();
+        let (missed, noisy) = (count(Verdict::Missed), count(Verdict::Noisy));
+        eprintln!("{} figures, {missed} missed, {noisy} noisy; target/bench/{file}", self.0.len());
     }
+}
+
+impl Detail {
+    /// The same in words, empty when there is nothing.
+    fn text(&self) -> String {
+        let parts = [
+            ("by medians", self.median, 2),
+            ("p10 ns", self.p10_ns, 0),
+            ("median ns", self.median_ns, 0),
+            ("inside ns", self.inside_ns, 0),
+        ];
+        let parts = parts.into_iter().filter_map(|(name, value, digits)| Some((name, value?, digits)));
+        parts.map(|(name, value, digits)| format!(" {name} {value:.digits$}")).collect()
+    }
+}
+
+fn plain(name: &str, value: f64, unit: &'static str, target: Option<f64>) -> Figure {
+    Figure { name: name.to_owned(), value, unit, target, noisy: false, detail: Detail::default() }
 }
 
 /// Says on what machine which agent is measured.
