@@ -9,11 +9,15 @@ use std::{
     path::PathBuf,
     process::{self, Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::must::Must;
+use crate::{must::Must, wait_until};
+
+/// How long the kernel may take for a route.
+const ROUTES: Duration = Duration::from_secs(60);
 
 /// A network namespace without a name: it lives as long as this value, a socket or a process in it, and
 /// nothing of it is visible below `/run/netns`.
@@ -82,7 +86,23 @@ impl NetNs {
             arguments.join(" "),
             String::from_utf8_lossy(&output.stderr)
         );
+        self.wait_for_routes();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The kernel answers that an IPv6 address is there before a work queue of its makes the route to it: on a busy
+    /// machine whoever sends at once gets no answer. Waits for the routes of the loopback device's addresses.
+    fn wait_for_routes(&self) {
+        wait_until(ROUTES, || {
+            let read = |file: &str| fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+            let (addresses, routes) = self.run(|| (read("if_inet6"), read("ipv6_route")));
+            let (addresses, routes) = (addresses.unwrap_or_default(), routes.unwrap_or_default());
+            let local = |address: &str| routes.lines().any(|route| is_local_route(route, address));
+            addresses
+                .lines()
+                .filter(|line| line.ends_with(" lo"))
+                .all(|line| line.get(..32).is_some_and(local))
+        });
     }
 
     /// Runs many `ip` commands, one a line, in one process.
@@ -95,6 +115,7 @@ impl NetNs {
         drop(input);
         let status = child.wait().must("wait for ip");
         assert!(status.success(), "ip -batch: {status}, commands:\n{commands}");
+        self.wait_for_routes();
     }
 
     /// Gives a device an address such as `192.0.2.1/32` or `2001:db8::1/128`. It can be bound at once.
@@ -125,6 +146,13 @@ impl NetNs {
     pub fn sysctl(&self, name: &str, value: &str) {
         self.run(|| fs::write(format!("/proc/sys/net/{name}"), value)).must(format_args!("set net/{name}"));
     }
+}
+
+/// Whether a line of `ipv6_route` is the local route (`RTF_LOCAL`) to an address.
+fn is_local_route(route: &str, address: &str) -> bool {
+    const LOCAL: u32 = 0x8000_0000;
+    let flags = route.split_whitespace().nth(8).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+    route.starts_with(address) && flags.is_some_and(|flags| flags & LOCAL != 0)
 }
 
 impl Default for NetNs {

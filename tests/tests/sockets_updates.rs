@@ -131,6 +131,25 @@ fn storm(topic: &str, family: Family, protocol: Protocol, exchange: Exchange) {
         log.len(),
         report.successes()
     );
+    for sample in report.samples.iter().filter(|s| s.outcome.is_err()) {
+        let near: Vec<_> = log
+            .iter()
+            .filter(|(b, e, _)| *e + 300_000 > sample.began_ns && *b < sample.began_ns + 300_000)
+            .map(|(b, e, i)| (*b as i64 - sample.began_ns as i64, *e as i64 - sample.began_ns as i64, *i))
+            .collect();
+        eprintln!("{sample:?} took {} near {near:?}", sample.ended_ns - sample.began_ns);
+        let snmp = world.network.netns.run(|| {
+            std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap()
+                + &std::fs::read_to_string("/proc/thread-self/net/snmp6").unwrap()
+        });
+        eprintln!(
+            "{}",
+            snmp.lines()
+                .filter(|l| l.contains("Udp") || l.contains("Icmp:") || l.contains("Icmp6In"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        );
+    }
     assert_eq!(report.errors.len(), 0, "{:?}", report.errors);
     assert!(
         report.peers.keys().all(|name| variants.iter().any(|v| v.names.contains(name))),

@@ -37,7 +37,12 @@ macro_rules! plain {
 }
 pub(crate) use plain;
 
-plain!(u32 = 4, u64 = 8, [u32; sockets::index::BLOCK as usize] = 64);
+plain!(
+    u32 = 4,
+    u64 = 8,
+    [u32; sockets::index::BLOCK as usize] = 64,
+    [u64; sockets::known::BLOCK as usize] = 64
+);
 
 /// The words of an IPv4 address in network order, as an IPv4-mapped IPv6 address.
 #[inline(always)]

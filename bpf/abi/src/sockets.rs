@@ -8,6 +8,7 @@
 pub mod conn;
 mod frontend;
 pub mod index;
+pub mod known;
 pub mod maps;
 mod observe;
 pub mod pick;

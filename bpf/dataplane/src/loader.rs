@@ -20,7 +20,11 @@ use aya::{
     maps::{MapData, MapError, MapInfo},
     programs::{CgroupSockAddr, ProgramError},
 };
-use balancing_abi::sockets::{Control, conn, flags, index, maps};
+use balancing_abi::sockets::{
+    Control, conn, flags,
+    index::{self, Seeds},
+    known, maps,
+};
 
 use crate::{
     layout::{Hook, Layout},
@@ -78,6 +82,8 @@ impl Sizes {
     fn entries(&self, name: &str, cpus: u32) -> Option<u32> {
         match name {
             maps::INDEX => Some(index::buckets(self.frontends) / index::BLOCK),
+            maps::KNOWN => Some(known::BLOCKS),
+            maps::RANDOM => Some(cpus),
             maps::FRONTENDS => Some(self.frontend_slots()),
             maps::NAMES | maps::RARE => Some(self.frontends),
             maps::REDIRECTED => Some(self.frontends * cpus),
@@ -291,9 +297,10 @@ struct Flavour {
 fn open(options: &Options, features: &Features, flavour: &Flavour) -> Result<Ebpf, LoadError> {
     let sizes = &options.sizes;
     let mask = sizes.connections.max(conn::MIN_SLOTS) - 1;
-    let bucket_mask = index::buckets(sizes.frontends) - 1;
+    let bucket_shift = index::bucket_shift(index::buckets(sizes.frontends));
     let clients = u32::from(flavour.clients);
     let cpus = possible_cpus()?;
+    let seeds = Seeds::from(flavour.seed);
     let set_retval = u32::from(features.set_retval);
     let host_only = u32::from(flavour.host_only.is_some());
     let host_netns = flavour.host_only.unwrap_or(0);
@@ -301,7 +308,10 @@ fn open(options: &Options, features: &Features, flavour: &Flavour) -> Result<Ebp
     loader
         .override_global("CLIENTS", &clients, true)
         .override_global("SEED", &flavour.seed, true)
-        .override_global("BUCKET_MASK", &bucket_mask, true)
+        .override_global("SEED_LOW", &seeds.low, true)
+        .override_global("SEED_HIGH", &seeds.high, true)
+        .override_global("SEED_TAIL", &seeds.tail, true)
+        .override_global("BUCKET_SHIFT", &bucket_shift, true)
         .override_global("IDS", &sizes.frontends, true)
         .override_global("HOST_ONLY", &host_only, true)
         .override_global("HOST_NETNS", &host_netns, true)

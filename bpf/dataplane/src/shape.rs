@@ -2,7 +2,7 @@
 
 use balancing_abi::sockets::{
     AffinityKey, Control, Frontend, Name, PolicyName, RareCounters, SkipKey, Slot, UdpPeers, Window, index,
-    maps, maps::size, stat,
+    known, maps, maps::size, stat,
 };
 
 /// `enum bpf_map_type` of the kernel's `include/uapi/linux/bpf.h`.
@@ -41,8 +41,10 @@ const fn shared<V>(name: &'static str) -> Shape {
 }
 
 /// All tables.
-pub(crate) const ALL: [Shape; 15] = [
+pub(crate) const ALL: [Shape; 17] = [
     shared::<[u32; index::BLOCK as usize]>(maps::INDEX),
+    shared::<[u64; known::BLOCK as usize]>(maps::KNOWN),
+    shape::<u32, [u64; 8]>(maps::RANDOM, kind::ARRAY, 0, 0),
     shared::<Frontend>(maps::FRONTENDS),
     shared::<Slot>(maps::BACKENDS),
     shared::<Name>(maps::NAMES),

@@ -3,6 +3,8 @@
 //! The verifier knows their values and removes the branches not taken, so that a helper the kernel lacks may
 //! stand in a branch that is switched off.
 
+use balancing_abi::sockets::index::Seeds;
+
 /// 1: act only on sockets of the host's network namespace.
 #[unsafe(no_mangle)]
 static HOST_ONLY: u32 = 0;
@@ -18,12 +20,19 @@ static SET_RETVAL: u32 = 0;
 /// Slots of the connection table minus one; the number of slots is a power of two.
 #[unsafe(no_mangle)]
 static CONNECTION_MASK: u32 = 0;
-/// Buckets of the index minus one; their number is a power of two.
+/// `sockets::index::bucket_shift` of the index.
 #[unsafe(no_mangle)]
-static BUCKET_MASK: u32 = 0;
-/// Seed of the index.
+static BUCKET_SHIFT: u32 = 0;
+/// The random number that the factors follow from.
 #[unsafe(no_mangle)]
 static SEED: u64 = 0;
+/// Factors of `sockets::index::hash`.
+#[unsafe(no_mangle)]
+static SEED_LOW: u64 = 0;
+#[unsafe(no_mangle)]
+static SEED_HIGH: u64 = 0;
+#[unsafe(no_mangle)]
+static SEED_TAIL: u64 = 0;
 /// Number of frontend ids: the counters of the next CPU come after as many.
 #[unsafe(no_mangle)]
 static IDS: u32 = 0;
@@ -61,8 +70,13 @@ pub(crate) fn connection_mask() -> u32 {
 }
 
 #[inline(always)]
-pub(crate) fn bucket_mask() -> u32 {
-    read!(BUCKET_MASK)
+pub(crate) fn bucket_shift() -> u32 {
+    read!(BUCKET_SHIFT)
+}
+
+#[inline(always)]
+pub(crate) fn seeds() -> Seeds {
+    Seeds { low: read!(SEED_LOW), high: read!(SEED_HIGH), tail: read!(SEED_TAIL) }
 }
 
 #[inline(always)]

@@ -18,7 +18,7 @@ pub(crate) struct Context(pub(crate) SockAddrContext);
 /// Address and port, dialled or resolved.
 pub(crate) type Peer = ([u32; 4], u16);
 
-/// What an application dials.
+/// The address of a call: what an application dials, or hears from.
 pub(crate) struct Dialled {
     pub(crate) address: [u32; 4],
     pub(crate) port: u16,
@@ -146,14 +146,11 @@ impl Context {
     /// The address of the call with the socket's protocol. The whole number, so that `IPPROTO_MPTCP` is none of ours.
     #[inline(always)]
     pub(crate) fn dialled<F: Family>(&self) -> Dialled {
-        let (address, port) = self.peer::<F>();
-        Dialled { address, port, protocol: field!(self, protocol) }
-    }
-
-    /// The address of the call.
-    #[inline(always)]
-    pub(crate) fn peer<F: Family>(&self) -> Peer {
-        (F::address(self), field!(self, user_port) as u16)
+        Dialled {
+            address: F::address(self),
+            port: field!(self, user_port) as u16,
+            protocol: field!(self, protocol),
+        }
     }
 
     /// Changes the address of the call.
@@ -170,13 +167,6 @@ impl Context {
         let sk: *mut bpf_sock =
             unsafe { core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk) };
         if sk.is_null() { None } else { Some(sk) }
-    }
-
-    /// Whether the socket has a local port already: it was bound, connected or has sent before.
-    #[inline(always)]
-    pub(crate) fn was_used(&self) -> bool {
-        let Some(sk) = self.socket() else { return true };
-        sock_field!(sk, src_port) != 0
     }
 
     /// Whether the socket is connected.

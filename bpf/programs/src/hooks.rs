@@ -58,7 +58,8 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 fn connect<F: Family>(ctx: &Context, hook: u32) -> i32 {
     let dialled = ctx.dialled::<F>();
-    let answer = match lookup::find(&dialled) {
+    let hash = lookup::hash(&dialled);
+    let answer = match lookup::find(&dialled, hash) {
         Some(_) if ctx.is_foreign() => return ALLOW,
         Some(frontend) => decide::<F>(ctx, frontend, dialled, Call::Connect, hook),
         None => Answer::StandAside,
@@ -69,10 +70,9 @@ fn connect<F: Family>(ctx: &Context, hook: u32) -> i32 {
     if answer == Answer::Reject {
         return refuse();
     }
-    // A socket that was used before may carry a record that would now name the wrong peer. A socket that was dissolved by
-    // connect(2) with AF_UNSPEC looks like a new one, and looking up its record anyway would cost every connect(2) of the
-    // machine: such a socket keeps the frontend's name when it then dials that very backend. docs/operations.md says so.
-    if ctx.was_used() && !ctx.is_foreign() {
+    // The socket may carry a record of this very peer, from a time when it dialled a frontend. Other records say nothing: they
+    // count only for their own peer.
+    if lookup::may_be_backend(hash) && !ctx.is_foreign() {
         names::forget(ctx);
     }
     ALLOW
@@ -81,9 +81,10 @@ fn connect<F: Family>(ctx: &Context, hook: u32) -> i32 {
 #[inline(always)]
 fn send<F: Family>(ctx: &Context, hook: u32) -> i32 {
     let dialled = ctx.dialled::<F>();
-    let Some(frontend) = lookup::find(&dialled) else {
-        // A socket that was never redirected has no storage, and is done here.
-        if let Some(storage) = peers::get(ctx)
+    let hash = lookup::hash(&dialled);
+    let Some(frontend) = lookup::find(&dialled, hash) else {
+        if lookup::may_be_backend(hash)
+            && let Some(storage) = peers::get(ctx)
             && !ctx.is_foreign()
         {
             storage.forget(&dialled.peer());
@@ -156,16 +157,15 @@ fn refuse() -> i32 {
     DENY
 }
 
-/// Names what an application dialled to hear from a peer: the latest send counts more than the connection. A socket that
-/// was never redirected is neither connected nor has it storage, and is done at once.
+/// Names what an application dialled to hear from a peer: the latest send counts more than the connection.
 #[inline(always)]
 fn receive<F: Family>(ctx: &Context) -> i32 {
-    let storage = peers::get(ctx);
-    if storage.is_none() && !ctx.is_connected() || ctx.is_foreign() {
+    let from = ctx.dialled::<F>();
+    if !lookup::may_be_backend(lookup::hash(&from)) || ctx.is_foreign() {
         return ALLOW;
     }
-    let peer = ctx.peer::<F>();
-    let sent = match storage {
+    let peer = from.peer();
+    let sent = match peers::get(ctx) {
         Some(storage) => storage.dialled(ctx, &peer),
         None => None,
     };
@@ -182,8 +182,10 @@ fn receive<F: Family>(ctx: &Context) -> i32 {
 
 #[inline(always)]
 fn peer_name<F: Family>(ctx: &Context) -> i32 {
-    if !ctx.is_foreign()
-        && let Some(name) = names::dialled(ctx, &ctx.peer::<F>())
+    let peer = ctx.dialled::<F>();
+    if lookup::may_be_backend(lookup::hash(&peer))
+        && !ctx.is_foreign()
+        && let Some(name) = names::dialled(ctx, &peer.peer())
     {
         ctx.set_peer::<F>(&name);
     }

@@ -99,11 +99,12 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
             return Answer::StandAside;
         }
     }
+    // First, because the counter is far away when frontends take turns: what follows need not wait for it.
+    count::redirect(reference);
     match storage {
         Some(storage) => storage.record(ctx, reference, &case.dialled, &backend, id),
         None => names::record(ctx, reference, &backend),
     }
-    count::redirect(reference);
     case.backend = backend;
     Answer::Redirect
 }

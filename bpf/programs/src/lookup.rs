@@ -1,15 +1,30 @@
-//! From a dialled address to its frontend. A miss ends here: it calls no helper and writes nothing.
+//! From an address to its frontend, and whether it ever was a backend. What is none of ours ends here: it calls no helper
+//! and writes nothing.
 
-use balancing_abi::sockets::{Frontend, index};
+use balancing_abi::sockets::{Frontend, index, known};
 
 use crate::{config, context::Dialled, tables};
 
+/// The hash of an address.
+#[inline(always)]
+pub(crate) fn hash(dialled: &Dialled) -> u64 {
+    index::hash(&dialled.address, index::tail(dialled.port, dialled.protocol), &config::seeds())
+}
+
+/// Whether a socket may have been redirected to the address.
+#[inline(always)]
+pub(crate) fn may_be_backend(hash: u64) -> bool {
+    let (block, word, bit) = known::place(hash);
+    let Some(block) = tables::known.get_ptr(block) else { return true };
+    // SAFETY: a word of a live array element; volatile, because user space sets bits by single stores.
+    unsafe { block.cast::<u64>().add(word as usize).read_volatile() & bit != 0 }
+}
+
 /// The first layer of a dialled address. The slot stays as it is while the program runs; see [`index`].
 #[inline(always)]
-pub(crate) fn find(dialled: &Dialled) -> Option<*const Frontend> {
+pub(crate) fn find(dialled: &Dialled, hash: u64) -> Option<*const Frontend> {
     let tail = index::tail(dialled.port, dialled.protocol);
-    let hash = index::hash(&dialled.address, tail, config::seed());
-    let bucket = index::bucket(hash, config::bucket_mask());
+    let bucket = index::bucket(hash, config::bucket_shift());
     let block = tables::index.get_ptr(bucket / index::BLOCK)?.cast::<u32>();
     // SAFETY: a word of a live array element; volatile, because user space changes it by single stores.
     let word = unsafe { block.add((bucket % index::BLOCK) as usize).read_volatile() };

@@ -32,6 +32,8 @@ mod peers;
 #[cfg(target_arch = "bpf")]
 mod qos;
 #[cfg(target_arch = "bpf")]
+mod random;
+#[cfg(target_arch = "bpf")]
 mod select;
 #[cfg(target_arch = "bpf")]
 mod skip;

@@ -2,7 +2,7 @@
 //!
 //! Connected sockets have a record in a direct-mapped table, unconnected UDP sockets have storage of their own ([`crate::peers`]).
 
-use balancing_abi::sockets::{conn, stat};
+use balancing_abi::sockets::{conn, flags, stat};
 
 use crate::{
     config,
@@ -22,7 +22,8 @@ fn place(cookie: u64) -> Option<*mut u64> {
 pub(crate) fn record(ctx: &Context, reference: u32, backend: &Peer) {
     let cookie = ctx.cookie();
     let Some(slot) = place(cookie) else { return };
-    let [first, second] = conn::record(cookie, reference, conn::digest(cookie, &backend.0, backend.1));
+    let digest = conn::digest(cookie, &backend.0, backend.1);
+    let [first, second] = conn::record(cookie, reference, digest, is_host());
     // SAFETY: two words of a live array element; whatever another CPU makes of them, see `conn`.
     unsafe {
         let seen = slot.read_volatile();
@@ -36,14 +37,22 @@ pub(crate) fn record(ctx: &Context, reference: u32, backend: &Peer) {
     }
 }
 
-/// Forgets what the socket was connected to; called only for sockets that were used before.
+/// Whether this is one of the host's programs.
+#[inline(always)]
+fn is_host() -> bool {
+    config::clients() == u32::from(flags::HOST)
+}
+
+/// Forgets what the socket was connected to. Where a pod's program and the host's run one after the other, the second meets the
+/// address that the first has put there, and must not take it for one that the application dialled.
 #[inline(always)]
 pub(crate) fn forget(ctx: &Context) {
     let cookie = ctx.cookie();
     let Some(slot) = place(cookie) else { return };
     // SAFETY: as in `record`. The first word stays, so that the slot still counts as this socket's.
     unsafe {
-        if conn::is_of(slot.read_volatile(), cookie) {
+        let ours = conn::is_by_host(slot.add(1).read_volatile()) == is_host();
+        if ours && conn::is_of(slot.read_volatile(), cookie) {
             slot.add(1).write_volatile(0);
         }
     }

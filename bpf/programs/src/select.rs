@@ -1,9 +1,8 @@
 //! The choice of a backend within one layer.
 
-use aya_ebpf::helpers::bpf_get_prandom_u32;
 use balancing_abi::sockets::{Frontend, SetHead, Slot, Target, flags, pick};
 
-use crate::{affinity, context::Context, tables::backends};
+use crate::{affinity, context::Context, random, tables::backends};
 
 /// The backend for one more connection, `None` when there is none; `kept` is the id of the backend that the socket uses
 /// already, or 0.
@@ -65,8 +64,7 @@ pub(crate) fn draw(frontend: *const Frontend) -> Option<*const Slot> {
         return None;
     }
     let first = target.address[0];
-    // SAFETY: no arguments.
-    let (row, fraction) = pick::draw(unsafe { bpf_get_prandom_u32() }, count);
+    let (row, fraction) = pick::draw(random::number(), count);
     let slot = backends.get_ptr(first.wrapping_add(row))?;
     // SAFETY: a live array element that does not change while the frontend names it.
     let (threshold, alias) = unsafe { ((*slot).threshold, (*slot).alias) };

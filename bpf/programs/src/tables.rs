@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use balancing_abi::sockets::{
     AffinityKey, Control, Frontend, Name, PolicyName, RareCounters, SkipKey, Slot, UdpPeers, Window, index,
-    maps::size, stat,
+    known, maps::size, stat,
 };
 
 /// Memory only for the entries there are.
@@ -28,6 +28,8 @@ macro_rules! maps {
 
 maps! {
     index: Array<[u32; index::BLOCK as usize], BLOCKS, SHARED>;
+    known: Array<[u64; known::BLOCK as usize], { known::BLOCKS as usize }, SHARED>;
+    random: Array<[u64; 8], 1>;
     frontends: Array<Frontend, SLOTS, SHARED>;
     backends: Array<Slot, { size::BACKENDS as usize }, SHARED>;
     names: Array<Name, { size::FRONTENDS as usize }, SHARED>;

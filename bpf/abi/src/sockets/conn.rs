@@ -1,8 +1,8 @@
 //! The record of a connected socket's translation: two words in a direct-mapped table.
 //!
 //! The slot is `cookie % size`, so the low 16 bits of the cookie are implied by the place (the table has at least 65,536
-//! slots). The first word holds the next 32 bits of the cookie and the frontend's reference, the second the same reference
-//! and 32 bits that cookie and real peer determine.
+//! slots). The first word holds the next 32 bits of the cookie and the frontend's reference, the second the same reference,
+//! 31 bits that cookie and real peer determine, and one for the kind of program that wrote it.
 //!
 //! Programs on any CPU write and read the two words at any time and in any order, without a lock. A reader believes only
 //! two words with one reference, the first of its own socket and the second of its own socket and peer.
@@ -40,7 +40,10 @@ pub const fn next_generation(generation: u32) -> u32 {
     if next == 0 { 1 } else { next }
 }
 
-/// 32 bits of a socket and its real peer.
+/// The bit of the second word that tells a record of the host's programs from one of a pod's.
+const HOST: u64 = 1 << 32;
+
+/// 31 bits of a socket and its real peer; the last one is 0.
 #[inline(always)]
 #[must_use]
 pub const fn digest(cookie: u64, address: &[u32; 4], port: u16) -> u32 {
@@ -51,14 +54,22 @@ pub const fn digest(cookie: u64, address: &[u32; 4], port: u16) -> u32 {
         [super::index::pair(address[0], address[1]), super::index::pair(address[2], address[3])];
     let x = (cookie ^ low.wrapping_mul(K3)).wrapping_mul(K1);
     let x = (x ^ x >> 32 ^ high).wrapping_mul(K2);
-    ((x ^ x >> 32 ^ port as u64).wrapping_mul(K3) >> 32) as u32
+    ((x ^ x >> 32 ^ port as u64).wrapping_mul(K3) >> 32) as u32 & !1
 }
 
 /// The two words of a record.
 #[inline(always)]
 #[must_use]
-pub const fn record(cookie: u64, reference: u32, digest: u32) -> [u64; 2] {
-    [of(cookie) | reference as u64, (digest as u64) << 32 | reference as u64]
+pub const fn record(cookie: u64, reference: u32, digest: u32, by_host: bool) -> [u64; 2] {
+    let by = if by_host { HOST } else { 0 };
+    [of(cookie) | reference as u64, (digest as u64) << 32 | by | reference as u64]
+}
+
+/// Whether a second word was written by the host's programs.
+#[inline(always)]
+#[must_use]
+pub const fn is_by_host(word: u64) -> bool {
+    word & HOST != 0
 }
 
 /// The part of the first word that names the socket.
@@ -80,7 +91,8 @@ pub const fn is_of(word: u64, cookie: u64) -> bool {
 pub const fn find(record: [u64; 2], cookie: u64, digest: u32) -> Option<u32> {
     let [first, second] = record;
     let reference = first as u32;
-    if is_of(first, cookie) && second == ((digest as u64) << 32 | reference as u64) && reference != 0 {
+    if is_of(first, cookie) && second & !HOST == ((digest as u64) << 32 | reference as u64) && reference != 0
+    {
         Some(reference)
     } else {
         None
@@ -97,7 +109,7 @@ mod tests {
     #[test]
     fn a_record_is_found_only_by_its_socket_and_peer() {
         let peer = |address: u32, port| digest(COOKIE, &mapped(address), port);
-        let record = record(COOKIE, reference(7, 3), peer(0x0a00_0001, 0x5000));
+        let record = record(COOKIE, reference(7, 3), peer(0x0a00_0001, 0x5000), false);
         assert_eq!(find(record, COOKIE, peer(0x0a00_0001, 0x5000)), Some(reference(7, 3)));
         let other = 0x1234_5679_9abc;
         assert_eq!(find(record, other, digest(other, &mapped(0x0a00_0001), 0x5000)), None);
@@ -122,7 +134,7 @@ mod tests {
             }
         }
         let word = |(cookie, (address, port), reference): (u64, ([u32; 4], u16), u32)| {
-            record(cookie, reference, digest(cookie, &address, port))
+            record(cookie, reference, digest(cookie, &address, port), port == 81)
         };
         for first in &records {
             for second in &records {

@@ -2,6 +2,10 @@
 
 /// Buckets of the index: blocks of `u32`, see [`super::index`].
 pub const INDEX: &str = "index";
+/// Addresses that are or were backends: blocks of `u64`, see [`super::known`].
+pub const KNOWN: &str = "known";
+/// State of each CPU's random numbers, a cache line each.
+pub const RANDOM: &str = "random";
 /// Slots of frontends: `Frontend`.
 pub const FRONTENDS: &str = "frontends";
 /// Backend sets: index → `Slot`.
@@ -32,8 +36,10 @@ pub const CONTROL: &str = "control";
 pub const EVENTS: &str = "events";
 
 /// Every map.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 17] = [
     INDEX,
+    KNOWN,
+    RANDOM,
     FRONTENDS,
     BACKENDS,
     NAMES,

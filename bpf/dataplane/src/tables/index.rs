@@ -5,7 +5,10 @@
 
 use std::mem::offset_of;
 
-use balancing_abi::sockets::{Frontend, FrontendKey, index};
+use balancing_abi::sockets::{
+    Frontend, FrontendKey,
+    index::{self, Seeds},
+};
 
 use crate::sys::memory::Memory;
 
@@ -27,16 +30,16 @@ enum Link {
     Chain(u32),
 }
 
-/// The buckets and the seed of their hash.
+/// The buckets and the factors of their hash.
 #[derive(Debug)]
 pub(crate) struct Index {
     buckets: Memory<Block>,
-    seed: u64,
+    seeds: Seeds,
 }
 
 impl Index {
     pub(crate) fn new(buckets: Memory<Block>, seed: u64) -> Self {
-        Self { buckets, seed }
+        Self { buckets, seeds: Seeds::from(seed) }
     }
 
     /// Number of buckets.
@@ -53,7 +56,12 @@ impl Index {
     }
 
     fn bucket(&self, hash: u64) -> u32 {
-        index::bucket(hash, self.len() - 1)
+        index::bucket(hash, index::bucket_shift(self.len()))
+    }
+
+    /// The hash of an address, which is not of this table only.
+    pub(crate) fn hash(&self, key: &FrontendKey) -> u64 {
+        index::hash_key(key, &self.seeds)
     }
 
     /// The frontends of a bucket with their slots, as programs meet them.
@@ -70,7 +78,7 @@ impl Index {
 
     /// The frontend of a key and its slot.
     pub(crate) fn find(&self, frontends: &Memory<Frontend>, key: &FrontendKey) -> Option<(u32, Frontend)> {
-        let bucket = self.bucket(index::hash_key(key, self.seed));
+        let bucket = self.bucket(index::hash_key(key, &self.seeds));
         self.chain(frontends, bucket).into_iter().find(|(_, frontend)| frontend.key == *key)
     }
 
@@ -80,7 +88,7 @@ impl Index {
     /// [`Crowded`]; then nothing has changed.
     pub(crate) fn link(&mut self, frontends: &mut Memory<Frontend>, slot: u32) -> Result<(), Crowded> {
         let Some(new) = frontends.read(slot) else { return Err(Crowded) };
-        let hash = index::hash_key(&new.key, self.seed);
+        let hash = index::hash_key(&new.key, &self.seeds);
         let bucket = self.bucket(hash);
         let chain = self.chain(frontends, bucket);
         let word = self.load(bucket);
@@ -103,13 +111,13 @@ impl Index {
 
     /// Takes a key out. Its slot still leads on for programs that stand on it.
     pub(crate) fn unlink(&mut self, frontends: &mut Memory<Frontend>, key: &FrontendKey) {
-        let bucket = self.bucket(index::hash_key(key, self.seed));
+        let bucket = self.bucket(index::hash_key(key, &self.seeds));
         let chain = self.chain(frontends, bucket);
         let Some((link, old)) = position(&chain, key) else { return };
         // The filter may only lose a bit together with the frontend, or after it.
         let others = chain.iter().filter(|(_, frontend)| frontend.key != *key);
         let filter = others
-            .fold(0, |bits, (_, frontend)| bits | index::filter(index::hash_key(&frontend.key, self.seed)));
+            .fold(0, |bits, (_, frontend)| bits | index::filter(index::hash_key(&frontend.key, &self.seeds)));
         let first = match link {
             Link::Bucket => old.chain,
             Link::Chain(before) => {
@@ -161,7 +169,7 @@ mod tests {
 
     /// What programs do, in safe words.
     fn look_up(index: &Index, frontends: &Memory<Frontend>, number: u32) -> Option<u32> {
-        let hash = index::hash_key(&key(number), index.seed);
+        let hash = index::hash_key(&key(number), &index.seeds);
         let word = index.load(index.bucket(hash));
         if word & index::filter(hash) == 0 {
             return None;

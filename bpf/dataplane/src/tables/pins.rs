@@ -9,8 +9,8 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use balancing_abi::{
     Plain,
     sockets::{
-        Control, Frontend, Name, PolicyName as RawPolicy, RareCounters, SkipKey, Slot, Window, conn, maps,
-        stat,
+        Control, Frontend, Name, PolicyName as RawPolicy, RareCounters, SkipKey, Slot, Window, conn, known,
+        maps, stat,
     },
 };
 
@@ -39,6 +39,7 @@ pub(crate) struct Pins {
     pub(crate) index: Index,
     pub(crate) frontends: Memory<Frontend>,
     pub(crate) backends: Memory<Slot>,
+    known: Memory<[u64; known::BLOCK as usize]>,
     names: Memory<Name>,
     /// A row of all ids for each CPU.
     redirected: Memory<u64>,
@@ -112,6 +113,7 @@ impl Pins {
             index: Index::new(memory(layout, maps::INDEX, writable)?, seed),
             frontends: memory(layout, maps::FRONTENDS, writable)?,
             backends: memory(layout, maps::BACKENDS, writable)?,
+            known: memory(layout, maps::KNOWN, writable)?,
             names: memory(layout, maps::NAMES, writable)?,
             redirected: memory(layout, maps::REDIRECTED, writable)?,
             rare: memory(layout, maps::RARE, writable)?,
@@ -133,6 +135,16 @@ impl Pins {
     /// Takes a frontend out of force.
     pub(crate) fn unlink(&mut self, key: &FrontendKey) {
         self.index.unlink(&mut self.frontends, &codec::key(key));
+    }
+
+    /// Notes that an address is a backend, before the first frontend leads to it.
+    pub(crate) fn know(&mut self, backend: &FrontendKey) {
+        let (block, word, bit) = known::place(self.index.hash(&codec::key(backend)));
+        let offset = 8 * word as usize;
+        let bits = self.known.load64(block, offset);
+        if bits & bit == 0 {
+            self.known.store64(block, offset, bits | bit);
+        }
     }
 
     /// Writes the slots of a set, which nothing names.

@@ -100,6 +100,10 @@ impl Tables {
         let mut backends: Vec<(u32, Backend)> =
             layer.backends.iter().map(|b| (self.backend_ids.acquire(b, key.protocol), *b)).collect();
         backends.sort_unstable_by_key(|(id, _)| *id);
+        for (_, backend) in &backends {
+            let Backend { address, port, .. } = *backend;
+            self.pins.know(&FrontendKey { address, port, protocol: key.protocol });
+        }
         if let Some(set) = set {
             let head = codec::head(layer, window).as_ref().map(codec::head_as_slot);
             self.pins.write_slots(set, head.into_iter().chain(codec::slots(&backends)));
