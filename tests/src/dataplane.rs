@@ -62,6 +62,12 @@ impl DataPlane {
         Self { tables, loaded, layout, sizes, _bpffs: bpffs }
     }
 
+    /// The loaded programs: those for pods and those for the host.
+    #[must_use]
+    pub fn programs(&self) -> [&links::Programs; 2] {
+        [&self.loaded.pods, &self.loaded.host]
+    }
+
     /// Where the pins are.
     #[must_use]
     pub fn layout(&self) -> &Layout {

@@ -219,6 +219,7 @@ pub fn prog_info(program: BorrowedFd<'_>) -> io::Result<ProgInfo> {
         prog_type: word(&info, 0),
         id: word(&info, 4),
         tag: bytes(&info, 8),
+        instructions: word(&info, 20) / 8,
         name: name(bytes(&info, 64)),
     })
 }

@@ -33,6 +33,8 @@ pub struct ProgInfo {
     pub id: u32,
     /// Hash of the instructions, the same for the same program loaded twice.
     pub tag: [u8; 8],
+    /// Instructions of 8 bytes after the verifier's rewriting; 0 for those who may not see them.
+    pub instructions: u32,
     /// Name, at most 15 bytes.
     pub name: String,
 }
