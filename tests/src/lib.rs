@@ -30,6 +30,7 @@ mod cgroup;
 mod client;
 mod cluster;
 pub mod dataplane;
+pub mod history;
 mod http;
 mod kernel;
 mod leftovers;
