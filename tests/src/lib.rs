@@ -25,6 +25,7 @@
 //! ```
 
 mod agent;
+mod beside;
 mod bpffs;
 mod cgroup;
 mod client;
@@ -47,6 +48,7 @@ mod temp_dir;
 mod wait;
 
 pub use agent::Agent;
+pub use beside::beside;
 pub use bpffs::Bpffs;
 pub use cgroup::Cgroup;
 pub use client::Client;

@@ -9,7 +9,6 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     sync::atomic::{AtomicBool, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -194,6 +193,7 @@ fn plan(round: usize, client: usize) -> (usize, Family, Protocol, Exchange) {
 fn round(owner: &mut Owner, clients: &mut [Client], round: usize) -> u64 {
     owner.frontends.iter_mut().for_each(History::forget);
     let plans: Vec<_> = (0..clients.len()).map(|client| plan(round, client)).collect();
+    let last = round % plans.len();
     for (number, (client, plan)) in clients.iter_mut().zip(&plans).enumerate() {
         let (frontend, family, protocol, exchange) = *plan;
         let v4_or_v6 = owner.frontends[frontend].to();
@@ -201,7 +201,7 @@ fn round(owner: &mut Owner, clients: &mut [Client], round: usize) -> u64 {
             (Family::Mapped, SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
             (_, other) => other,
         };
-        let rounds = if number == round % plans.len() { ROUND.0 } else { ROUND.1 };
+        let rounds = if number == last { ROUND.0 } else { ROUND.1 };
         client.start_churn(&Churn {
             exchange,
             rounds: Some(rounds),
@@ -210,19 +210,14 @@ fn round(owner: &mut Owner, clients: &mut [Client], round: usize) -> u64 {
             ..Churn::to(family.kind(protocol), to)
         });
     }
-    let stop = AtomicBool::new(false);
-    let reports = thread::scope(|scope| {
-        let writer = scope.spawn(|| owner.change(round, &stop));
-        let last = round % plans.len();
+    let connect = || {
         let first = clients[last].end_churn();
         let end = |(number, client): (usize, &mut Client)| {
             if number == last { first.clone() } else { client.stop_churn() }
         };
-        let reports: Vec<_> = clients.iter_mut().enumerate().map(end).collect();
-        stop.store(true, Ordering::Relaxed);
-        writer.join().expect("the owner");
-        reports
-    });
+        clients.iter_mut().enumerate().map(end).collect::<Vec<_>>()
+    };
+    let ((), reports) = beside(|stop| owner.change(round, stop), connect);
     for (report, (frontend, ..)) in reports.iter().zip(plans) {
         owner.frontends[frontend].judge(report);
     }
