@@ -1,5 +1,5 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
-.PHONY: build demo demo-kube test bench bench-kube lint crds setup
+.PHONY: build demo demo-kube test storm bench bench-kube lint crds setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -14,6 +14,9 @@ demo-kube: build ## the node-local DNS story on a real control plane, with kubec
 test: ## every test, kernel tests as root
 	tests/setup.sh build run go kube && cargo build --locked --workspace
 	tests/as-root.sh cargo test --locked --workspace --no-fail-fast
+
+storm: ## a million connections while everything changes
+	tests/setup.sh build run && BALANCING_STORM=1000000 tests/as-root.sh cargo test --locked -p balancing-tests --test sockets_storm -- --nocapture
 
 bench: build ## the numbers of docs/, measured here
 	tests/setup.sh run && tests/as-root.sh cargo bench --locked -p balancing-tests --bench numbers

@@ -25,11 +25,13 @@
 //! ```
 
 mod agent;
+mod beside;
 mod bpffs;
 mod cgroup;
 mod client;
 mod cluster;
 pub mod dataplane;
+pub mod history;
 mod http;
 mod kernel;
 mod leftovers;
@@ -46,6 +48,7 @@ mod temp_dir;
 mod wait;
 
 pub use agent::Agent;
+pub use beside::beside;
 pub use bpffs::Bpffs;
 pub use cgroup::Cgroup;
 pub use client::Client;

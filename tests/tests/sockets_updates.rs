@@ -3,10 +3,10 @@
 #![allow(clippy::expect_used, reason = "helpers of tests")]
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use balancing_dataplane::{
@@ -15,21 +15,15 @@ use balancing_dataplane::{
     sys,
 };
 use balancing_tests::{
-    dataplane::{DataPlane, Entry, Family, Layer, Protocol, SIZES, World, above, alone, key, layer},
+    dataplane::{DataPlane, Family, Layer, Protocol, SIZES, World, above, alone, key, layer},
+    history::{History, State, state},
     *,
 };
 
-/// How long changes and connections run against each other.
-const STORM: Duration = Duration::from_secs(3);
-
-/// One state of a frontend and the servers that it leads to.
-struct Variant {
-    entry: Entry,
-    names: Vec<String>,
-}
-
-/// A publication: when it began and ended, and what was published.
-type Published = (u64, u64, usize);
+/// Far above what so many changes and connections take anywhere.
+const DEADLINE: Duration = Duration::from_secs(600);
+/// Rounds of a thread at one go; then it is looked whether enough was changed meanwhile.
+const ROUNDS: u64 = 4000;
 
 fn ten(family: Family) -> Vec<(String, SocketAddr)> {
     let port = |i: u16| SocketAddr::new(family.backend(1).ip().to_canonical(), 2100 + i);
@@ -38,25 +32,18 @@ fn ten(family: Family) -> Vec<(String, SocketAddr)> {
 
 /// States that all redirect, each to other servers: sets of 1, 2 and 10, and second layers behind a first without
 /// a backend, and behind one that skips the client.
-fn variants(world: &World, family: Family) -> Vec<Variant> {
+fn states(world: &World, family: Family) -> Vec<State> {
     let cookie = world.network.netns.run(|| sys::netns_cookie().expect("a cookie"));
-    let ten = ten(family);
-    let addresses: Vec<_> = ten.iter().map(|(_, address)| *address).collect();
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let skipping = Layer { skip: [ClientId::NetnsCookie(cookie)].into(), ..layer(1, &addresses) };
+    let (ten_names, ten): (Vec<_>, Vec<_>) = ten(family).into_iter().unzip();
+    let skipping = Layer { skip: [ClientId::NetnsCookie(cookie)].into(), ..layer(1, &ten) };
     let second = |number| layer(2, &[family.backend(number)]);
+    let two = [family.backend(2), family.backend(4)];
     vec![
-        Variant { entry: alone(layer(1, &[family.backend(1)])), names: names(&["backend1"]) },
-        Variant { entry: above(layer(1, &[]), second(3)), names: names(&["backend3"]) },
-        Variant {
-            entry: alone(layer(1, &addresses)),
-            names: ten.into_iter().map(|(name, _)| name).collect(),
-        },
-        Variant { entry: above(skipping, second(4)), names: names(&["backend4"]) },
-        Variant {
-            entry: alone(layer(1, &[family.backend(2), family.backend(4)])),
-            names: names(&["backend2", "backend4"]),
-        },
+        state(alone(layer(1, &[family.backend(1)])), ["backend1"]),
+        state(above(layer(1, &[]), second(3)), ["backend3"]),
+        state(alone(layer(1, &ten)), ten_names),
+        state(above(skipping, second(4)), ["backend4"]),
+        state(alone(layer(1, &two)), ["backend2", "backend4"]),
     ]
 }
 
@@ -71,96 +58,54 @@ fn crowded(topic: &str) -> World {
     world
 }
 
-/// Every sample reached a server of a state that was published at some time while the sample was taken.
-#[track_caller]
-fn assert_of_their_time(report: &ChurnReport, log: &[Published], variants: &[Variant]) {
-    for sample in &report.samples {
-        let name = sample.outcome.as_ref().expect("only successes");
-        // A state is there from the beginning of its publication to the end of the next one.
-        let from = log.partition_point(|(_, ended, _)| *ended < sample.began_ns).saturating_sub(1);
-        let states = log[from..].iter().take_while(|(began, ..)| *began <= sample.ended_ns);
-        let mut allowed = states.map(|(.., index)| &variants[*index]);
-        assert!(allowed.any(|variant| variant.names.contains(name)), "{name} at {sample:?}");
-    }
-}
-
-/// Publishes the variants one after the other until told to stop; `between` waits between two of them.
-fn alternate(
-    world: &mut World,
-    protocol: Protocol,
-    to: SocketAddr,
-    variants: &[Variant],
-    stop: &AtomicBool,
-    mut between: impl FnMut(),
-) -> Vec<Published> {
-    let mut log = vec![];
+/// Publishes the states one after the other until told to stop; `between` waits between two of them.
+fn alternate(history: &mut History, plane: &mut DataPlane, stop: &AtomicBool, mut between: impl FnMut()) {
     // Every order of two neighbours occurs.
     let order = [0, 1, 2, 3, 4, 0, 2, 4, 1, 3, 0, 3, 1, 4, 2, 0, 4, 3, 2, 1];
-    for index in order.into_iter().cycle() {
+    for state in order.into_iter().cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let began = monotonic_ns();
-        world.plane.publish(protocol, to, variants[index].entry.clone());
-        log.push((began, monotonic_ns(), index));
+        history.publish(plane, state);
         between();
     }
-    log
 }
 
 fn storm(topic: &str, family: Family, protocol: Protocol, exchange: Exchange) {
     let mut world = crowded(topic);
     let _ten = EchoServer::start_named(&world.network.netns, &ten(family));
-    let variants = variants(&world, family);
-    let to = family.frontend(1);
-    let key = world.plane.publish(protocol, to, variants[0].entry.clone());
+    let (to, states) = (family.frontend(1), states(&world, family));
+    let mut history = History::begin(&mut world.plane, protocol, to, states);
     let mut client = world.client();
-    let churn = Churn { exchange, threads: 3, samples: true, ..Churn::to(family.kind(protocol), to) };
-    let stop = AtomicBool::new(false);
-    let (report, log) = thread::scope(|scope| {
-        client.start_churn(&churn);
-        let writer = scope.spawn(|| alternate(&mut world, protocol, to, &variants, &stop, || {}));
-        let until = monotonic_ns() + STORM.as_nanos() as u64;
-        wait_until(2 * STORM, || monotonic_ns() >= until || writer.is_finished());
-        let report = client.stop_churn();
-        stop.store(true, Ordering::Relaxed);
-        (report, writer.join().expect("the writer"))
-    });
-    eprintln!(
-        "{family:?} {protocol:?} {exchange:?}: {} updates, {} connections",
-        log.len(),
-        report.successes()
+    let churn = Churn {
+        exchange,
+        threads: 3,
+        rounds: Some(ROUNDS),
+        samples: true,
+        failures: Some(10),
+        ..Churn::to(family.kind(protocol), to)
+    };
+    let changed = AtomicU64::new(0);
+    let ((), reports) = beside(
+        |stop| {
+            alternate(&mut history, &mut world.plane, stop, || {
+                changed.fetch_add(1, Ordering::Relaxed);
+            });
+        },
+        || {
+            let started = Instant::now();
+            let mut reports = vec![client.churn(&churn)];
+            while changed.load(Ordering::Relaxed) <= 200 && reports.iter().all(|r| r.errors.is_empty()) {
+                assert!(started.elapsed() < DEADLINE, "{changed:?} changes");
+                reports.push(client.churn(&churn));
+            }
+            reports
+        },
     );
-    for sample in report.samples.iter().filter(|s| s.outcome.is_err()) {
-        let near: Vec<_> = log
-            .iter()
-            .filter(|(b, e, _)| *e + 300_000 > sample.began_ns && *b < sample.began_ns + 300_000)
-            .map(|(b, e, i)| (*b as i64 - sample.began_ns as i64, *e as i64 - sample.began_ns as i64, *i))
-            .collect();
-        eprintln!("{sample:?} took {} near {near:?}", sample.ended_ns - sample.began_ns);
-        let snmp = world.network.netns.run(|| {
-            std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap()
-                + &std::fs::read_to_string("/proc/thread-self/net/snmp6").unwrap()
-        });
-        eprintln!(
-            "{}",
-            snmp.lines()
-                .filter(|l| l.contains("Udp") || l.contains("Icmp:") || l.contains("Icmp6In"))
-                .collect::<Vec<_>>()
-                .join("\n")
-        );
-    }
-    assert_eq!(report.errors.len(), 0, "{:?}", report.errors);
-    assert!(
-        report.peers.keys().all(|name| variants.iter().any(|v| v.names.contains(name))),
-        "{:?}",
-        report.peers
-    );
-    assert!(log.len() > 200 && report.successes() > 1000, "{} updates, {:?}", log.len(), report.peers);
-    let first = (0, log[0].1, 0);
-    let log: Vec<_> = [first].into_iter().chain(log).collect();
-    assert_of_their_time(&report, &log, &variants);
-    assert!(world.plane.tables.entries().contains_key(&key));
+    let successes: u64 = reports.iter().map(ChurnReport::successes).sum();
+    eprintln!("{family:?} {protocol:?} {exchange:?}: {} changes, {successes} connections", history.changes());
+    reports.iter().for_each(|report| history.judge(report));
+    assert!(world.plane.tables.entries().contains_key(&key(protocol, to)));
 }
 
 #[test]
@@ -195,9 +140,9 @@ fn between_slow_changes_the_old_state_ends_when_the_new_one_is_there() {
     let family = Family::V4;
     let mut world = crowded("updates-slow");
     let _ten = EchoServer::start_named(&world.network.netns, &ten(family));
-    let variants = variants(&world, family);
     let to = family.frontend(1);
-    world.plane.publish(Protocol::Udp, to, variants[0].entry.clone());
+    let states = states(&world, family);
+    let mut history = History::begin(&mut world.plane, Protocol::Udp, to, states);
     let mut client = world.client();
     let counted = key(Protocol::Udp, to);
     let stop = AtomicBool::new(false);
@@ -208,19 +153,40 @@ fn between_slow_changes_the_old_state_ends_when_the_new_one_is_there() {
         layers.iter().filter(|view| view.key == counted).map(|view| view.counters.redirected).sum::<u64>()
     };
     let mut rounds = 0;
-    let log = alternate(&mut world, Protocol::Udp, to, &variants, &stop, || {
+    alternate(&mut history, &mut world.plane, &stop, || {
         // Some connections in each state. Counters may start again with a second layer's new id, hence unequal.
         let before = redirected();
-        wait_until(Duration::from_secs(5), || redirected().abs_diff(before) >= 3);
+        wait_until(DEADLINE, || redirected().abs_diff(before) >= 3);
         rounds += 1;
         stop.store(rounds == 60, Ordering::Relaxed);
     });
-    let report = client.stop_churn();
-    assert_eq!(report.errors.len(), 0, "{:?}", report.errors);
-    let first = (0, log[0].1, 0);
-    let log: Vec<_> = [first].into_iter().chain(log).collect();
-    assert_of_their_time(&report, &log, &variants);
-    assert_eq!(log.len(), 61);
+    history.judge(&client.stop_churn());
+    assert_eq!(history.changes(), 60);
+}
+
+/// Neighbours of a frontend that comes, changes and goes until told to stop.
+fn restless_neighbours(plane: &mut DataPlane, restless: SocketAddr, changes: &AtomicU64, stop: &AtomicBool) {
+    let family = Family::V4;
+    let restless_sets = [vec![family.backend(2)], vec![family.backend(2), family.backend(3)]];
+    // Neither a server's answer nor a frontend of the clients': who gets there was misdirected.
+    let strangers = [family.backend(4), family.frontend(8), family.frontend(7)];
+    while !stop.load(Ordering::Relaxed) {
+        let round = changes.load(Ordering::Relaxed) / 600;
+        for i in 0..300_u32 {
+            let address = SocketAddr::from((Ipv4Addr::from(0x0a40_0000 + i), 53));
+            let gone = |address| key(Protocol::Udp, address);
+            match (round + u64::from(i)) % 3 {
+                0 => drop(plane.redirect(Protocol::Udp, address, &strangers[..1])),
+                1 => drop(plane.redirect(Protocol::Udp, address, &strangers)),
+                _ => plane.tables.remove(&gone(address)).expect("remove a frontend"),
+            }
+            match i % 3 {
+                2 => plane.tables.remove(&gone(restless)).expect("remove a frontend"),
+                set => drop(plane.redirect(Protocol::Udp, restless, &restless_sets[set as usize])),
+            }
+            changes.fetch_add(2, Ordering::Relaxed);
+        }
+    }
 }
 
 #[test]
@@ -234,56 +200,26 @@ fn neighbours_that_come_and_go_never_touch_a_stable_frontend() {
     let family = Family::V4;
     let (stable, restless) = (family.frontend(1), family.frontend(2));
     world.plane.redirect(Protocol::Udp, stable, &[family.backend(1)]);
-    let restless_sets = [vec![family.backend(2)], vec![family.backend(2), family.backend(3)]];
-    let mut clients = [world.client(), world.client()];
-    let stop = AtomicBool::new(false);
-    let (reports, operations) = thread::scope(|scope| {
-        for (client, to) in clients.iter_mut().zip([stable, restless]) {
-            client.start_churn(&Churn { threads: 2, ..Churn::to(Kind::Udp4, to) });
-        }
-        let writer = scope.spawn(|| {
-            let mut operations = 0_u64;
-            // Neither a server's answer nor a frontend of the clients': who gets there was misdirected.
-            let strangers = [family.backend(4), family.frontend(8), family.frontend(7)];
-            while !stop.load(Ordering::Relaxed) {
-                for i in 0..300_u32 {
-                    let address = SocketAddr::from((Ipv4Addr::from(0x0a40_0000 + i), 53));
-                    let stranger = key(Protocol::Udp, address);
-                    match (operations / 300 + u64::from(i)) % 3 {
-                        0 => drop(world.plane.redirect(Protocol::Udp, address, &strangers[..1])),
-                        1 => drop(world.plane.redirect(Protocol::Udp, address, &strangers)),
-                        _ => world.plane.tables.remove(&stranger).expect("remove a frontend"),
-                    }
-                    match i % 3 {
-                        0 => drop(world.plane.redirect(Protocol::Udp, restless, &restless_sets[0])),
-                        1 => drop(world.plane.redirect(Protocol::Udp, restless, &restless_sets[1])),
-                        _ => world
-                            .plane
-                            .tables
-                            .remove(&key(Protocol::Udp, restless))
-                            .expect("remove a frontend"),
-                    }
-                    operations += 2;
-                }
+    let mut clients = [(world.client(), stable), (world.client(), restless)];
+    let changes = AtomicU64::new(0);
+    let mut seen = [BTreeSet::new(), BTreeSet::new()];
+    let expected: [&[&str]; 2] = [&["backend1"], &["backend2", "backend3", "direct2"]];
+    let connect = || {
+        let started = Instant::now();
+        // Until enough was changed and every state of the restless one was met.
+        while changes.load(Ordering::Relaxed) <= 1000 || seen[1].len() < expected[1].len() {
+            assert!(started.elapsed() < DEADLINE, "{changes:?} changes, {seen:?}");
+            for (client, to) in &mut clients {
+                let (rounds, failures) = (Some(ROUNDS), Some(10));
+                client.start_churn(&Churn { threads: 2, rounds, failures, ..Churn::to(Kind::Udp4, *to) });
             }
-            operations
-        });
-        let until = monotonic_ns() + STORM.as_nanos() as u64;
-        wait_until(2 * STORM, || monotonic_ns() >= until || writer.is_finished());
-        let reports = clients.each_mut().map(Client::stop_churn);
-        stop.store(true, Ordering::Relaxed);
-        (reports, writer.join().expect("the writer"))
-    });
-    eprintln!(
-        "{operations} operations, {} and {} connections",
-        reports[0].successes(),
-        reports[1].successes()
-    );
-    for report in &reports {
-        assert_eq!(report.errors.len(), 0, "{:?}", report.errors);
-        assert!(report.successes() > 1000);
-    }
-    assert_eq!(reports[0].peers.keys().collect::<Vec<_>>(), ["backend1"]);
-    assert_eq!(reports[1].peers.keys().collect::<Vec<_>>(), ["backend2", "backend3", "direct2"]);
-    assert!(operations > 1000, "{operations} operations");
+            for ((client, _), seen) in clients.iter_mut().zip(&mut seen) {
+                let report = client.end_churn();
+                assert_eq!(report.errors.len(), 0, "{:?} after {changes:?} changes", report.errors);
+                seen.extend(report.peers.into_keys());
+            }
+        }
+    };
+    beside(|stop| restless_neighbours(&mut world.plane, restless, &changes, stop), connect);
+    assert_eq!(seen.map(|names| names.into_iter().collect::<Vec<_>>()), expected);
 }

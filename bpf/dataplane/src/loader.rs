@@ -11,8 +11,9 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::DirBuilderExt as _,
     },
+    panic::resume_unwind,
     path::{Path, PathBuf},
-    process,
+    process, thread,
 };
 
 use aya::{
@@ -257,22 +258,29 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     check_shapes(layout, &options.sizes)?;
     let features = Features::probe();
     let seed = seed(options)?;
-    let mut pods = open(options, &features, &Flavour { clients: flags::PODS, host_only: None, seed })?;
     let host_only = match options.host_scope {
         HostScope::Namespace(cookie) => Some(cookie.unwrap_or(0)),
         HostScope::Everything => None,
     };
-    let mut host = open(options, &features, &Flavour { clients: flags::HOST, host_only, seed })?;
-    let pods = Programs::loaded(load_programs(&mut pods)?, &layout.programs())?;
-    let host = Programs::loaded(load_programs(&mut host)?, &layout.host())?;
-    Ok(Loaded { pods, host, features })
+    let load = |clients, host_only, directory: &Path| -> Result<Programs, LoadError> {
+        let mut ebpf = open(options, &features, &Flavour { clients, host_only, seed })?;
+        Ok(Programs::loaded(load_programs(&mut ebpf)?, directory)?)
+    };
+    // The verifier's time is most of an agent's start, and each call to it has a thread's time of its own.
+    let (pods, host) = thread::scope(|scope| {
+        let host = scope.spawn(|| load(flags::HOST, host_only, &layout.host()));
+        let pods = load(flags::PODS, None, &layout.programs());
+        (pods, host.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    Ok(Loaded { pods: pods?, host: host?, features })
 }
 
 /// The seed of the index, the same for as long as the tables are there: programs have it as a constant.
 ///
-/// The first start makes the tables first, from an object that is not used further.
+/// The first start makes the tables first, from an object that is not used further; so does one after an interrupted
+/// first start, where some are missing.
 fn seed(options: &Options) -> Result<u64, LoadError> {
-    if !options.layout.maps().join(maps::CONTROL).exists() {
+    if maps::ALL.iter().any(|name| !options.layout.maps().join(name).exists()) {
         let features =
             Features { set_retval: false, getpeername: false, netns_cookie: false, atomics: false };
         open(options, &features, &Flavour { clients: 0, host_only: None, seed: 0 })?;

@@ -56,6 +56,8 @@ pub struct Churn {
     pub samples: bool,
     /// Rest of a thread between two rounds; without one a thread takes all of a processor.
     pub pause: Option<Duration>,
+    /// How many failed rounds a thread makes at most: each may take as long as a call's time-out.
+    pub failures: Option<u64>,
 }
 
 impl Churn {
@@ -71,6 +73,7 @@ impl Churn {
             rounds: None,
             samples: false,
             pause: None,
+            failures: None,
         }
     }
 }
@@ -155,19 +158,21 @@ impl Running {
 fn work(churn: &Churn, stop: &AtomicBool) -> ChurnReport {
     let mut report = ChurnReport::default();
     let started = Instant::now();
-    let mut made = 0;
+    let (mut made, mut failed) = (0, 0);
     // The first round is always made, so that a report is never empty.
     loop {
         let began_ns = monotonic_ns();
         let outcome = round(churn);
         report.count(&outcome);
+        failed += u64::from(outcome.is_err());
         if churn.samples {
             let outcome = outcome.map_err(|errno| format!("{errno:?}"));
             report.samples.push(Sample { began_ns, ended_ns: monotonic_ns(), outcome });
         }
         made += 1;
         let over = churn.duration.is_some_and(|duration| started.elapsed() >= duration)
-            || churn.rounds.is_some_and(|rounds| made >= rounds);
+            || churn.rounds.is_some_and(|rounds| made >= rounds)
+            || churn.failures.is_some_and(|failures| failed >= failures);
         if over || stop.load(Ordering::Relaxed) {
             return report;
         }
