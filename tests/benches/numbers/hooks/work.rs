@@ -24,7 +24,7 @@ pub(super) const WARM_UP: usize = 2_048;
 /// Calls that count.
 pub(super) const CALLS: usize = 4_096;
 /// Sockets whose first connect and whose close count.
-pub(super) const SOCKETS: usize = 1_024;
+pub(super) const SOCKETS: usize = 2_048;
 /// `MSG_PROBE` of the kernel's `include/linux/socket.h`: only the path is probed.
 const PROBE: SendFlags = SendFlags::from_bits_retain(0x10);
 /// No datagram takes so long.
