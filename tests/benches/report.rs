@@ -33,6 +33,17 @@ enum Verdict {
     Told,
 }
 
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Missed => "MISSED",
+            Self::Noisy => "noisy",
+            Self::Told => "",
+        }
+    }
+}
+
 /// What stands behind a figure of a hook.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Detail {
@@ -99,26 +110,45 @@ impl Report {
         let verdict = figure.verdict();
         let Figure { name, value, unit, target, detail, .. } = figure;
         let bound = target.map(|t| format!("(target <= {t})")).unwrap_or_default();
-        let word = match verdict {
-            Verdict::Ok => "ok",
-            Verdict::Missed => "MISSED",
-            Verdict::Noisy => "noisy",
-            Verdict::Told => "",
-        };
+        let word = verdict.word();
         eprintln!("{name:78} {value:>10.2} {unit:8} {bound:18} {word:7}{}", detail.text());
         let pass = matches!(verdict, Verdict::Ok | Verdict::Told);
         self.0.push(Row { name, value, unit, target, pass, verdict, detail });
     }
 
-    /// Writes a file of `target/bench` and says how many figures missed their bounds.
+    /// Writes a file of `target/bench`, and the same as a table of Markdown beside it, and says how many figures missed
+    /// their bounds.
     pub(crate) fn write(&self, file: &str) {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
         let text = serde_json::to_string_pretty(&self.0).expect("rows are plain");
         fs::create_dir_all(&dir).expect("target is writable");
-        fs::write(dir.join(file), text).expect("target is writable");
+        let path = dir.join(file);
+        fs::write(path.with_extension("md"), self.markdown()).expect("target is writable");
+        fs::write(path, text).expect("target is writable");
         let count = |verdict| self.0.iter().filter(|row| row.verdict == verdict).count();
         let (missed, noisy) = (count(Verdict::Missed), count(Verdict::Noisy));
         eprintln!("{} figures, {missed} missed, {noisy} noisy; target/bench/{file}", self.0.len());
+    }
+
+    /// The table of docs/performance.md.
+    fn markdown(&self) -> String {
+        let mut text = String::from(
+            "| figure | value | by medians | target | | ns: p10 / median | ns inside |\n|---|---|---|---|---|---|---|\n",
+        );
+        for Row { name, value, unit, target, verdict, detail, .. } in &self.0 {
+            let number =
+                |value: Option<f64>, digits| value.map(|v| format!("{v:.digits$}")).unwrap_or_default();
+            let name = name.trim_start();
+            let (value, median) = (number(Some(*value), 2), number(detail.median, 2));
+            let target = target.map(|target| format!("≤ {target}")).unwrap_or_default();
+            let ns = [detail.p10_ns, detail.median_ns].map(|ns| number(ns, 0));
+            let ns = if ns[0].is_empty() { String::new() } else { ns.join(" / ") };
+            let inside = number(detail.inside_ns, 0);
+            let verdict = verdict.word();
+            text +=
+                &format!("| {name} | {value} {unit} | {median} | {target} | {verdict} | {ns} | {inside} |\n");
+        }
+        text
     }
 }
 

@@ -48,9 +48,14 @@ pub(super) fn measure(report: &mut Report) {
         eprintln!("system calls are not counted: there is no strace, or it must not trace");
         return;
     };
-    report.tell("  bpf(2) calls of the agent for it, 1,000 endpoints", large, "calls");
-    report.tell("  the same, 100 endpoints", small, "calls");
-    report.at_most("  calls for 1,000 over calls for 100 endpoints", large / small, "x", NOT_IN_PROPORTION);
+    report.tell("bpf(2) calls of the agent when one endpoint of 1,000 changes", large, "calls");
+    report.tell("bpf(2) calls of the agent when one endpoint of 100 changes", small, "calls");
+    report.at_most(
+        "bpf(2) calls for 1,000 endpoints, over those for 100",
+        large / small,
+        "x",
+        NOT_IN_PROPORTION,
+    );
 }
 
 /// A Service with pods, and the policy that balances over them.

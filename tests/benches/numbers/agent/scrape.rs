@@ -38,8 +38,8 @@ pub(super) fn measure(report: &mut Report) {
     report.tell("one change there, file to kernel, no scrape (median of 9)", median(&mut calm), "ms");
     let name = "one change there, begun during a scrape (median of 9)";
     report.at_most(name, median(&mut during), "ms", 10.0);
-    report.tell("  the longest of those", longest(&during), "ms");
-    report.tell("  the longest without a scrape", longest(&calm), "ms");
+    report.tell("one change there, begun during a scrape (longest of 9)", longest(&during), "ms");
+    report.tell("one change there, file to kernel, no scrape (longest of 9)", longest(&calm), "ms");
     drop(world);
 
     let world = World::start("bench-scrape", FRONTENDS, 1);

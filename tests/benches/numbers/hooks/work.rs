@@ -4,6 +4,7 @@
 //! (`MSG_PROBE`), after the hook and the route. recvfrom(2) looks at one datagram again and again (`MSG_PEEK`).
 
 use std::{
+    array,
     net::SocketAddr,
     os::fd::OwnedFd,
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ pub(super) const WARM_UP: usize = 2_048;
 /// Calls that count.
 pub(super) const CALLS: usize = 4_096;
 /// Sockets whose first connect and whose close count.
-pub(super) const SOCKETS: usize = 1_024;
+pub(super) const SOCKETS: usize = 4_096;
 /// `MSG_PROBE` of the kernel's `include/linux/socket.h`: only the path is probed.
 const PROBE: SendFlags = SendFlags::from_bits_retain(0x10);
 /// No datagram takes so long.
@@ -60,25 +61,22 @@ pub(super) fn batches(call: &mut Ready, calls: usize) -> Vec<f64> {
     (0..calls / BATCH).map(batch).collect()
 }
 
-/// Nanoseconds per first connect and per close in each batch.
+/// Nanoseconds per first connect and per close in each batch. The sockets of a batch are opened just before, as
+/// applications do it, so that they lie in the CPU's caches.
 pub(super) fn new_sockets(target: SocketAddr, count: usize) -> (Vec<f64>, Vec<f64>) {
-    let mut sockets: Vec<OwnedFd> = (0..count).map(|_| udp(target)).collect();
     let per_call = |start: Instant| start.elapsed().as_nanos() as f64 / BATCH as f64;
-    let connects = sockets.chunks_exact(BATCH).map(|batch| {
+    let batch = |_| {
+        let sockets: [OwnedFd; BATCH] = array::from_fn(|_| udp(target));
         let start = Instant::now();
-        for socket in batch {
+        for socket in &sockets {
             connect(socket, &target).expect("every address is local");
         }
-        per_call(start)
-    });
-    let connects = connects.collect();
-    let closes = (0..count / BATCH).map(|_| {
-        let batch = sockets.split_off(sockets.len() - BATCH);
+        let connected = per_call(start);
         let start = Instant::now();
-        drop(batch);
-        per_call(start)
-    });
-    (connects, closes.collect())
+        drop(sockets);
+        (connected, per_call(start))
+    };
+    (0..count / BATCH).map(batch).unzip()
 }
 
 /// Makes sure that a connect goes where the case says: a socket's own address is that of its peer where every address
