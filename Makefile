@@ -1,5 +1,5 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
-.PHONY: build demo demo-kube test storm bench bench-kube lint crds setup
+.PHONY: build demo demo-kube test storm upgrade bench bench-kube lint crds setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -17,6 +17,9 @@ test: ## every test, kernel tests as root
 
 storm: ## a million connections while everything changes
 	tests/setup.sh build run && BALANCING_STORM=1000000 tests/as-root.sh cargo test --locked -p balancing-tests --test sockets_storm -- --nocapture
+
+upgrade: ## from the agent of an earlier commit (FROM=) to this one, under load
+	tests/setup.sh build run && cargo build --locked --workspace && tests/upgrade.sh $(FROM)
 
 bench: build ## the numbers of docs/, measured here
 	tests/setup.sh run && tests/as-root.sh cargo bench --locked -p balancing-tests --bench numbers

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    path::PathBuf,
     process::{Command, ExitStatus},
     time::Duration,
 };
@@ -26,6 +27,8 @@ const READY: Duration = Duration::from_secs(120);
 pub struct Agent {
     place: Place,
     program: &'static str,
+    /// A program instead of that one.
+    elsewhere: Option<PathBuf>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     process: Option<Process>,
@@ -40,6 +43,7 @@ impl Agent {
         Self {
             place: place.clone(),
             program: "balancing-agent",
+            elsewhere: None,
             arguments: Vec::new(),
             // Many agents run at once; flags win over these.
             environment: ["BALANCING_HTTP", "BALANCING_METRICS"]
@@ -72,12 +76,18 @@ impl Agent {
     /// Makes the next start run another build of the agent, such as `agent_next`.
     pub fn replace(&mut self, program: &'static str) {
         self.program = program;
+        self.elsewhere = None;
+    }
+
+    /// Makes the next start run a build of the agent from elsewhere.
+    pub fn replace_by(&mut self, path: PathBuf) {
+        self.elsewhere = Some(path);
     }
 
     /// The command that [`Agent::start`] runs, for subcommands that end by themselves.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = self.place.command(program(self.program));
+        let mut command = self.place.command(self.elsewhere.clone().unwrap_or_else(|| program(self.program)));
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

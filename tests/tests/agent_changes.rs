@@ -3,11 +3,13 @@
 //! Every server tells its name, so each connection shows where it went. A backend counts as gone from the
 //! moment in which the kernel's table was seen without it, until its object is written again.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, thread,
+    fs,
+    path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -66,7 +68,13 @@ fn backend(number: usize) -> Object {
 impl World {
     /// Everything runs; two clients are host processes, two are pods.
     fn start(topic: &str) -> Self {
+        Self::start_by(topic, None)
+    }
+
+    /// The same with an agent from elsewhere.
+    fn start_by(topic: &str, agent: Option<PathBuf>) -> Self {
         let mut node = Node::with(topic, &["--max-frontends", "1024"]);
+        agent.into_iter().for_each(|path| node.agent().replace_by(path));
         let mut servers = vec![node.serve("original", &[FRONTEND])];
         for number in 0..BACKENDS {
             servers.push(node.serve(&format!("b{number}"), &[&format!("10.1.0.{number}:80")]));
@@ -351,6 +359,36 @@ fn upgrades_and_downgrades_lose_no_connection() {
     let connections = world.judge();
     println!("10 changes of the ABI: {connections} connections");
     assert_eq!(world.absences.len(), 10);
+}
+
+/// From the build of an earlier version, whose tables have another ABI: `make upgrade FROM=<commit>`.
+#[test]
+#[ignore = "needs a build of an earlier version: make upgrade FROM=<commit>"]
+fn an_upgrade_from_an_earlier_build_loses_no_connection() {
+    if !require_kernel() {
+        return;
+    }
+    let earlier = PathBuf::from(std::env::var_os("BALANCING_EARLIER").expect("BALANCING_EARLIER"));
+    let mut connections = 0;
+    for round in 0..10 {
+        let mut world = World::start_by("earlier", Some(earlier.clone()));
+        let old = links::layouts(world.node.bpffs()).unwrap().remove(0);
+        assert_ne!(old.abi(), ABI, "{} is no build of an earlier version", earlier.display());
+        let pods: BTreeSet<_> = links::pods(&old).unwrap().into_keys().collect();
+        world.load();
+        world.wait_connections(200);
+        if round % 2 == 0 {
+            world.node.agent().kill();
+        } else {
+            assert!(world.node.agent().terminate().success());
+        }
+        world.node.agent().replace("balancing-agent");
+        world.node.start();
+        moved(&old, &world.node.layout(ABI), &pods);
+        world.wait_connections(200);
+        connections += world.judge();
+    }
+    println!("10 upgrades: {connections} connections");
 }
 
 /// Nothing is left of one ABI; host and pods are attached by the other.
