@@ -53,6 +53,15 @@ impl Figures<'_> {
             let base = format!("{title} under {programs:?}");
             eprintln!("{base:52} {:3} runs: drift {drift:4.1} %, quartiles {spread:4.1} % apart", runs.len());
         }
+        let disturbed = |call: &Call| {
+            let is_noise = |programs| Restlessness::of(&self.record.bases[&(*call, programs)]).is_noise();
+            is_noise(Programs::None) && !is_noise(Programs::Empty)
+        };
+        if Call::ALL.iter().any(disturbed) {
+            eprintln!(
+                "only runs without a program differ: something else attaches programs to the same hooks of another cgroup"
+            );
+        }
     }
 
     /// What a call costs without a program, and what the empty program adds.
