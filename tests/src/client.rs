@@ -10,7 +10,7 @@ use std::{
 use nix::errno::Errno;
 
 use crate::{
-    Churn, ChurnReport, Connect, Kind, Message, Place, Receive, Socket, TempDir,
+    Churn, ChurnReport, Connect, Heard, Kind, Message, Place, Receive, Shared, Socket, TempDir,
     must::Must,
     sock::protocol::{Reply, Request, Response},
 };
@@ -244,6 +244,14 @@ impl Client {
         self.close(socket);
         let data = answer?.data;
         Ok(data.split_whitespace().next().unwrap_or_default().to_owned())
+    }
+
+    /// Lets several threads use one unconnected socket, and counts the answers that they heard.
+    ///
+    /// # Errors
+    /// Of sending or receiving; EAGAIN when an answer did not come for 5 seconds.
+    pub fn share(&mut self, work: &Shared) -> Result<Vec<(Heard, u64)>, Errno> {
+        expect!(self.call(&Request::Share(work.clone())), Heard)
     }
 
     /// Runs a churn to its end.

@@ -66,6 +66,7 @@ pub use server::EchoServer;
 pub use sock::{
     churn::{Churn, ChurnReport, Exchange, Sample, monotonic_ns},
     protocol::{Connect, Kind, Message, Receive, Socket},
+    shared::{Heard, Shared},
 };
 pub use temp_dir::TempDir;
 pub use wait::{undisturbed, wait_for, wait_until};

@@ -6,6 +6,7 @@
 pub mod churn;
 mod pass;
 pub mod protocol;
+pub mod shared;
 mod sockets;
 mod uring;
 
@@ -132,6 +133,7 @@ impl Helper {
             }
             Request::TakeSocket { path } => Ok(Reply::Socket(sockets.add(pass::receive(&path)?))),
             Request::HasUring => Ok(Reply::Truth(uring::available())),
+            Request::Share(work) => shared::run(&work).map(Reply::Heard),
             Request::StartChurn(churn) => {
                 self.churn = Some(churn::Running::start(churn));
                 Ok(Reply::Done)

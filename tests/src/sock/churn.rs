@@ -1,7 +1,7 @@
 //! Connecting over and over, to see what a change does to connections that are being made.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     sync::{
@@ -16,7 +16,7 @@ use nix::{
     errno::Errno,
     time::{ClockId, clock_gettime},
 };
-use rustix::net::{RecvFlags, SendFlags, connect, recvfrom, send, sendto, sockopt};
+use rustix::net::{RecvFlags, SendFlags, connect, getpeername, recvfrom, send, sendto, sockopt};
 use serde::{Deserialize, Serialize};
 
 use super::{errno, protocol::Kind, sockets::create};
@@ -35,6 +35,14 @@ pub enum Exchange {
     /// A new socket connects and closes; nothing is sent. All successes count under one empty name. TCP
     /// closes with a reset.
     ConnectOnly,
+    /// As many new sockets connect and are asked for their peer's name in turn, so many times; then they close. The outcome
+    /// is every name that was told, with blanks between them.
+    Names {
+        /// Sockets that are open at once.
+        sockets: u32,
+        /// How often each is asked.
+        times: u32,
+    },
 }
 
 /// A loop of connections to one address.
@@ -182,14 +190,38 @@ fn work(churn: &Churn, stop: &AtomicBool) -> ChurnReport {
     }
 }
 
-/// Makes one round and returns the name of the server that answered.
-fn round(churn: &Churn) -> Result<String, Errno> {
-    let socket = create(churn.kind)?;
-    if churn.kind.is_tcp() {
+/// A new socket. TCP will close with a reset.
+fn new_socket(kind: Kind) -> Result<OwnedFd, Errno> {
+    let socket = create(kind)?;
+    if kind.is_tcp() {
         sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(errno)?;
     }
+    Ok(socket)
+}
+
+/// Connects new sockets and returns all names that their peers are told to have.
+fn names(churn: &Churn, sockets: u32, times: u32) -> Result<String, Errno> {
+    let connected = |_| {
+        let socket = new_socket(churn.kind)?;
+        connect(&socket, &churn.to).map_err(errno)?;
+        Ok(socket)
+    };
+    let sockets: Vec<_> = (0..sockets).map(connected).collect::<Result<_, Errno>>()?;
+    let mut names = BTreeSet::new();
+    for _ in 0..times {
+        for socket in &sockets {
+            let name = getpeername(socket).map_err(errno)?.ok_or(Errno::ENOTCONN)?;
+            names.insert(SocketAddr::try_from(name).map_err(errno)?);
+        }
+    }
+    Ok(names.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" "))
+}
+
+/// Makes one round and returns the name of the server that answered.
+fn round(churn: &Churn) -> Result<String, Errno> {
     match churn.exchange {
         Exchange::Connected => {
+            let socket = new_socket(churn.kind)?;
             connect(&socket, &churn.to).map_err(errno)?;
             if !churn.kind.is_tcp() {
                 send(&socket, b"?", SendFlags::empty()).map_err(errno)?;
@@ -197,19 +229,22 @@ fn round(churn: &Churn) -> Result<String, Errno> {
             Ok(read_name(&socket)?.0)
         }
         Exchange::Unconnected => {
+            let socket = new_socket(churn.kind)?;
             sendto(&socket, b"?", SendFlags::empty(), &churn.to).map_err(errno)?;
             let (name, from) = read_name(&socket)?;
             if from == Some(churn.to) { Ok(name) } else { Err(Errno::EBADMSG) }
         }
         Exchange::ConnectOnly => {
+            let socket = new_socket(churn.kind)?;
             connect(&socket, &churn.to).map_err(errno)?;
             Ok(String::new())
         }
+        Exchange::Names { sockets, times } => names(churn, sockets, times),
     }
 }
 
 /// The first word that arrives, and who sent it. A stream that ends without one is ECONNRESET.
-fn read_name(socket: &OwnedFd) -> Result<(String, Option<SocketAddr>), Errno> {
+pub(super) fn read_name(socket: &OwnedFd) -> Result<(String, Option<SocketAddr>), Errno> {
     let mut buffer = [0; 256];
     let (length, _, from) = recvfrom(socket.as_fd(), &mut buffer[..], RecvFlags::empty()).map_err(errno)?;
     let text = String::from_utf8_lossy(&buffer[..length]);

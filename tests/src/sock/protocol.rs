@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::churn::{Churn, ChurnReport};
+use super::{
+    churn::{Churn, ChurnReport},
+    shared::{Heard, Shared},
+};
 
 /// A socket of a helper. The number means nothing to another helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -149,6 +152,7 @@ pub(crate) enum Request {
         path: PathBuf,
     },
     HasUring,
+    Share(Shared),
     StartChurn(Churn),
     EndChurn {
         stop: bool,
@@ -165,6 +169,7 @@ pub(crate) enum Reply {
     Socket(Socket),
     Address(SocketAddr),
     Message(Message),
+    Heard(Vec<(Heard, u64)>),
     Churn(ChurnReport),
 }
 
