@@ -222,13 +222,15 @@ impl Problems {
         }
         let limit = self.number("--redirect-qos-limit", Some(&args.redirect_qos_limit), 0, 0..=u32::MAX);
         let defaults = Sizes::default();
+        let frontends = self.number(
+            "--max-frontends",
+            args.max_frontends.as_deref(),
+            defaults.frontends,
+            1..=Sizes::MAX_FRONTENDS,
+        );
         let sizes = Sizes {
-            frontends: self.number(
-                "--max-frontends",
-                args.max_frontends.as_deref(),
-                defaults.frontends,
-                1..=Sizes::MAX_FRONTENDS,
-            ),
+            frontends,
+            ids: Sizes::ids(frontends),
             backends: self.rows("--max-backends", args.max_backends.as_deref(), defaults.backends),
             affinity: self.rows("--max-affinity", args.max_affinity.as_deref(), defaults.affinity),
             skips: self.rows("--max-skips", args.max_skips.as_deref(), defaults.skips),

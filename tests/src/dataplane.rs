@@ -25,6 +25,7 @@ use crate::{Bpffs, Cgroup, Client, EchoServer, Kind, NetNs, Place, must::Must};
 /// Capacities of a test's tables: the smallest table of connections.
 pub const SIZES: Sizes = Sizes {
     frontends: 4096,
+    ids: 4096,
     backends: 16_384,
     connections: 65_536,
     affinity: 8192,

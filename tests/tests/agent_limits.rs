@@ -36,7 +36,7 @@ fn overflow(mut node: Node, services: u16, room: u16) {
     fill(&node, services);
     node.start_until(|view| view.source.synced && !view.problems.is_empty());
     let capacity = if room == 10 { 1_000 } else { 65_536 };
-    let full = format!("table frontends4 is full ({capacity} entries) while programming ");
+    let full = format!("table frontends is full ({capacity} entries) while programming ");
     let remedy = "raise --max-frontends and run `balancing-agent cleanup` before the next start";
     let view = node.wait_view(|view| view.problems.iter().any(|line| line.contains(&full)));
     assert!(!view.ready && view.problems.len() < 10, "short: {:?}", view.problems);
@@ -135,11 +135,14 @@ fn another_shape_is_refused_and_nothing_changes() {
     node.agent().terminate();
     let command = format!("exec {} {}", program("balancing-agent").display(), arguments(&node, node.bpffs()));
     for (flag, words) in [
-        ("--max-frontends 2000", "has capacity 1000, this build and its settings need 2000"),
-        ("--max-frontends 1000 --max-backends 77", "has capacity 65536, this build and its settings need 77"),
+        ("--max-frontends 2000", "were made with --max-frontends 1000, the settings say 2000"),
+        (
+            "--max-frontends 1000 --max-backends 77",
+            "were made with --max-backends 65536, the settings say 77",
+        ),
         (
             "--max-frontends 1000 --max-connections 65536",
-            "has capacity 262144, this build and its settings need 65536",
+            "were made with --max-connections 262144, the settings say 65536",
         ),
     ] {
         let (code, said) = refused(Command::new("sh").args(["-c", &format!("{command} {flag}")]));

@@ -37,7 +37,7 @@ const DEADLINE: Duration = Duration::from_secs(600);
 /// Servers of the largest set.
 const SERVERS: u16 = 1000;
 /// Few ids, slots and buckets, so that all are used again all the time and frontends share buckets.
-const SMALL: Sizes = Sizes { frontends: 64, backends: 16_384, ..SIZES };
+const SMALL: Sizes = Sizes { frontends: 64, ids: 64, backends: 16_384, ..SIZES };
 /// Places in [`states`].
 const ONE: usize = 0;
 /// As above.

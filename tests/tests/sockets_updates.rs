@@ -49,7 +49,7 @@ fn states(world: &World, family: Family) -> Vec<State> {
 
 /// A data plane whose tables are nearly full, so that elements have neighbours in their buckets.
 fn crowded(topic: &str) -> World {
-    let sizes = Sizes { frontends: 8192, backends: 4096, ..SIZES };
+    let sizes = Sizes { frontends: 8192, ids: 8192, backends: 4096, ..SIZES };
     let mut world = World::on(DataPlane::with(topic, sizes, HostScope::Everything), topic);
     for i in 0..7000_u32 {
         let address = SocketAddr::from((Ipv4Addr::from(0x0a40_0000 + i), 53));
@@ -195,7 +195,7 @@ fn neighbours_that_come_and_go_never_touch_a_stable_frontend() {
         return;
     }
     // Few ids and slots, so that they are used again all the time.
-    let sizes = Sizes { frontends: 1024, backends: 1024, ..SIZES };
+    let sizes = Sizes { frontends: 1024, ids: 1024, backends: 1024, ..SIZES };
     let mut world = World::on(DataPlane::with("updates-many", sizes, HostScope::Everything), "updates-many");
     let family = Family::V4;
     let (stable, restless) = (family.frontend(1), family.frontend(2));

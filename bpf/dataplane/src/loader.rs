@@ -42,6 +42,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/so
 pub struct Sizes {
     /// Layers of all frontends; [`Sizes::MAX_FRONTENDS`] at most.
     pub frontends: u32,
+    /// Ids that layers of frontends are given, one after the other: at least as many as `frontends`. The more there are beyond, the
+    /// later one is used again ([`conn::next_generation`]).
+    pub ids: u32,
     /// Slots of all backend sets; a lone backend without limit and affinity takes none.
     pub backends: u32,
     /// Connected sockets that keep their frontend's name; a power of two, at least 65,536.
@@ -60,6 +63,12 @@ impl Sizes {
     /// Largest number of frontends.
     pub const MAX_FRONTENDS: u32 = index::MAX_SLOTS - maps::size::SPARE - 1;
 
+    /// The usual number of ids for a number of frontends.
+    #[must_use]
+    pub const fn ids(frontends: u32) -> u32 {
+        frontends + maps::size::SPARE
+    }
+
     /// Slots of frontends: the first is never used, and some wait for a grace period.
     pub(crate) fn frontend_slots(&self) -> u32 {
         1 + self.frontends + maps::size::SPARE
@@ -69,7 +78,8 @@ impl Sizes {
     pub(crate) fn of(layout: &Layout) -> Self {
         let capacity = |name| map_info(&layout.maps().join(name)).map_or(0, |info| info.max_entries());
         Self {
-            frontends: capacity(maps::NAMES),
+            frontends: capacity(maps::FRONTENDS).saturating_sub(1 + maps::size::SPARE),
+            ids: capacity(maps::NAMES),
             backends: capacity(maps::BACKENDS),
             connections: capacity(maps::CONNECTIONS),
             affinity: capacity(maps::AFFINITY),
@@ -79,6 +89,19 @@ impl Sizes {
         }
     }
 
+    /// The capacities with the flags that set them.
+    fn settings(&self) -> [(&'static str, u32); 7] {
+        [
+            ("--max-frontends", self.frontends),
+            ("--max-backends", self.backends),
+            ("--max-connections", self.connections),
+            ("--max-affinity", self.affinity),
+            ("--max-skips", self.skips),
+            ("--max-qos-policies", self.qos),
+            ("--max-policy-names", self.policies),
+        ]
+    }
+
     /// The capacity of a table that is a setting, or follows from one.
     fn entries(&self, name: &str, cpus: u32) -> Option<u32> {
         match name {
@@ -86,8 +109,8 @@ impl Sizes {
             maps::KNOWN => Some(known::BLOCKS),
             maps::RANDOM => Some(cpus),
             maps::FRONTENDS => Some(self.frontend_slots()),
-            maps::NAMES | maps::RARE => Some(self.frontends),
-            maps::REDIRECTED => Some(self.frontends * cpus),
+            maps::NAMES | maps::RARE => Some(self.ids),
+            maps::REDIRECTED => Some(self.ids.saturating_mul(cpus)),
             maps::BACKENDS => Some(self.backends),
             maps::CONNECTIONS => Some(self.connections.max(conn::MIN_SLOTS)),
             maps::AFFINITY => Some(self.affinity),
@@ -103,6 +126,7 @@ impl Default for Sizes {
     fn default() -> Self {
         Self {
             frontends: maps::size::FRONTENDS,
+            ids: Self::ids(maps::size::FRONTENDS),
             backends: maps::size::BACKENDS,
             connections: maps::size::CONNECTIONS,
             affinity: maps::size::AFFINITY,
@@ -158,6 +182,22 @@ pub enum LoadError {
         /// Its value in the kernel.
         found: u32,
         /// Its value here.
+        expected: u32,
+    },
+    /// The tables were made with another setting.
+    #[error(
+        "the tables below {path} were made with {flag} {found}, the settings say {expected}: keep what they were made \
+         with, or run `balancing-agent cleanup` first (it ends all redirection until the agent is back)",
+        path = path.display()
+    )]
+    Setting {
+        /// The directory of the maps.
+        path: PathBuf,
+        /// The flag.
+        flag: &'static str,
+        /// What the tables were made with.
+        found: u32,
+        /// What is wanted.
         expected: u32,
     },
     /// A map operation failed.
@@ -320,7 +360,7 @@ fn open(options: &Options, features: &Features, flavour: &Flavour) -> Result<Ebp
         .override_global("SEED_HIGH", &seeds.high, true)
         .override_global("SEED_TAIL", &seeds.tail, true)
         .override_global("BUCKET_SHIFT", &bucket_shift, true)
-        .override_global("IDS", &sizes.frontends, true)
+        .override_global("IDS", &sizes.ids, true)
         .override_global("HOST_ONLY", &host_only, true)
         .override_global("HOST_NETNS", &host_netns, true)
         .override_global("SET_RETVAL", &set_retval, true)
@@ -341,7 +381,11 @@ fn possible_cpus() -> Result<u32, LoadError> {
 }
 
 fn check_shapes(layout: &Layout, sizes: &Sizes) -> Result<(), LoadError> {
-    let cpus = possible_cpus()?;
+    let (cpus, path) = (possible_cpus()?, layout.maps());
+    let settings = Sizes::of(layout).settings().into_iter().zip(sizes.settings());
+    if let Some(((flag, found), (_, expected))) = settings.into_iter().find(|(a, b)| a.1 != 0 && a != b) {
+        return Err(LoadError::Setting { path, flag, found, expected });
+    }
     for expected in crate::shape::ALL {
         let path = layout.maps().join(expected.name);
         if !path.exists() {

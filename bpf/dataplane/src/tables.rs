@@ -140,6 +140,8 @@ pub struct Tables {
     /// The layers of each entry in the kernel.
     placed: BTreeMap<FrontendKey, Vec<Placed>>,
     ids: Numbers,
+    /// Ids that frontends have: layers in force, and those that are being written.
+    live: u32,
     /// Ids that no reference names any more: ready for a new name.
     unnamed: Vec<u32>,
     backend_ids: BackendIds,
@@ -168,7 +170,8 @@ impl Tables {
             pins,
             entries: BTreeMap::new(),
             placed: BTreeMap::new(),
-            ids: Numbers::new(0..sizes.frontends),
+            ids: Numbers::new(0..sizes.ids),
+            live: 0,
             unnamed: Vec::new(),
             backend_ids: BackendIds::default(),
             slots: Numbers::new(1..sizes.frontend_slots()),
@@ -201,6 +204,7 @@ impl Tables {
             let mut placed = Vec::with_capacity(found.len());
             for found in found {
                 self.ids.take(found.id);
+                self.live += 1;
                 self.slots.take(found.slot);
                 for (id, backend) in &found.backends {
                     self.backend_ids.take(*id, backend, key.protocol);

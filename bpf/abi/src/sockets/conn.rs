@@ -32,7 +32,9 @@ pub const fn id(reference: u32) -> u32 {
     reference & (MAX_IDS - 1)
 }
 
-/// The generation after this one.
+/// The generation after this one. It comes back after 4,095 uses of the id: by then the table of ids has been given away so often,
+/// which is 16 million frontends at least with the usual 4,096 spare ids. A connection that outlives that many may be told the
+/// name of another frontend, if it still has its record.
 #[inline(always)]
 #[must_use]
 pub const fn next_generation(generation: u32) -> u32 {

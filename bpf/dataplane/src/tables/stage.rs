@@ -73,7 +73,7 @@ impl Tables {
         };
         let written = self.write_layer(key, layer, (id, generation), next);
         if written.is_err() && old.is_none() {
-            self.unnamed.push(id);
+            self.return_id(id);
         }
         let (slot, set) = written?;
         Ok(Staged::New { placed: Placed { id, generation, slot, set }, new_id: old.is_none() })
@@ -132,7 +132,7 @@ impl Tables {
             placed.set.into_iter().for_each(|set| self.sets.free(set));
             self.release(key, layer);
             if *new_id {
-                self.unnamed.push(placed.id);
+                self.return_id(placed.id);
             }
         }
     }
@@ -179,6 +179,13 @@ impl Tables {
         self.look(id, layer.service_id);
         self.tally.forget(id);
         self.retired.ids.push(id);
+        self.live -= 1;
+    }
+
+    /// An id that was named, but that no frontend in force ever had.
+    fn return_id(&mut self, id: u32) {
+        self.unnamed.push(id);
+        self.live -= 1;
     }
 
     fn release(&mut self, key: &FrontendKey, layer: &Layer) {
@@ -211,10 +218,14 @@ impl Tables {
 
     /// An id with the name of the frontend, and its generation.
     fn new_id(&mut self, key: &FrontendKey) -> Result<(u32, u32), TableError> {
-        let id = self.ids.fresh().or_else(|| self.unnamed.pop()).or_else(|| self.unname());
-        let Some(id) = id else {
-            return Err(TableError::full(maps::FRONTENDS, self.sizes.frontends, key));
-        };
+        let capacity = self.sizes.frontends;
+        let full = || TableError::full(maps::FRONTENDS, capacity, key);
+        if self.live >= capacity {
+            return Err(full());
+        }
+        let id =
+            self.ids.fresh().or_else(|| self.unnamed.pop()).or_else(|| self.unname()).ok_or_else(full)?;
+        self.live += 1;
         Ok((id, self.pins.name(id, key)))
     }
 
