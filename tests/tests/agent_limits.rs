@@ -4,7 +4,10 @@
 
 use std::{fs, os::unix::fs::chown, path::Path, process::Command};
 
-use balancing_dataplane::ABI;
+use balancing_dataplane::{
+    ABI,
+    layout::{Hook, Layout},
+};
 use balancing_tests::*;
 
 const FRONTEND: &str = "10.96.0.1:80";
@@ -214,7 +217,7 @@ fn a_bpffs_that_is_read_only() {
     let bpffs = mount.path().display();
     // In a mount namespace of its own, which takes the mount with it.
     let empty = format!("mount -t bpf bpf {bpffs} && mount -o remount,ro {bpffs} && exec {agent}");
-    let marker = mount.path().join("balancing/v1/progs/connect6");
+    let marker = Layout::new(mount.path(), ABI).program(Hook::Connect6);
     let filled = format!(
         "mount -t bpf bpf {bpffs}; {agent} & pid=$!; until [ -e {} ]; do sleep 0.02; done; kill $pid; wait $pid; \
          mount -o remount,ro {bpffs} && exec {agent}",
