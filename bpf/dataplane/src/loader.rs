@@ -11,9 +11,8 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::DirBuilderExt as _,
     },
-    panic::resume_unwind,
     path::{Path, PathBuf},
-    process, thread,
+    process,
 };
 
 use aya::{
@@ -306,13 +305,10 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
         let mut ebpf = open(options, &features, &Flavour { clients, host_only, seed })?;
         Ok(Programs::loaded(load_programs(&mut ebpf)?, directory)?)
     };
-    // The verifier's time is most of an agent's start, and each call to it has a thread's time of its own.
-    let (pods, host) = thread::scope(|scope| {
-        let host = scope.spawn(|| load(flags::HOST, host_only, &layout.host()));
-        let pods = load(flags::PODS, None, &layout.programs());
-        (pods, host.join().unwrap_or_else(|panic| resume_unwind(panic)))
-    });
-    Ok(Loaded { pods: pods?, host: host?, features })
+    // One after the other: side by side they would take a third less time, and leave the allocator with 15 MB more.
+    let pods = load(flags::PODS, None, &layout.programs())?;
+    let host = load(flags::HOST, host_only, &layout.host())?;
+    Ok(Loaded { pods, host, features })
 }
 
 /// The seed of the index, the same for as long as the tables are there: programs have it as a constant.

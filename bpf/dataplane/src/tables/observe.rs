@@ -17,9 +17,9 @@ impl Tables {
 
     /// Notes what every layer has counted so far: reads memory, no system call.
     pub fn count(&mut self) {
-        for (key, placed) in &self.placed {
-            let layers = self.entries.get(key).map_or(&[][..], |entry| &entry.layers);
-            for (placed, layer) in placed.iter().zip(layers) {
+        // Both maps have the same keys.
+        for (placed, entry) in self.placed.values().zip(self.entries.values()) {
+            for (placed, layer) in placed.iter().zip(&entry.layers) {
                 self.tally.look(placed.id, layer.service_id, self.pins.counters(placed.id));
             }
         }

@@ -64,5 +64,6 @@ fn is_traced(pid: u32) -> bool {
 fn calls(summary: &str) -> f64 {
     let fields = summary.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let bpf = fields.filter(|fields| fields.last() == Some(&"bpf"));
-    bpf.filter_map(|fields| fields.get(3)?.parse::<f64>().ok()).sum()
+    // An empty sum is a negative zero.
+    bpf.filter_map(|fields| fields.get(3)?.parse::<f64>().ok()).sum::<f64>() + 0.0
 }
