@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem::offset_of,
     os::fd::AsFd as _,
 };
 
@@ -28,11 +29,11 @@ use crate::{
 };
 
 /// Offset of [`Name`]'s last eight bytes: port, protocol and generation, one word.
-const NAME_TAIL: usize = std::mem::offset_of!(Name, port);
-const GENERATION: usize = std::mem::offset_of!(Name, generation);
-const OWNER: usize = std::mem::offset_of!(Window, owner);
-const FLAGS: usize = std::mem::offset_of!(Control, flags);
-const EPOCH: usize = std::mem::offset_of!(Control, epoch);
+const NAME_TAIL: usize = offset_of!(Name, port);
+const GENERATION: usize = offset_of!(Name, generation);
+const OWNER: usize = offset_of!(Window, owner);
+const FLAGS: usize = offset_of!(Control, flags);
+const EPOCH: usize = offset_of!(Control, epoch);
 
 /// Every table that user space reads or writes.
 pub(crate) struct Pins {
@@ -203,12 +204,16 @@ impl Pins {
     /// Everything counted for one frontend id; nothing for an id that there is not.
     pub(crate) fn counters(&self, id: u32) -> Counters {
         let ids = self.names.len();
-        let Some(rare) = self.rare.read(id) else { return Counters::default() };
+        if id >= ids {
+            return Counters::default();
+        }
+        // Each counter by one load: a copy word by word could be of two moments.
+        let rare = |offset| self.rare.load64(id, offset);
         Counters {
             redirected: (0..self.cpus()).map(|cpu| self.redirected.load64(cpu * ids + id, 0)).sum(),
-            qos_overflow: rare.qos_overflow,
-            no_backend: rare.no_backend,
-            skipped: rare.skipped,
+            qos_overflow: rare(offset_of!(RareCounters, qos_overflow)),
+            no_backend: rare(offset_of!(RareCounters, no_backend)),
+            skipped: rare(offset_of!(RareCounters, skipped)),
         }
     }
 
