@@ -305,7 +305,7 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
         let mut ebpf = open(options, &features, &Flavour { clients, host_only, seed })?;
         Ok(Programs::loaded(load_programs(&mut ebpf)?, directory)?)
     };
-    // One after the other: side by side they would take a third less time, and leave the allocator with 15 MB more.
+    // One after the other: a second thread would leave the allocator with 15 MB more.
     let pods = load(flags::PODS, None, &layout.programs())?;
     let host = load(flags::HOST, host_only, &layout.host())?;
     Ok(Loaded { pods, host, features })
