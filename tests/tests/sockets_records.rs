@@ -303,3 +303,24 @@ fn an_id_is_not_used_again_while_others_wait_for_longer() {
     }
     assert!(lost > 0, "its id was never given away");
 }
+
+#[test]
+fn an_id_of_before_a_take_over_never_names_another() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("records-takeover");
+    let mut client = world.client();
+    for family in Family::ALL {
+        // Nothing is in force, so that the next agent knows of no id but by the names.
+        let key = world.plane.redirect(Protocol::Udp, family.frontend(1), &[family.backend(1)]);
+        let socket = client.open(family.udp());
+        assert_eq!(client.connect(socket, family.frontend(1)), Ok(()));
+        world.plane.tables.remove(&key).unwrap();
+        world.plane.take_over();
+        let other = world.plane.redirect(Protocol::Udp, family.frontend(2), &[family.backend(1)]);
+        let name = client.peer_name(socket);
+        assert!(name == Ok(family.frontend(1)) || name == Ok(family.backend(1)), "{family:?}: {name:?}");
+        world.plane.tables.remove(&other).unwrap();
+    }
+}

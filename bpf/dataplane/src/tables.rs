@@ -221,8 +221,9 @@ impl Tables {
         }
         self.exempt =
             dump.skips.iter().filter(|(service_id, _)| *service_id == 0).map(|(_, client)| *client).collect();
-        self.ids.settle();
-        self.slots.settle();
+        // Connections may still refer to ids that no frontend has any more.
+        self.ids.settle(self.pins.ids_used());
+        self.slots.settle(0);
         self.sets.settle();
         self.rows = Rows::adopt(&self.pins, &self.entries, &dump.skips);
         // What an earlier agent retired is free here, but programs may still look at it.

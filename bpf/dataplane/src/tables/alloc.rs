@@ -109,10 +109,11 @@ impl Numbers {
         self.taken.insert(number);
     }
 
-    pub(crate) fn settle(&mut self) {
+    /// Ends the noting. Numbers below `used` may have been given away by an earlier agent: they count as freed.
+    pub(crate) fn settle(&mut self, used: u32) {
         let taken = std::mem::take(&mut self.taken);
         let first = self.next;
-        self.next = taken.last().map_or(first, |last| last + 1);
+        self.next = taken.last().map_or(first, |last| last + 1).max(used.min(self.end));
         self.free = (first..self.next).filter(|number| !taken.contains(number)).collect();
     }
 
@@ -230,8 +231,17 @@ mod tests {
         let mut ids = Numbers::new(1..6);
         ids.take(4);
         ids.take(2);
-        ids.settle();
+        ids.settle(0);
         assert_eq!([(); 4].map(|()| ids.allocate()), [Some(5), Some(1), Some(3), None]);
+    }
+
+    #[test]
+    fn what_an_earlier_agent_gave_away_is_not_fresh() {
+        let mut ids = Numbers::new(1..6);
+        ids.take(2);
+        ids.settle(4);
+        assert_eq!([(); 3].map(|()| ids.fresh()), [Some(4), Some(5), None]);
+        assert_eq!([(); 3].map(|()| ids.freed()), [Some(1), Some(3), None]);
     }
 
     #[test]

@@ -162,10 +162,18 @@ impl Pins {
     /// A grace period is over.
     pub(crate) fn next_epoch(&mut self) {
         self.control.store64(0, EPOCH, self.epoch() + 1);
+        // What is written into freed memory from now on comes after it, also where a release orders only what came before.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
     }
 
     pub(crate) fn generation(&self, id: u32) -> Option<u32> {
         (id < self.names.len()).then(|| self.names.load32(id, GENERATION))
+    }
+
+    /// One more than the largest id that ever had a name.
+    pub(crate) fn ids_used(&self) -> u32 {
+        let named = |id: &u32| self.names.load32(*id, GENERATION) != 0;
+        (0..self.names.len()).rev().find(named).map_or(0, |id| id + 1)
     }
 
     /// No reference names the id any more. Before the id is named anew a grace period has to pass.

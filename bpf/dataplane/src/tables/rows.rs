@@ -145,7 +145,7 @@ impl Rows {
 
     /// Whether [`Rows::settle`] would have something to do.
     pub(crate) fn is_settled(&self) -> bool {
-        self.stale.is_empty()
+        self.stale.is_empty() && self.windows.values().all(|window| window.users > 0 || window.is_quiet)
     }
 
     /// Counts a layer less. While other layers of the service id have rows, those that nobody needs any more go at once. The

@@ -113,10 +113,10 @@ impl Tables {
         Ok((slot, set))
     }
 
-    /// The rows that a layer shares with others. Windows of policies that are gone may still wait for a grace period.
+    /// The rows that a layer shares with others. Those of layers that are gone may still wait for a grace period.
     fn add_rows(&mut self, layer: &Layer) -> Result<u32, TableError> {
         match self.rows.add(&mut self.pins, layer) {
-            Err(TableError::Full { table: maps::QOS, .. }) => {
+            Err(TableError::Full { table: maps::QOS | maps::SKIPS, .. }) => {
                 self.reclaim();
                 self.rows.add(&mut self.pins, layer)
             }
