@@ -2,7 +2,8 @@
 //!
 //! What is in force never changes. A change writes new slots for the layers that differ and their backends, switches the one
 //! word of the index that names the frontend ([`index`]), and uses the old slots again only after a grace period.
-//! Ids of frontends stay as long as the frontend, so counters, affinity and names of connections survive every change.
+//! The id of a layer stays as long as the frontend has a layer of that depth, so counters, affinity and names of connections
+//! survive changes of policies and backends.
 //!
 //! There is one [`Tables`] per host: the agent's. [`Reader`] looks at the same pins from outside.
 
@@ -297,18 +298,27 @@ impl Tables {
     /// # Errors
     /// A refused operation; those that were written are exempt.
     pub fn set_exempt(&mut self, clients: &BTreeSet<ClientId>) -> Result<(), TableError> {
+        let mut result = Ok(());
         for client in clients.difference(&self.exempt.clone()) {
-            let added = self.pins.add_skip(0, *client);
+            let mut added = self.pins.add_skip(0, *client);
+            if matches!(added, Err(TableError::Full { .. })) {
+                // Rows of policies that are gone may still wait for a grace period.
+                self.reclaim();
+                added = self.pins.add_skip(0, *client);
+            }
             self.note_refusal(&added);
-            added?;
-            self.exempt.insert(*client);
+            match added {
+                Ok(()) => drop(self.exempt.insert(*client)),
+                Err(error) => result = Err(error),
+            }
         }
+        // Also after an error: those that were written are exempt.
         self.pins.set_control(control::EXEMPT, !clients.is_empty());
         for client in self.exempt.clone().difference(clients) {
             self.pins.remove_skip(0, *client)?;
             self.exempt.remove(client);
         }
-        Ok(())
+        result
     }
 
     /// Writes down which policy is behind a service id, for commands that run without an agent.

@@ -40,7 +40,13 @@ pub(crate) fn rarely(reference: u32, what: Rare) {
         }
     };
     const _: () = assert!(align_of::<RareCounters>() == 8);
-    // SAFETY: a live, aligned map element; CPUs share it, so the addition is atomic.
+    add_atomically(counter);
+}
+
+/// Adds 1 to a counter that CPUs share.
+#[inline(always)]
+fn add_atomically(counter: *mut u64) {
+    // SAFETY: a live, aligned map element.
     unsafe { asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64) };
 }
 
@@ -53,6 +59,8 @@ pub(crate) fn stat(index: u32) {
 #[inline(always)]
 fn add(counter: Option<*mut u64>) {
     let Some(counter) = counter else { return };
-    // SAFETY: a live element that belongs to this CPU; programs do not migrate while they run.
+    // Where the kernel preempts a program between load and store, another one's addition on this CPU may be lost. An atomic
+    // addition would make each redirected connection dearer.
+    // SAFETY: a live element that only programs on this CPU write; they do not migrate while they run.
     unsafe { *counter += 1 };
 }

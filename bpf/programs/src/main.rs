@@ -1,7 +1,7 @@
 //! The socket hooks. Each entry point reads its context, asks for a decision and writes the answer back.
 //!
 //! They own no policy: every decision was compiled into the tables by user space. They never
-//! loop without a bound, never allocate for a socket that is not redirected, and when in doubt
+//! loop without a bound, never allocate for a socket whose address is no frontend, and when in doubt
 //! leave the connection as it was dialled.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]

@@ -76,14 +76,15 @@ pub const fn pair(low: u32, high: u32) -> u64 {
     low as u64 | (high as u64) << 32
 }
 
-/// The hash of an address and a [`tail`]: the upper bits of a sum of products. It costs one multiplication's time, and the
-/// chance that two addresses share a bucket is about that of two random numbers, whatever the addresses.
+/// The hash of an address and a [`tail`]: a sum of products, folded and multiplied once more. Without the second step addresses
+/// and ports that form a grid could be a grid in the table, too, and crowd a few buckets.
 #[inline(always)]
 #[must_use]
 pub const fn hash(address: &[u32; 4], tail: u32, seeds: &Seeds) -> u64 {
     let [low, high] = [pair(address[0], address[1]), pair(address[2], address[3])];
     let sum = low.wrapping_mul(seeds.low).wrapping_add(high.wrapping_mul(seeds.high));
-    sum.wrapping_add((tail as u64).wrapping_mul(seeds.tail))
+    let sum = sum.wrapping_add((tail as u64).wrapping_mul(seeds.tail));
+    (sum ^ sum >> 32).wrapping_mul(seeds.low)
 }
 
 /// The hash of a key.
@@ -151,6 +152,25 @@ mod tests {
             let longest = chains.iter().max();
             assert!(longest < Some(&(CHAIN / 2)), "{longest:?} frontends in one bucket");
             assert!(filters.iter().all(|n| (3000..7000).contains(n)), "{filters:?}");
+        }
+    }
+
+    #[test]
+    fn grids_of_addresses_and_ports_spread_evenly() {
+        let shift = bucket_shift(buckets(65_536));
+        for (addresses, ports) in [(1_000, 60), (512, 100), (256, 250), (2_000, 30), (128, 500)] {
+            for seed in 0..40 {
+                let seeds = Seeds::from(seed);
+                let mut chains = vec![0_u8; buckets(65_536) as usize];
+                for i in 0..addresses * ports {
+                    let (address, port) =
+                        (mapped((0x0a60_0000_u32 + i / ports).to_be()), (1 + i % ports) as u16);
+                    let hash = hash(&address, tail(port.to_be(), UDP.into()), &seeds);
+                    chains[bucket(hash, shift) as usize] += 1;
+                }
+                let longest = chains.iter().max();
+                assert!(longest < Some(&14), "{addresses} x {ports}, seed {seed}: {longest:?} in one bucket");
+            }
         }
     }
 
