@@ -217,3 +217,29 @@ fn a_window_goes_on() {
     });
     assert_eq!(granted, (70, 30));
 }
+
+#[test]
+fn a_new_backend_inherits_no_client_of_one_that_is_gone() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("takeover-ids");
+    let family = Family::V4;
+    let mut client = world.client();
+    // Keeps its backend, so that the one that goes is the one with the largest id.
+    world.plane.redirect(Protocol::Udp, family.frontend(2), &[family.backend(1)]);
+    // The backend goes before the agent does; a drained one comes when there is another agent.
+    for port in 1..=20 {
+        let to = std::net::SocketAddr::new(family.frontend(1).ip(), 3000 + port);
+        let sticky = |backends| Layer { affinity: NonZeroU32::new(600), backends, ..layer(1, &[]) };
+        world.plane.publish(Protocol::Udp, to, alone(sticky(vec![weighted(family.backend(2), 1)])));
+        assert_eq!(client.ask_udp(to).as_deref(), Ok("backend2"));
+        let others = vec![weighted(family.backend(1), 1)];
+        world.plane.publish(Protocol::Udp, to, alone(sticky(others.clone())));
+        world.plane.take_over();
+        let drained = [others, vec![weighted(family.backend(3), 0)]].concat();
+        world.plane.publish(Protocol::Udp, to, alone(sticky(drained)));
+        assert_eq!(client.ask_udp(to).as_deref(), Ok("backend1"), "port {port}");
+        world.plane.tables.remove(&dataplane::key(Protocol::Udp, to)).unwrap();
+    }
+}

@@ -375,3 +375,42 @@ fn a_backend_that_is_dialled_itself_answers_under_its_own_name() {
         }
     }
 }
+
+#[test]
+fn a_frontend_that_stands_aside_answers_under_its_own_name() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("udp-aside");
+    let mut client = world.client();
+    for family in Family::ALL {
+        world.plane.redirect(Protocol::Udp, family.frontend(1), &[family.backend(1)]);
+        // The backend's address is a frontend, too, without a backend of its own.
+        world.plane.redirect(Protocol::Udp, family.backend(1), &[]);
+        let socket = client.open(family.udp());
+        for to in [family.frontend(1), family.backend(1), family.frontend(1)] {
+            client.send_to(socket, to, "x").unwrap();
+            assert_eq!(client.receive(socket), said("backend1 x", to), "{family:?}");
+        }
+    }
+}
+
+#[test]
+fn what_was_sent_before_a_connection_names_nothing_that_is_heard_through_it() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("udp-outdated");
+    let mut client = world.client();
+    for family in Family::ALL {
+        redirect_five(&mut world, family);
+        let socket = client.open(family.udp());
+        client.send_to(socket, family.frontend(5), "before").unwrap();
+        assert_eq!(client.receive(socket), said("backend1 before", family.frontend(5)), "{family:?}");
+        client.connect(socket, family.frontend(1)).unwrap();
+        // Past the connection, which must not make the old translation good again.
+        client.send_to(socket, family.frontend(2), "past").unwrap();
+        client.send(socket, "through").unwrap();
+        assert_eq!(client.receive(socket), said("backend1 through", family.frontend(1)), "{family:?}");
+    }
+}

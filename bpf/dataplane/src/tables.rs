@@ -222,6 +222,7 @@ impl Tables {
         }
         self.exempt =
             dump.skips.iter().filter(|(service_id, _)| *service_id == 0).map(|(_, client)| *client).collect();
+        self.backend_ids.go_on(self.pins.last_backend_id());
         // Connections may still refer to ids that no frontend has any more.
         self.ids.settle(self.pins.ids_used());
         self.slots.settle(0);

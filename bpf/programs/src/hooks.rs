@@ -83,11 +83,8 @@ fn send<F: Family>(ctx: &Context, hook: u32) -> i32 {
     let dialled = ctx.dialled::<F>();
     let hash = lookup::hash(&dialled);
     let Some(frontend) = lookup::find(&dialled, hash) else {
-        if lookup::may_be_backend(hash)
-            && let Some(storage) = peers::get(ctx)
-            && !ctx.is_foreign()
-        {
-            storage.forget(&dialled.peer());
+        if lookup::may_be_backend(hash) && !ctx.is_foreign() {
+            forget_sent(ctx, &dialled.peer());
         }
         return ALLOW;
     };
@@ -107,9 +104,20 @@ fn send<F: Family>(ctx: &Context, hook: u32) -> i32 {
             return ALLOW;
         }
     }
+    let peer = dialled.peer();
     match decide::<F>(ctx, frontend, dialled, Call::Send, hook) {
-        Answer::Reject => refuse(),
-        Answer::Redirect | Answer::StandAside | Answer::Failed => ALLOW,
+        Answer::Reject => return refuse(),
+        Answer::StandAside if lookup::may_be_backend(hash) => forget_sent(ctx, &peer),
+        Answer::Redirect | Answer::StandAside | Answer::Failed => {}
+    }
+    ALLOW
+}
+
+/// The application dials an address itself: what comes from there bears its own name from now on.
+#[inline(always)]
+fn forget_sent(ctx: &Context, peer: &Peer) {
+    if let Some(storage) = peers::get(ctx) {
+        storage.forget(peer);
     }
 }
 

@@ -73,6 +73,12 @@ impl Storage {
         let (address, port) = dialled.peer();
         let translator = config::clients();
         self.locked(|peers| {
+            // Older translations than the connection name nothing that is heard through it, also not from now on.
+            if connected != 0 && peers.connected != connected {
+                for i in 0..UDP_PEERS {
+                    peers.peers[i].reference = 0;
+                }
+            }
             peers.connected = connected;
             peers.translator = translator;
             peers.clock = peers.clock.wrapping_add(1);

@@ -2,7 +2,7 @@
 
 use crate::plain;
 
-plain!(RareCounters = 24, PolicyName = 264, Control = 24, Event = 80);
+plain!(RareCounters = 24, PolicyName = 264, Control = 32, Event = 80);
 
 /// Counters of a frontend that seldom count, shared by all CPUs: additions are atomic.
 #[repr(C)]
@@ -59,6 +59,10 @@ pub struct Control {
     /// Grace periods that the owner has waited for. Memory that was in use in one is not written again before the
     /// next, so who reads the tables from outside has read nothing torn if the number is the same before and after.
     pub epoch: u64,
+    /// The backend id that was given away last. Clients and sockets remember ids for longer than an agent lives.
+    pub last_backend_id: u32,
+    /// Zero.
+    pub pad2: u32,
 }
 
 /// Bits of [`Control::flags`].

@@ -153,11 +153,20 @@ pub(crate) struct BackendIds {
 }
 
 impl BackendIds {
+    /// Goes on after the id that was given away last.
+    pub(crate) fn go_on(&mut self, last: u32) {
+        self.last = last;
+    }
+
+    /// The id that was given away last.
+    pub(crate) fn last(&self) -> u32 {
+        self.last
+    }
+
     /// Notes a use found in the kernel.
     pub(crate) fn take(&mut self, id: u32, backend: &Backend, protocol: Protocol) {
         self.known.entry((backend.address, backend.port, protocol)).or_insert((id, 0)).1 += 1;
         self.used.insert(id);
-        self.last = self.last.max(id);
     }
 
     pub(crate) fn acquire(&mut self, backend: &Backend, protocol: Protocol) -> u32 {

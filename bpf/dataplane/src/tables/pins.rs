@@ -33,6 +33,7 @@ const NAME_TAIL: usize = offset_of!(Name, port);
 const GENERATION: usize = offset_of!(Name, generation);
 const OWNER: usize = offset_of!(Window, owner);
 const FLAGS: usize = offset_of!(Control, flags);
+const LAST_BACKEND_ID: usize = offset_of!(Control, last_backend_id);
 const EPOCH: usize = offset_of!(Control, epoch);
 
 /// Every table that user space reads or writes.
@@ -164,6 +165,16 @@ impl Pins {
         self.control.store64(0, EPOCH, self.epoch() + 1);
         // What is written into freed memory from now on comes after it, also where a release orders only what came before.
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
+    }
+
+    /// The backend id that was given away last, by this agent or an earlier one.
+    pub(crate) fn last_backend_id(&self) -> u32 {
+        self.control.load32(0, LAST_BACKEND_ID)
+    }
+
+    /// Notes it, before any slot has the id.
+    pub(crate) fn set_last_backend_id(&mut self, id: u32) {
+        self.control.store32(0, LAST_BACKEND_ID, id);
     }
 
     pub(crate) fn generation(&self, id: u32) -> Option<u32> {

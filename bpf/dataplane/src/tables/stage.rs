@@ -100,6 +100,7 @@ impl Tables {
         let mut backends: Vec<(u32, Backend)> =
             layer.backends.iter().map(|b| (self.backend_ids.acquire(b, key.protocol), *b)).collect();
         backends.sort_unstable_by_key(|(id, _)| *id);
+        self.pins.set_last_backend_id(self.backend_ids.last());
         for (_, backend) in &backends {
             let Backend { address, port, .. } = *backend;
             self.pins.know(&FrontendKey { address, port, protocol: key.protocol });
