@@ -14,8 +14,8 @@ pub(crate) const FRONTENDS: u32 = 60_000;
 pub(super) const MISS: SocketAddr = v4([10, 9, 9, 9], 53);
 /// The same in IPv6.
 pub(super) const MISS6: SocketAddr = v6(0x9, 53);
-/// Where a server of its own is: neither frontend nor backend.
-pub(super) const SERVER: SocketAddr = v4([10, 9, 9, 10], 5353);
+/// Where servers of their own are, on any port: neither frontend nor backend.
+pub(super) const SERVER: SocketAddr = v4([10, 9, 9, 10], 0);
 const TEN: SocketAddr = v4([10, 1, 1, 1], 53);
 const AFFINE: SocketAddr = v4([10, 1, 1, 2], 53);
 const ROOMY: SocketAddr = v4([10, 1, 1, 3], 53);

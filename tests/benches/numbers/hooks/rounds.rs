@@ -1,4 +1,7 @@
-//! The rounds: every case once a round, between its bases, rested and warmed up.
+//! The rounds: every case once a round beside the empty program, and every base, rested and warmed up.
+//!
+//! The empty program has a cgroup of its own, so that a case and the empty program can take turns within microseconds:
+//! when the speed of the machine changes, it changes for both.
 
 use std::{
     collections::BTreeMap,
@@ -16,17 +19,22 @@ use nix::{
 
 use super::{
     cases::{self, Call, Case, FRONTENDS, Programs},
-    statistics::{Point, Trio},
-    work::{self, CALLS, SOCKETS, WARM_UP},
+    statistics::{Pair, Point},
+    work::{self, BATCH, CALLS, SOCKETS, WARM_UP},
 };
 use crate::plane::{Attached, Plane, RunTime, attach_one, empty_program, run_time};
 
 /// Rounds, when the time is enough for them.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 50;
 /// Time for the rounds.
 const BUDGET: Duration = Duration::from_secs(230);
 /// Links that change and sockets that close in numbers leave work to the kernel that takes up to this long.
 const REST: Duration = Duration::from_millis(50);
+
+/// Turns of a case and of the empty program, with new sockets: the process moves to another cgroup for each.
+const TURNS: usize = 8;
+/// New sockets of a turn that do not count: the move itself leaves the caches to others.
+const SETTLE: usize = 2 * BATCH;
 
 /// Parts of the calls for which the kernel's statistics are read apart.
 const PARTS: usize = 16;
@@ -40,26 +48,25 @@ pub(super) struct Stage {
     // Dropped in this order: the process leaves the pod's cgroup before the one above goes.
     pod: Cgroup,
     root: Cgroup,
+    beside: Cgroup,
 }
 
-/// One measurement.
-struct Sample {
-    calls: Point,
-    /// Of calls on new sockets.
-    closes: Option<Point>,
+/// Times of the calls of both sides, and of close(2) where the calls are on new sockets.
+#[derive(Default)]
+struct Sides {
+    case: [Vec<f64>; 2],
+    empty: [Vec<f64>; 2],
 }
 
 /// Measurements of all rounds.
 #[derive(Default)]
 pub(super) struct Record {
-    /// By name of the case, one a round.
-    pub(super) calls: BTreeMap<&'static str, Vec<Trio>>,
+    /// Of a case and the empty program that took turns, by name of the case, one a round.
+    pub(super) calls: BTreeMap<&'static str, Vec<Pair>>,
     /// The same for close(2).
-    pub(super) closes: BTreeMap<&'static str, Vec<Trio>>,
-    /// Tenth percentiles of the bases in the order in which they were measured.
-    pub(super) bases: BTreeMap<(Call, Programs), Vec<f64>>,
-    /// The same for close(2).
-    pub(super) base_closes: BTreeMap<Programs, Vec<f64>>,
+    pub(super) closes: BTreeMap<&'static str, Vec<Pair>>,
+    /// Of the empty program over no program, one after the other.
+    pub(super) bases: BTreeMap<Call, Vec<Pair>>,
 }
 
 impl Stage {
@@ -77,7 +84,7 @@ impl Stage {
         let last = std::thread::available_parallelism().map_or(1, usize::from) - 1;
         cpu.set(last).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpu)).expect("the CPU is there");
         let empties = Call::ALL.map(|call| (call, empty_program(call.hook()))).into();
-        Self { many, one, empties, targets: shuffled(), pod, root }
+        Self { many, one, empties, targets: shuffled(), pod, root, beside: Cgroup::new("bench-beside") }
     }
 
     /// Measures every case in every round.
@@ -97,47 +104,82 @@ impl Stage {
         record
     }
 
-    /// Measures the cases of one call, each between two measurements of its bases.
+    /// Measures the bases of one call and its cases.
     fn group(&self, call: Call, cases: &[Case], record: &mut Record) {
-        let mut before = self.bases(call, record);
+        let measure = |programs| self.base(&call.base(programs));
+        let [first, empty, empty_again, last] =
+            [Programs::None, Programs::Empty, Programs::Empty, Programs::None].map(measure);
+        let bases = Pair { case: Point::between(empty, empty_again), base: Point::between(first, last) };
+        record.bases.entry(call).or_default().push(bases);
         for case in cases {
-            let sample = self.measure(case);
-            let after = self.bases(call, record);
-            let between = |pick: fn(&Sample) -> Option<Point>| {
-                let [none, empty] = [0, 1].map(|i| Some(Point::between(pick(&before[i])?, pick(&after[i])?)));
-                Some(Trio { case: pick(&sample)?, none: none?, empty: empty? })
-            };
-            record.calls.entry(case.name).or_default().extend(between(|sample| Some(sample.calls)));
-            record.closes.entry(case.name).or_default().extend(between(|sample| sample.closes));
-            before = after;
+            let sides = self.sides(case);
+            let pair = |i: usize| Pair { case: Point::of(&sides.case[i]), base: Point::of(&sides.empty[i]) };
+            record.calls.entry(case.name).or_default().push(pair(0));
+            if call == Call::ConnectNew {
+                record.closes.entry(case.name).or_default().push(pair(1));
+            }
         }
     }
 
-    /// Measures a call without a program and with the empty one.
-    fn bases(&self, call: Call, record: &mut Record) -> [Sample; 2] {
-        [Programs::None, Programs::Empty].map(|programs| {
-            let sample = self.measure(&call.base(programs));
-            record.bases.entry((call, programs)).or_default().push(sample.calls.p10);
-            let closes = sample.closes.map(|closes| closes.p10);
-            record.base_closes.entry(programs).or_default().extend(closes);
-            sample
-        })
-    }
-
-    fn measure(&self, case: &Case) -> Sample {
+    /// Measures a call without a program or with the empty one.
+    fn base(&self, case: &Case) -> Point {
         let _attached = self.attach(case);
         sleep(REST);
         if case.call == Call::ConnectNew {
             work::new_sockets(case.target, WARM_UP);
             sleep(REST);
-            let (connects, closes) = work::new_sockets(case.target, SOCKETS);
-            return Sample { calls: Point::of(&connects), closes: Some(Point::of(&closes)) };
+            return Point::of(&work::new_sockets(case.target, SOCKETS).0);
         }
         let mut call = work::prepare(case, &self.targets[..WARM_UP + CALLS]);
         work::batches(&mut call, WARM_UP);
-        let calls = work::batches(&mut call, CALLS);
+        Point::of(&work::batches(&mut call, CALLS))
+    }
+
+    /// Measures a case and the empty program in turns.
+    fn sides(&self, case: &Case) -> Sides {
+        let base = case.call.base(Programs::Empty);
+        let _attached = self.attach(case);
+        let _empty = attach_one(&self.empties[&case.call], case.call.hook(), &self.beside);
+        if case.call == Call::ConnectNew {
+            return self.new_sockets(case, &base);
+        }
+        let targets = &self.targets[..WARM_UP + CALLS];
+        self.move_to(&self.beside);
+        let mut empty = work::prepare(&base, targets);
+        self.move_to(&self.pod);
+        let mut call = work::prepare(case, targets);
+        sleep(REST);
+        work::batches(&mut empty, WARM_UP);
+        work::batches(&mut call, WARM_UP);
+        let mut sides = Sides::default();
+        // Two batches in a row: the second finds the caches as it left them.
+        for _ in 0..CALLS / BATCH / 2 {
+            sides.empty[0].extend(work::batches(&mut empty, 2 * BATCH));
+            sides.case[0].extend(work::batches(&mut call, 2 * BATCH));
+        }
         work::check(case);
-        Sample { calls: Point::of(&calls), closes: None }
+        sides
+    }
+
+    /// The same with calls on new sockets, which belong to the cgroup that the process is in.
+    fn new_sockets(&self, case: &Case, base: &Case) -> Sides {
+        sleep(REST);
+        let mut sides = Sides::default();
+        for turn in 0..TURNS {
+            let turns = [(&self.beside, base, &mut sides.empty), (&self.pod, case, &mut sides.case)];
+            for (cgroup, case, side) in turns {
+                self.move_to(cgroup);
+                work::new_sockets(case.target, if turn == 0 { WARM_UP } else { SETTLE });
+                let (connects, closes) = work::new_sockets(case.target, SOCKETS / TURNS);
+                side[0].extend(connects);
+                side[1].extend(closes);
+            }
+        }
+        sides
+    }
+
+    fn move_to(&self, cgroup: &Cgroup) {
+        cgroup.add(std::process::id());
     }
 
     fn attach(&self, case: &Case) -> Option<Attached> {

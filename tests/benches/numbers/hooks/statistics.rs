@@ -1,6 +1,6 @@
 //! Percentiles, and how far they can be trusted.
 
-/// Runs of a base that differ by more than this share make the figures that rest on them noisy.
+/// A figure whose standard error is a larger share of it is noisy.
 pub(super) const RESTLESS: f64 = 0.05;
 /// Standard error of a median as a multiple of the interquartile range over the root of the number of values, for
 /// values that are distributed normally.
@@ -13,12 +13,12 @@ pub(super) struct Point {
     pub(super) median: f64,
 }
 
-/// A case beside what was measured just before and just after it.
+/// What was measured together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Trio {
+pub(super) struct Pair {
     pub(super) case: Point,
-    pub(super) none: Point,
-    pub(super) empty: Point,
+    /// What the case is compared with.
+    pub(super) base: Point,
 }
 
 /// A median of differences.
@@ -49,9 +49,19 @@ impl Difference {
         Self { value: quantile(differences, 0.5), error }
     }
 
-    /// How far the ratio to another may be off, as a share of it.
-    pub(super) fn uncertainty_over(self, other: Self) -> f64 {
-        (self.error / self.value).hypot(other.error / other.value)
+    /// One more than the ratio to another: what both cost together, as a multiple of what the other costs.
+    pub(super) fn on_top_of(self, other: Self) -> Self {
+        let ratio = self.value / other.value;
+        Self {
+            value: 1.0 + ratio,
+            error: (self.error / other.value).hypot(ratio * other.error / other.value),
+        }
+    }
+
+    /// Whether the value means nothing.
+    pub(super) fn is_noise(self) -> bool {
+        // Not the other way round: what is no number is noise.
+        !(self.error / self.value <= RESTLESS)
     }
 }
 
@@ -61,31 +71,4 @@ pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().saturating_sub(1) as f64;
     sorted.get((last * share).round() as usize).copied().unwrap_or(f64::NAN)
-}
-
-/// How far runs of the same thing differ, as shares of their median.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Restlessness {
-    /// Between the medians of the first and the last third.
-    pub(super) drift: f64,
-    /// Between the quartiles.
-    pub(super) spread: f64,
-}
-
-impl Restlessness {
-    /// Of runs in their order.
-    pub(super) fn of(runs: &[f64]) -> Self {
-        let third = runs.len().div_ceil(3);
-        let (first, last) = (&runs[..third], &runs[runs.len() - third..]);
-        let drift = (quantile(first, 0.5) - quantile(last, 0.5)).abs();
-        let spread = quantile(runs, 0.75) - quantile(runs, 0.25);
-        let median = quantile(runs, 0.5);
-        Self { drift: drift / median, spread: spread / median }
-    }
-
-    /// Whether figures that rest on the runs mean nothing.
-    pub(super) fn is_noise(self) -> bool {
-        // Not the other way round: what is no number is noise.
-        !(self.drift <= RESTLESS && self.spread <= RESTLESS)
-    }
 }
