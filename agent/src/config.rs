@@ -105,7 +105,7 @@ struct RunArgs {
     /// Policies with a QoS limit there is room for.
     #[arg(long)]
     max_qos_policies: Option<String>,
-    /// Policies that commands can name while no agent runs.
+    /// Policies that `balancingctl frontends` can name.
     #[arg(long)]
     max_policy_names: Option<String>,
     /// Connected sockets that keep the name of their frontend: a power of two, at least 65536.

@@ -154,6 +154,9 @@ pub struct AgentView {
     /// Where `/metrics` is served; `null` = it is not.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
+    /// What found no room, by table; since the start of the agent.
+    #[serde(default)]
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// State of the source.

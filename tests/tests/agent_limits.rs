@@ -39,7 +39,7 @@ fn overflow(mut node: Node, services: u16, room: u16) {
     fill(&node, services);
     node.start_until(|view| view.source.synced && !view.problems.is_empty());
     let capacity = if room == 10 { 1_000 } else { 65_536 };
-    let full = format!("table frontends is full ({capacity} entries) while programming ");
+    let full = format!("table frontends is full ({capacity} entries): ");
     let remedy = "raise --max-frontends and run `balancing-agent cleanup` before the next start";
     let view = node.wait_view(|view| view.problems.iter().any(|line| line.contains(&full)));
     assert!(!view.ready && view.problems.len() < 10, "short: {:?}", view.problems);
@@ -101,11 +101,38 @@ fn a_table_of_backends_that_is_too_small() {
     (1..=3).for_each(|number| node.apply(&policy(number)));
     node.start_until(|view| view.source.synced && !view.problems.is_empty());
     let failed = node.wait_policy("p3", |policy| !policy.programmed);
-    let words = "table backends is full (8 entries) while programming 10.97.0.3:80/TCP: raise --max-backends";
+    let words = "table backends is full (8 entries): 10.97.0.3:80/TCP, which needs 3 in a row, does not fit; raise --max-backends";
     assert!(failed.message.contains(words), "{}", failed.message);
+    assert!(dropped(&node, "backends") > Some(0));
+    assert_eq!(dropped(&node, "qos"), Some(0));
     assert_eq!(node.client().ask_tcp(address("10.97.0.2:80")).as_deref(), Ok("local"));
     node.delete(&policy(1));
     node.wait_policy("p3", |policy| policy.programmed);
+}
+
+#[test]
+fn a_policy_without_a_window_is_named() {
+    if !require_kernel() {
+        return;
+    }
+    let mut node = Node::with("full-windows", &["--max-qos-policies", "1", "--redirect-qos-limit", "5"]);
+    node.apply(&Object::pod("local", "local", &["10.1.0.1"]));
+    for number in 1..=2 {
+        node.apply(&Object::local_redirect(&format!("p{number}"), &format!("10.97.0.{number}"), 80, "local"));
+    }
+    node.start_until(|view| view.source.synced && !view.problems.is_empty());
+    let failed = node.wait_policy("p2", |policy| !policy.programmed);
+    let words =
+        "table qos is full (1 entries): LocalRedirectPolicy p2 does not fit; raise --max-qos-policies";
+    assert!(failed.message.contains(words), "{}", failed.message);
+    assert!(dropped(&node, "qos") > Some(0));
+}
+
+/// What `balancingctl status` says of a table.
+fn dropped(node: &Node, table: &str) -> Option<u64> {
+    let status = node.ctl_json(&["status"]);
+    let rows = status["tables"].as_array().unwrap();
+    rows.iter().find(|row| row["name"] == table).unwrap()["dropped"].as_u64()
 }
 
 /// Runs the agent to its end: exit status and words.
@@ -138,14 +165,17 @@ fn another_shape_is_refused_and_nothing_changes() {
     node.agent().terminate();
     let command = format!("exec {} {}", program("balancing-agent").display(), arguments(&node, node.bpffs()));
     for (flag, words) in [
-        ("--max-frontends 2000", "were made with --max-frontends 1000, the settings say 2000"),
         (
-            "--max-frontends 1000 --max-backends 77",
-            "were made with --max-backends 65536, the settings say 77",
+            "--max-frontends 2000",
+            "were made with --max-frontends 1000, the settings say --max-frontends 2000",
+        ),
+        (
+            "--max-frontends 1000 --max-backends 77 --max-skips 5",
+            "were made with --max-backends 65536 --max-skips 8192, the settings say --max-backends 77 --max-skips 5",
         ),
         (
             "--max-frontends 1000 --max-connections 65536",
-            "were made with --max-connections 262144, the settings say 65536",
+            "were made with --max-connections 262144, the settings say --max-connections 65536",
         ),
     ] {
         let (code, said) = refused(Command::new("sh").args(["-c", &format!("{command} {flag}")]));

@@ -170,7 +170,11 @@ impl Host {
         let (mut overwritten, mut events_lost) = (0, 0);
         if layout.is_some() {
             let reader = self.reader()?;
-            let usage = reader.usage()?.into_iter();
+            let told = agent.as_ref().map(|agent| &agent.dropped);
+            let usage = reader.usage()?.into_iter().map(|usage| {
+                let told = || told?.get(usage.name).copied();
+                Usage { dropped: usage.dropped.or_else(told), ..usage }
+            });
             tables = usage.map(TableView::from).collect();
             overwritten = reader.overwritten()?;
             events_lost = reader.events_lost()?;

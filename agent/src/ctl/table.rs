@@ -68,7 +68,7 @@ pub(super) fn status(view: &StatusView) -> String {
     lines.push(text(&tables));
     if view.overwritten > 0 {
         lines.push(format!(
-            "{} connections lost the name of their frontend to younger ones.",
+            "{} records of connections gave way to younger ones, those of closed sockets among them.",
             view.overwritten
         ));
     }

@@ -48,7 +48,7 @@ impl Names {
             self.missing.note(policy, result, verdict.is_some());
         }
         if let Some((policies, first)) = self.missing.news.take() {
-            tracing::warn!(policies, "commands cannot name policies while no agent runs: {first}");
+            tracing::warn!(policies, "`balancingctl frontends` cannot name policies: {first}");
         }
     }
 }

@@ -84,6 +84,10 @@ impl Agent {
             problems,
             http: self.addresses.http,
             metrics: self.addresses.metrics,
+            dropped: told(self.owner.tables().usage())
+                .into_iter()
+                .filter_map(|usage| Some((usage.name.to_owned(), usage.dropped?)))
+                .collect(),
         }
     }
 

@@ -4,7 +4,7 @@
 //! publishes nothing: that is for when the tables are filled.
 
 use std::{
-    fs::DirBuilder,
+    fs::{self, DirBuilder},
     hash::{BuildHasher as _, RandomState},
     io,
     os::{
@@ -23,7 +23,7 @@ use aya::{
 use balancing_abi::sockets::{
     Control, conn, flags,
     index::{self, Seeds},
-    known, maps,
+    maps,
 };
 
 use crate::{
@@ -33,108 +33,13 @@ use crate::{
     tables::{TableError, pins},
 };
 
+mod sizes;
+
+use sizes::Setting;
+pub use sizes::Sizes;
+
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockets.o"));
-
-/// Capacities of the tables. A pinned table keeps the capacity it was made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Layers of all frontends; [`Sizes::MAX_FRONTENDS`] at most.
-    pub frontends: u32,
-    /// Ids that layers of frontends are given, one after the other: at least as many as `frontends`. The more there are beyond, the
-    /// later one is used again ([`conn::next_generation`]).
-    pub ids: u32,
-    /// Slots of all backend sets; a lone backend without limit and affinity takes none.
-    pub backends: u32,
-    /// Connected sockets that keep their frontend's name; a power of two, at least 65,536.
-    pub connections: u32,
-    /// Clients with session affinity.
-    pub affinity: u32,
-    /// Exempt clients times policies.
-    pub skips: u32,
-    /// Policies with a QoS limit.
-    pub qos: u32,
-    /// Policies that commands can name without an agent.
-    pub policies: u32,
-}
-
-impl Sizes {
-    /// Largest number of frontends.
-    pub const MAX_FRONTENDS: u32 = index::MAX_SLOTS - maps::size::SPARE - 1;
-
-    /// The usual number of ids for a number of frontends.
-    #[must_use]
-    pub const fn ids(frontends: u32) -> u32 {
-        frontends + maps::size::SPARE
-    }
-
-    /// Slots of frontends: the first is never used, and some wait for a grace period.
-    pub(crate) fn frontend_slots(&self) -> u32 {
-        1 + self.frontends + maps::size::SPARE
-    }
-
-    /// The capacities of the pinned tables, 0 where one cannot be asked.
-    pub(crate) fn of(layout: &Layout) -> Self {
-        let capacity = |name| map_info(&layout.maps().join(name)).map_or(0, |info| info.max_entries());
-        Self {
-            frontends: capacity(maps::FRONTENDS).saturating_sub(1 + maps::size::SPARE),
-            ids: capacity(maps::NAMES),
-            backends: capacity(maps::BACKENDS),
-            connections: capacity(maps::CONNECTIONS),
-            affinity: capacity(maps::AFFINITY),
-            skips: capacity(maps::SKIPS),
-            qos: capacity(maps::QOS),
-            policies: capacity(maps::POLICIES),
-        }
-    }
-
-    /// The capacities with the flags that set them.
-    fn settings(&self) -> [(&'static str, u32); 7] {
-        [
-            ("--max-frontends", self.frontends),
-            ("--max-backends", self.backends),
-            ("--max-connections", self.connections),
-            ("--max-affinity", self.affinity),
-            ("--max-skips", self.skips),
-            ("--max-qos-policies", self.qos),
-            ("--max-policy-names", self.policies),
-        ]
-    }
-
-    /// The capacity of a table that is a setting, or follows from one.
-    fn entries(&self, name: &str, cpus: u32) -> Option<u32> {
-        match name {
-            maps::INDEX => Some(index::buckets(self.frontends) / index::BLOCK),
-            maps::KNOWN => Some(known::BLOCKS),
-            maps::RANDOM => Some(cpus),
-            maps::FRONTENDS => Some(self.frontend_slots()),
-            maps::NAMES | maps::RARE => Some(self.ids),
-            maps::REDIRECTED => Some(self.ids.saturating_mul(cpus)),
-            maps::BACKENDS => Some(self.backends),
-            maps::CONNECTIONS => Some(self.connections.max(conn::MIN_SLOTS)),
-            maps::AFFINITY => Some(self.affinity),
-            maps::SKIPS => Some(self.skips),
-            maps::QOS => Some(self.qos),
-            maps::POLICIES => Some(self.policies),
-            _ => None,
-        }
-    }
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Self {
-            frontends: maps::size::FRONTENDS,
-            ids: Self::ids(maps::size::FRONTENDS),
-            backends: maps::size::BACKENDS,
-            connections: maps::size::CONNECTIONS,
-            affinity: maps::size::AFFINITY,
-            skips: maps::size::SKIPS,
-            qos: maps::size::QOS,
-            policies: maps::size::POLICIES,
-        }
-    }
-}
 
 /// Whose sockets the programs at the cgroup root act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,21 +88,19 @@ pub enum LoadError {
         /// Its value here.
         expected: u32,
     },
-    /// The tables were made with another setting.
+    /// The tables were made with other settings.
     #[error(
-        "the tables below {path} were made with {flag} {found}, the settings say {expected}: keep what they were made \
+        "the tables below {path} were made with {found}, the settings say {expected}: keep what they were made \
          with, or run `balancing-agent cleanup` first (it ends all redirection until the agent is back)",
         path = path.display()
     )]
-    Setting {
+    Settings {
         /// The directory of the maps.
         path: PathBuf,
-        /// The flag.
-        flag: &'static str,
-        /// What the tables were made with.
-        found: u32,
-        /// What is wanted.
-        expected: u32,
+        /// The flags that differ, with what the tables were made with.
+        found: String,
+        /// The same with what is wanted.
+        expected: String,
     },
     /// A map operation failed.
     #[error("cannot open map {path}: {}", chain(source), path = path.display())]
@@ -371,16 +274,32 @@ fn open(options: &Options, features: &Features, flavour: &Flavour) -> Result<Ebp
 }
 
 /// Rows of counters: CPUs that there can ever be on this machine.
+/// One more than the highest number that a CPU can have: numbers may be missing in between.
 fn possible_cpus() -> Result<u32, LoadError> {
-    let cpus = aya::util::nr_cpus().map_err(|(path, source)| LoadError::Cpus { path, source })?;
-    Ok(cpus as u32)
+    let path = "/sys/devices/system/cpu/possible";
+    let list = fs::read_to_string(path).and_then(|list| {
+        cpu_numbers(&list).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a list of CPUs"))
+    });
+    list.map_err(|source| LoadError::Cpus { path, source })
+}
+
+/// Numbers that a list of CPUs like `0-3,8-11` needs.
+fn cpu_numbers(list: &str) -> Option<u32> {
+    let last = list.trim().rsplit([',', '-']).next()?.parse::<u32>().ok()?;
+    last.checked_add(1)
 }
 
 fn check_shapes(layout: &Layout, sizes: &Sizes) -> Result<(), LoadError> {
     let (cpus, path) = (possible_cpus()?, layout.maps());
     let settings = Sizes::of(layout).settings().into_iter().zip(sizes.settings());
-    if let Some(((flag, found), (_, expected))) = settings.into_iter().find(|(a, b)| a.1 != 0 && a != b) {
-        return Err(LoadError::Setting { path, flag, found, expected });
+    let differ: Vec<_> = settings.filter(|(found, wanted)| found.1 != 0 && found != wanted).collect();
+    if !differ.is_empty() {
+        let list = |pick: fn(&(Setting, Setting)) -> Setting| {
+            let flags = differ.iter().map(pick).map(|(flag, value)| format!("{flag} {value}"));
+            flags.collect::<Vec<_>>().join(" ")
+        };
+        let (found, expected) = (list(|(found, _)| *found), list(|(_, wanted)| *wanted));
+        return Err(LoadError::Settings { path, found, expected });
     }
     for expected in crate::shape::ALL {
         let path = layout.maps().join(expected.name);
@@ -431,4 +350,17 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<(Hook, OwnedFd)>, LoadError> {
             Ok((hook, fd))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_may_have_any_numbers() {
+        for (list, numbers) in [("0\n", 1), ("0-7\n", 8), ("0,2\n", 3), ("0-3,8-11\n", 12)] {
+            assert_eq!(cpu_numbers(list), Some(numbers), "{list}");
+        }
+        assert_eq!(cpu_numbers("\n"), None);
+    }
 }

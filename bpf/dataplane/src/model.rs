@@ -140,3 +140,9 @@ pub struct PolicyName {
     /// `metadata.name`.
     pub name: String,
 }
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}

@@ -29,7 +29,7 @@ mod tally;
 pub use read::{Counters, LayerView, Reader, Usage};
 
 use self::{
-    alloc::{BackendIds, Numbers, Range, Ranges},
+    alloc::{BackendIds, Numbers, Range, Ranges, Slots},
     pins::Pins,
     read::Found,
     rows::Rows,
@@ -52,8 +52,8 @@ const UNNAMED_AT_ONCE: usize = 256;
 pub enum TableError {
     /// No room.
     #[error(
-        "table {table} is full ({capacity} entries) while programming {object}: raise {setting} and run \
-         `balancing-agent cleanup` before the next start, or program less"
+        "table {table} is full ({capacity} entries): {object} does not fit; raise {setting} and run \
+         `balancing-agent cleanup` before the next start, or remove policies"
     )]
     Full {
         /// The table.
@@ -109,6 +109,14 @@ impl TableError {
         };
         Self::Full { table, capacity, setting, object: object.to_string() }
     }
+
+    /// Says which policy did not fit, where only its number was known.
+    fn of_policy(self, policy: Option<&PolicyName>) -> Self {
+        match (self, policy) {
+            (Self::Full { table, capacity, .. }, Some(policy)) => Self::full(table, capacity, policy),
+            (error, _) => error,
+        }
+    }
 }
 
 /// One layer as it stands in the kernel.
@@ -146,7 +154,7 @@ pub struct Tables {
     /// Ids that no reference names any more: ready for a new name.
     unnamed: Vec<u32>,
     backend_ids: BackendIds,
-    slots: Numbers,
+    slots: Slots,
     sets: Ranges,
     retired: Retired,
     rows: Rows,
@@ -175,7 +183,7 @@ impl Tables {
             live: 0,
             unnamed: Vec::new(),
             backend_ids: BackendIds::default(),
-            slots: Numbers::new(1..sizes.frontend_slots()),
+            slots: Slots::new(sizes.frontend_slots()),
             sets: Ranges::new(sizes.backends),
             retired: Retired::default(),
             rows: Rows::default(),
@@ -225,7 +233,6 @@ impl Tables {
         self.backend_ids.go_on(self.pins.last_backend_id());
         // Connections may still refer to ids that no frontend has any more.
         self.ids.settle(self.pins.ids_used());
-        self.slots.settle(0);
         self.sets.settle();
         self.rows = Rows::adopt(&self.pins, &self.entries, &dump.skips);
         // What an earlier agent retired is free here, but programs may still look at it.

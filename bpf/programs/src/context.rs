@@ -8,7 +8,7 @@ use aya_ebpf::{
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     programs::SockAddrContext,
 };
-use balancing_abi::mapped;
+use balancing_abi::{mapped, sockets::index::pair};
 
 use crate::config;
 
@@ -86,19 +86,19 @@ impl Family for V4 {
 impl Family for V6 {
     #[inline(always)]
     fn address(ctx: &Context) -> [u32; 4] {
-        [
-            field!(ctx, user_ip6[0]),
-            field!(ctx, user_ip6[1]),
-            field!(ctx, user_ip6[2]),
-            field!(ctx, user_ip6[3]),
-        ]
+        let [low, high] = [0, 1].map(|half| {
+            // SAFETY: as for other fields. Two words lie at a multiple of 8, and may be read as one (since 5.3).
+            unsafe { ctx.user_ip6().add(half).read_volatile() }
+        });
+        [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32]
     }
     #[inline(always)]
     fn set_address(ctx: &Context, address: &[u32; 4]) {
-        set_field!(ctx, address[0], user_ip6[0]);
-        set_field!(ctx, address[1], user_ip6[1]);
-        set_field!(ctx, address[2], user_ip6[2]);
-        set_field!(ctx, address[3], user_ip6[3]);
+        // SAFETY: as above, and may be written so, too.
+        unsafe {
+            ctx.user_ip6().write_volatile(pair(address[0], address[1]));
+            ctx.user_ip6().add(1).write_volatile(pair(address[2], address[3]));
+        }
     }
     #[inline(always)]
     fn connected_to(sk: *mut bpf_sock) -> [u32; 4] {
@@ -115,6 +115,13 @@ impl Context {
     #[inline(always)]
     fn raw(&self) -> *mut bpf_sock_addr {
         self.0.sock_addr
+    }
+
+    /// The address of the call in IPv6: two words each.
+    #[inline(always)]
+    fn user_ip6(&self) -> *mut u64 {
+        // SAFETY: only an address within the context.
+        unsafe { (&raw mut (*self.raw()).user_ip6).cast() }
     }
 
     /// Whether the program has nothing to do with the socket's network namespace.

@@ -31,6 +31,15 @@ pub(crate) fn find(dialled: &Dialled, hash: u64) -> Option<*const Frontend> {
     if word & index::filter(hash) == 0 {
         return None;
     }
+    // The processor foresees the way to here long before the word has come, and loads these lines meanwhile. Usually one is the
+    // slot's, and where it is not, nothing depends on them.
+    let home = index::home(bucket);
+    for near in [home, home ^ 1] {
+        if let Some(line) = tables::frontends.get_ptr(near) {
+            // SAFETY: a live array element; volatile, so that the load stays although nobody uses it.
+            let _ = unsafe { line.cast::<u64>().read_volatile() };
+        }
+    }
     let mut slot = index::slot(word);
     for _ in 0..index::CHAIN {
         if slot == 0 {

@@ -106,6 +106,14 @@ pub const fn bucket(hash: u64, shift: u32) -> u32 {
     (hash >> 32) as u32 >> shift
 }
 
+/// Where the slot of the only frontend of a bucket is likely to be: user space puts it there, or beside it, when the place is free.
+/// A program can load it together with the bucket's word instead of after it. Two buckets share a place.
+#[inline(always)]
+#[must_use]
+pub const fn home(bucket: u32) -> u32 {
+    bucket >> 1
+}
+
 /// The bit of a hash in the filter of its bucket's word.
 #[inline(always)]
 #[must_use]

@@ -90,6 +90,44 @@ impl Ranges {
     }
 }
 
+/// Single slots. Each is wanted at a certain place, and is given away there or as near to it as there is one.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    /// A bit for each free slot.
+    free: Vec<u64>,
+}
+
+impl Slots {
+    /// Slots from 1 to `end` - 1: 0 names none.
+    pub(crate) fn new(end: u32) -> Self {
+        let mut slots = Self { free: vec![0; end.div_ceil(u64::BITS) as usize] };
+        (1..end).for_each(|slot| slots.free(slot));
+        slots
+    }
+
+    /// Notes a slot found in the kernel.
+    pub(crate) fn take(&mut self, slot: u32) {
+        self.free[(slot / u64::BITS) as usize] &= !(1 << (slot % u64::BITS));
+    }
+
+    /// The nearest free slot: in the 64 that the wanted place belongs to, which are one page of memory, or in the next that
+    /// have one.
+    pub(crate) fn allocate(&mut self, wanted: u32) -> Option<u32> {
+        let (words, first) = (self.free.len(), (wanted / u64::BITS) as usize);
+        let word = (0..words).map(|i| (first + i) % words).find(|&word| self.free[word] != 0)?;
+        let (free, bit) = (self.free[word], wanted % u64::BITS);
+        // The neighbour is one pair of cache lines with the place itself, which processors like to load together.
+        let near = [bit, bit ^ 1].into_iter().find(|bit| free & 1 << bit != 0);
+        let slot = word as u32 * u64::BITS + near.unwrap_or(free.trailing_zeros());
+        self.take(slot);
+        Some(slot)
+    }
+
+    pub(crate) fn free(&mut self, slot: u32) {
+        self.free[(slot / u64::BITS) as usize] |= 1 << (slot % u64::BITS);
+    }
+}
+
 /// Numbers that are given away one by one. Freed ones are used again as late as possible.
 #[derive(Debug)]
 pub(crate) struct Numbers {
@@ -133,10 +171,6 @@ impl Numbers {
     /// Whether no freed one is left.
     pub(crate) fn has_none_freed(&self) -> bool {
         self.free.is_empty()
-    }
-
-    pub(crate) fn allocate(&mut self) -> Option<u32> {
-        self.fresh().or_else(|| self.freed())
     }
 
     pub(crate) fn free(&mut self, number: u32) {
@@ -225,14 +259,26 @@ mod tests {
     }
 
     #[test]
-    fn numbers_come_back_last() {
+    fn a_slot_is_as_near_as_there_is_one() {
+        let mut slots = Slots::new(130);
+        slots.take(70);
+        assert_eq!([(); 2].map(|()| slots.allocate(70)), [Some(71), Some(64)]);
+        assert_eq!(slots.allocate(100), Some(100));
+        assert_eq!([(); 3].map(|()| slots.allocate(128)), [Some(128), Some(129), Some(1)]);
+        slots.free(70);
+        assert_eq!(slots.allocate(70), Some(70));
+        let rest = std::iter::from_fn(|| slots.allocate(1000)).count();
+        assert_eq!(rest, 129 - 8 + 1, "0 names none");
+        assert_eq!(slots.allocate(0), None);
+    }
+
+    #[test]
+    fn numbers_come_back_in_the_order_in_which_they_went() {
         let mut ids = Numbers::new(1..4);
-        assert_eq!(ids.allocate(), Some(1));
+        assert_eq!([(); 4].map(|()| ids.fresh()), [Some(1), Some(2), Some(3), None]);
+        ids.free(2);
         ids.free(1);
-        assert_eq!(ids.allocate(), Some(2));
-        assert_eq!(ids.allocate(), Some(3));
-        assert_eq!(ids.allocate(), Some(1));
-        assert_eq!(ids.allocate(), None);
+        assert_eq!([(); 3].map(|()| ids.freed()), [Some(2), Some(1), None]);
     }
 
     #[test]
@@ -241,7 +287,8 @@ mod tests {
         ids.take(4);
         ids.take(2);
         ids.settle(0);
-        assert_eq!([(); 4].map(|()| ids.allocate()), [Some(5), Some(1), Some(3), None]);
+        assert_eq!((ids.fresh(), ids.fresh()), (Some(5), None));
+        assert_eq!([(); 3].map(|()| ids.freed()), [Some(1), Some(3), None]);
     }
 
     #[test]

@@ -64,6 +64,11 @@ impl Index {
         index::hash_key(key, &self.seeds)
     }
 
+    /// Where the slot of a key's first layer is best; see [`index::home`].
+    pub(crate) fn home(&self, key: &FrontendKey) -> u32 {
+        index::home(self.bucket(self.hash(key)))
+    }
+
     /// The frontends of a bucket with their slots, as programs meet them.
     pub(crate) fn chain(&self, frontends: &Memory<Frontend>, bucket: u32) -> Vec<(u32, Frontend)> {
         let mut chain = Vec::new();

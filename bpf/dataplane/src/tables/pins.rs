@@ -129,6 +129,11 @@ impl Pins {
         })
     }
 
+    /// Where the slot of a frontend's first layer is best.
+    pub(crate) fn home(&self, key: &FrontendKey) -> u32 {
+        self.index.home(&codec::key(key))
+    }
+
     /// Puts a frontend's slot into force.
     pub(crate) fn link(&mut self, slot: u32) -> Result<(), Crowded> {
         self.index.link(&mut self.frontends, slot)
@@ -268,7 +273,9 @@ impl Pins {
     pub(crate) fn add_skip(&mut self, service_id: u32, client: ClientId) -> Result<(), TableError> {
         let written = self.skips.insert(skip_key(service_id, client), 1, 0);
         written.map_err(|source| match errno(&source) {
-            Some(libc::E2BIG | libc::ENOMEM) => TableError::full(maps::SKIPS, self.sizes.skips, service_id),
+            Some(libc::E2BIG | libc::ENOMEM) => {
+                TableError::full(maps::SKIPS, self.sizes.skips, format!("policy {service_id}"))
+            }
             _ => operation("write", maps::SKIPS, service_id)(source),
         })
     }

@@ -115,7 +115,7 @@ impl Rows {
         }
         let Some(index) = self.free_windows.pop() else {
             let capacity = self.windows.len() as u32;
-            return Err(TableError::full(maps::QOS, capacity, layer.service_id));
+            return Err(TableError::full(maps::QOS, capacity, format!("policy {}", layer.service_id)));
         };
         pins.set_window_owner(index, layer.window);
         self.windows.insert(layer.window, Window { index, users: 1, is_quiet: false });

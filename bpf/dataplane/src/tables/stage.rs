@@ -71,7 +71,9 @@ impl Tables {
             Some(old) => (old.id, old.generation),
             None => self.new_id(key)?,
         };
-        let written = self.write_layer(key, layer, (id, generation), next);
+        // Only first layers are looked for by a hash.
+        let wanted = if depth == 0 { self.pins.home(key) } else { self.sizes.frontends };
+        let written = self.write_layer(key, layer, (id, generation), (wanted, next));
         if written.is_err() && old.is_none() {
             self.return_id(id);
         }
@@ -85,9 +87,9 @@ impl Tables {
         key: &FrontendKey,
         layer: &Layer,
         (id, generation): (u32, u32),
-        next: u32,
+        (wanted, next): (u32, u32),
     ) -> Result<(u32, Option<Range>), TableError> {
-        let slot = self.new_slot(key)?;
+        let slot = self.new_slot(key, wanted)?;
         let set = self.new_set(key, codec::slots_needed(layer)).inspect_err(|_full| self.slots.free(slot))?;
         let window = match self.add_rows(layer) {
             Ok(window) => window,
@@ -116,13 +118,14 @@ impl Tables {
 
     /// The rows that a layer shares with others. Those of layers that are gone may still wait for a grace period.
     fn add_rows(&mut self, layer: &Layer) -> Result<u32, TableError> {
-        match self.rows.add(&mut self.pins, layer) {
+        let added = match self.rows.add(&mut self.pins, layer) {
             Err(TableError::Full { table: maps::QOS | maps::SKIPS, .. }) => {
                 self.reclaim();
                 self.rows.add(&mut self.pins, layer)
             }
             result => result,
-        }
+        };
+        added.map_err(|error| error.of_policy(self.policies.get(&layer.service_id)))
     }
 
     /// Undoes what was staged: programs have not seen it.
@@ -196,13 +199,13 @@ impl Tables {
         self.rows.drop(&mut self.pins, layer);
     }
 
-    fn new_slot(&mut self, key: &FrontendKey) -> Result<u32, TableError> {
-        if let Some(slot) = self.slots.allocate() {
+    fn new_slot(&mut self, key: &FrontendKey, wanted: u32) -> Result<u32, TableError> {
+        if let Some(slot) = self.slots.allocate(wanted) {
             return Ok(slot);
         }
         self.reclaim();
         let full = || TableError::full(maps::FRONTENDS, self.sizes.frontends, key);
-        self.slots.allocate().ok_or_else(full)
+        self.slots.allocate(wanted).ok_or_else(full)
     }
 
     fn new_set(&mut self, key: &FrontendKey, slots: u32) -> Result<Option<Range>, TableError> {
@@ -213,7 +216,10 @@ impl Tables {
             return Ok(Some(set));
         }
         self.reclaim();
-        let full = || TableError::full(maps::BACKENDS, self.sizes.backends, key);
+        let full = || {
+            let object = format!("{key}, which needs {slots} in a row,");
+            TableError::full(maps::BACKENDS, self.sizes.backends, object)
+        };
         self.sets.allocate(slots).map(Some).ok_or_else(full)
     }
 

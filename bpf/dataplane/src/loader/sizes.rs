@@ -1,0 +1,109 @@
+//! Capacities of the tables, and the flags that set them.
+
+use balancing_abi::sockets::{conn, index, known, maps};
+
+use super::map_info;
+use crate::layout::Layout;
+
+/// A flag and its value.
+pub(super) type Setting = (&'static str, u32);
+
+/// Capacities of the tables. A pinned table keeps the capacity it was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Layers of all frontends; [`Sizes::MAX_FRONTENDS`] at most.
+    pub frontends: u32,
+    /// Ids that layers of frontends are given, one after the other: at least as many as `frontends`. The more there are beyond, the
+    /// later one is used again ([`conn::next_generation`]).
+    pub ids: u32,
+    /// Slots of all backend sets; a lone backend without limit and affinity takes none.
+    pub backends: u32,
+    /// Connected sockets that keep their frontend's name; a power of two, at least 65,536.
+    pub connections: u32,
+    /// Clients with session affinity.
+    pub affinity: u32,
+    /// Exempt clients times policies.
+    pub skips: u32,
+    /// Policies with a QoS limit.
+    pub qos: u32,
+    /// Policies that commands can name without an agent.
+    pub policies: u32,
+}
+
+impl Sizes {
+    /// Largest number of frontends.
+    pub const MAX_FRONTENDS: u32 = index::MAX_SLOTS - maps::size::SPARE - 1;
+
+    /// The usual number of ids for a number of frontends.
+    #[must_use]
+    pub const fn ids(frontends: u32) -> u32 {
+        frontends + maps::size::SPARE
+    }
+
+    /// Slots of frontends: the first is never used, and some wait for a grace period.
+    pub(crate) fn frontend_slots(&self) -> u32 {
+        1 + self.frontends + maps::size::SPARE
+    }
+
+    /// The capacities of the pinned tables, 0 where one cannot be asked.
+    pub(crate) fn of(layout: &Layout) -> Self {
+        let capacity = |name| map_info(&layout.maps().join(name)).map_or(0, |info| info.max_entries());
+        Self {
+            frontends: capacity(maps::FRONTENDS).saturating_sub(1 + maps::size::SPARE),
+            ids: capacity(maps::NAMES),
+            backends: capacity(maps::BACKENDS),
+            connections: capacity(maps::CONNECTIONS),
+            affinity: capacity(maps::AFFINITY),
+            skips: capacity(maps::SKIPS),
+            qos: capacity(maps::QOS),
+            policies: capacity(maps::POLICIES),
+        }
+    }
+
+    /// The capacities with the flags that set them.
+    pub(super) fn settings(&self) -> [Setting; 7] {
+        [
+            ("--max-frontends", self.frontends),
+            ("--max-backends", self.backends),
+            ("--max-connections", self.connections),
+            ("--max-affinity", self.affinity),
+            ("--max-skips", self.skips),
+            ("--max-qos-policies", self.qos),
+            ("--max-policy-names", self.policies),
+        ]
+    }
+
+    /// The capacity of a table that is a setting, or follows from one.
+    pub(super) fn entries(&self, name: &str, cpus: u32) -> Option<u32> {
+        match name {
+            maps::INDEX => Some(index::buckets(self.frontends) / index::BLOCK),
+            maps::KNOWN => Some(known::BLOCKS),
+            maps::RANDOM => Some(cpus),
+            maps::FRONTENDS => Some(self.frontend_slots()),
+            maps::NAMES | maps::RARE => Some(self.ids),
+            maps::REDIRECTED => Some(self.ids.saturating_mul(cpus)),
+            maps::BACKENDS => Some(self.backends),
+            maps::CONNECTIONS => Some(self.connections.max(conn::MIN_SLOTS)),
+            maps::AFFINITY => Some(self.affinity),
+            maps::SKIPS => Some(self.skips),
+            maps::QOS => Some(self.qos),
+            maps::POLICIES => Some(self.policies),
+            _ => None,
+        }
+    }
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            frontends: maps::size::FRONTENDS,
+            ids: Self::ids(maps::size::FRONTENDS),
+            backends: maps::size::BACKENDS,
+            connections: maps::size::CONNECTIONS,
+            affinity: maps::size::AFFINITY,
+            skips: maps::size::SKIPS,
+            qos: maps::size::QOS,
+            policies: maps::size::POLICIES,
+        }
+    }
+}
