@@ -43,9 +43,14 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// With room for what the bench makes.
     fn start(source: &Path, bpffs: &Path, run_dir: &Path, cgroup: &Path) -> Self {
+        Self::start_with(&MAX_BACKENDS, source, bpffs, run_dir, cgroup)
+    }
+
+    fn start_with(flags: &[&str], source: &Path, bpffs: &Path, run_dir: &Path, cgroup: &Path) -> Self {
         let child = Command::new(program("balancing-agent"))
-            .args(MAX_BACKENDS)
+            .args(flags)
             .args(["--log-level", "warn", "--node-name", "bench", "--source"])
             .arg(format!("dir:{}", source.display()))
             .arg("--bpffs")

@@ -1,4 +1,4 @@
-//! An agent that has nothing to do.
+//! An agent that has nothing to do, with tables of the default sizes.
 
 use std::{thread::sleep, time::Duration};
 
@@ -16,7 +16,7 @@ pub(super) fn measure(report: &mut Report) {
     let (cgroup, dir, bpffs) = (Cgroup::new("bench-idle"), TempDir::new("bench"), Bpffs::new("bench-small"));
     dir.write("objects/one.json", policy(1, [0x0b00_0001]).json());
     let (source, run_dir) = (dir.path().join("objects"), dir.path().join("run"));
-    let agent = Running::start(&source, bpffs.path(), &run_dir, cgroup.path());
+    let agent = Running::start_with(&[], &source, bpffs.path(), &run_dir, cgroup.path());
     wait_until("the idle agent", || host_links(bpffs.path()));
     sleep(SETTLE);
     let before = agent.cpu();
