@@ -60,8 +60,8 @@ impl Difference {
 
     /// Whether the value means nothing.
     pub(super) fn is_noise(self) -> bool {
-        // Not the other way round: what is no number is noise.
-        !(self.error / self.value <= RESTLESS)
+        let share = self.error / self.value;
+        share.is_nan() || share > RESTLESS
     }
 }
 
