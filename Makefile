@@ -3,7 +3,7 @@
 
 build: ## release binaries in target/release
 	tests/setup.sh build
-	cargo build --release --locked -p balancing-agent -p balancing-cni
+	cargo build --release --locked -p balancing-agent -p balancing-ctl -p balancing-cni
 
 demo: build ## a live redirect on this machine, without Kubernetes
 	tests/setup.sh run go && tests/as-root.sh tests/demo.sh
@@ -30,7 +30,7 @@ bench-kube: build ## the numbers of docs/ on a real control plane, measured here
 lint: ## formatting, clippy and the project's own rules
 	tests/setup.sh build lint && tests/lint.sh
 
-crds: ## install/crds, from the types in agent/src/api
+crds: ## install/crds, from the types in agent/kube/src/api
 	for plural in localredirectpolicies balancingpolicies; do \
 		cargo run --quiet --locked -p balancing-agent --bin balancing-agent -- crds $$plural >install/crds/$$plural.yaml || exit; \
 	done

@@ -11,6 +11,7 @@ step() {
 
 step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets -- -D warnings
+step tests/lint/crates.sh
 step tests/lint/manifests.sh
 step tests/lint/unsafe.sh
 if command -v shellcheck >/dev/null; then

@@ -7,6 +7,6 @@ commit=${1:?give the commit to upgrade from}
 tree=$(mktemp -d)
 trap 'git worktree remove --force "$tree"' EXIT
 git worktree add --detach "$tree" "$commit"
-(cd "$tree" && cargo build --locked -p balancing-agent)
+(cd "$tree" && cargo build --locked --workspace)
 export BALANCING_EARLIER="$tree/target/debug/balancing-agent"
 tests/as-root.sh cargo test --locked -p balancing-tests --test agent_changes -- --ignored --nocapture earlier_build

@@ -11,10 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancing_agent::{
-    control::{Request, ask},
+use balancing_core::{
+    control::Request,
     view::{AgentView, PolicyView},
 };
+use balancing_ctl::socket::ask;
 use balancing_dataplane::{
     layout::Layout,
     links,

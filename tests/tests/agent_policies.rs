@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use balancing_agent::view::PolicyView;
+use balancing_core::view::PolicyView;
 use balancing_tests::*;
 use serde_json::json;
 

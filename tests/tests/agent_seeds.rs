@@ -9,7 +9,7 @@ use serde_json::json;
 
 /// The text of a seed.
 fn seed(file: &str) -> String {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/tests/fixtures/seeds");
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/core/tests/fixtures/seeds");
     fs::read_to_string(seeds.join(file)).unwrap()
 }
 

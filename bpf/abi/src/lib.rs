@@ -9,6 +9,11 @@
 //! explicit, so that every byte of a key or value is defined.
 #![no_std]
 
+#[cfg(feature = "model")]
+extern crate std;
+
+#[cfg(feature = "model")]
+pub mod model;
 pub mod sockets;
 
 /// `IPPROTO_TCP`.

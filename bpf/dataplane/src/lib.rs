@@ -8,7 +8,6 @@ pub mod layout;
 pub mod links;
 #[cfg(feature = "loader")]
 pub mod loader;
-pub mod model;
 pub mod mount;
 #[cfg(feature = "loader")]
 pub mod probe;
@@ -19,4 +18,5 @@ pub mod sys;
 #[cfg(feature = "loader")]
 pub mod tables;
 
+pub use balancing_abi::model;
 pub use balancing_abi::sockets::ABI;

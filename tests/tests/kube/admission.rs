@@ -6,7 +6,7 @@ use balancing_tests::*;
 
 use crate::world::{World, repository};
 
-#[path = "../../../agent/tests/fixtures/rules/cases.rs"]
+#[path = "../../../agent/core/tests/fixtures/rules/cases.rs"]
 mod rules;
 
 /// The agent's own validator is held to the same table by its unit tests.
@@ -16,7 +16,7 @@ fn every_rule_holds_and_names_its_field() {
         return;
     }
     let world = World::start();
-    let cases = rules::cases(&repository().join("agent/tests/fixtures/rules")).unwrap();
+    let cases = rules::cases(&repository().join("agent/core/tests/fixtures/rules")).unwrap();
     assert!(cases.len() > 500, "only {} examples", cases.len());
     let mut wrong = Vec::new();
     for case in cases {
@@ -50,7 +50,7 @@ fn manifests_of_others_are_accepted_strictly() {
     }
     let world = World::start();
     let mut policies = 0;
-    for entry in fs::read_dir(repository().join("agent/tests/fixtures/seeds")).unwrap() {
+    for entry in fs::read_dir(repository().join("agent/core/tests/fixtures/seeds")).unwrap() {
         let path = entry.unwrap().path();
         let mut text = fs::read_to_string(&path).unwrap();
         if text.contains("CiliumLocalRedirectPolicy") {

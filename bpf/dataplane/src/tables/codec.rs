@@ -11,7 +11,7 @@ use balancing_abi::{
 };
 
 use super::alloc::Range;
-use crate::model::{Backend, ClientId, Clients, Entry, FrontendKey, Layer, Protocol};
+use crate::model::{Backend, ClientId, Clients, FrontendKey, Layer, Protocol};
 
 /// The key as the programs compare it.
 pub(crate) fn key(key: &FrontendKey) -> RawKey {
@@ -186,44 +186,6 @@ pub(crate) fn backend(target: &Target, weight: u32) -> Backend {
     Backend { address: address(&target.address), port: u16::from_be(target.port), weight }
 }
 
-impl Entry {
-    /// The same decision in the one form in which the tables hold it, so that two entries that mean the same are equal:
-    /// weights without common divisor and within 16 bits, backends sorted.
-    #[must_use]
-    pub fn normalized(&self) -> Self {
-        Self { layers: self.layers.iter().map(Layer::normalized).collect() }
-    }
-}
-
-impl Layer {
-    fn normalized(&self) -> Self {
-        let mut layer = self.clone();
-        layer.backends.sort_unstable();
-        let divisor = layer.backends.iter().fold(0, |d, b| gcd(d, b.weight)).max(1);
-        let largest = layer.backends.iter().map(|b| b.weight / divisor).max().unwrap_or(0);
-        // Beyond 16 bits the shares are rounded; no weight above zero becomes zero.
-        let shrink = largest.div_ceil(u32::from(u16::MAX)).max(1);
-        for backend in &mut layer.backends {
-            if backend.weight != 0 {
-                backend.weight = (backend.weight / divisor / shrink).max(1);
-            }
-        }
-        // Without backends nothing is limited and nobody is kept; without a limit there is no window.
-        if layer.backends.is_empty() {
-            layer.affinity = None;
-            layer.qos_limit = None;
-        }
-        if layer.qos_limit.is_none() {
-            layer.window = 0;
-        }
-        layer
-    }
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -245,23 +207,6 @@ mod tests {
             reject: false,
             skip: BTreeSet::new(),
         }
-    }
-
-    fn weights(layer: &Layer) -> Vec<u32> {
-        layer.backends.iter().map(|b| b.weight).collect()
-    }
-
-    #[test]
-    fn equal_shares_have_one_form() {
-        assert_eq!(weights(&layer(&[100, 50, 0]).normalized()), [2, 1, 0]);
-        assert_eq!(weights(&layer(&[7]).normalized()), [1]);
-        assert_eq!(weights(&layer(&[0, 0]).normalized()), [0, 0]);
-    }
-
-    #[test]
-    fn large_weights_fit_sixteen_bits_and_none_vanishes() {
-        let normal = layer(&[1, 200_000]).normalized();
-        assert!(normal.backends.iter().all(|b| (1..=65_535).contains(&b.weight)));
     }
 
     #[test]

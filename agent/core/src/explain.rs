@@ -1,0 +1,250 @@
+//! Why a connection to a frontend goes where it goes.
+//!
+//! It reads the decisions of the [`Engine`] and words them; it decides nothing itself and reads no
+//! table of the kernel.
+
+use std::net::IpAddr;
+
+use balancing_abi::model::{Clients, FrontendKey};
+use serde::Serialize;
+
+use crate::{
+    objects::{BackendSpec, ObjectRef, Pod, PolicyRef},
+    plan::{Backend, Layer},
+    resolve::{Engine, Role},
+};
+
+mod losers;
+
+/// The answer to `balancingctl explain`, in the words of its JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// What was asked.
+    pub frontend: FrontendView,
+    /// The policy that decides for this client.
+    pub winner: Option<PolicyView>,
+    /// Policies that might have decided and why they do not.
+    pub losers: Vec<Loser>,
+    /// Where the winner may send the connection.
+    pub backends: Vec<BackendView>,
+    /// What happens, in a sentence.
+    pub decision: String,
+}
+
+/// A frontend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FrontendView {
+    /// Dialled address.
+    pub address: IpAddr,
+    /// Dialled port.
+    pub port: u16,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+}
+
+/// A policy by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicyView {
+    /// Kubernetes kind.
+    pub kind: &'static str,
+    /// Name.
+    pub name: String,
+}
+
+/// A policy that does not decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Loser {
+    /// Kubernetes kind.
+    pub kind: &'static str,
+    /// Name.
+    pub name: String,
+    /// Why it does not decide.
+    pub why: String,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendView {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its share of new connections.
+    pub weight: u32,
+    /// `namespace/name` of the pod behind it, if it is one.
+    pub pod: Option<String>,
+    /// Its node.
+    pub node: Option<String>,
+}
+
+/// What the layers make of a connection.
+struct Outcome<'a> {
+    winner: Option<&'a Layer>,
+    text: String,
+    aside: Vec<(&'a PolicyRef, String)>,
+}
+
+/// Explains a frontend, for connections of the pod `client` or of anybody.
+#[must_use]
+pub fn explain(engine: &Engine, key: FrontendKey, client: Option<&ObjectRef>) -> Explanation {
+    let key = FrontendKey { address: key.address.to_canonical(), ..key };
+    let entry = engine.entry(&key);
+    let layers: Vec<&Layer> = entry.iter().flat_map(|entry| &entry.layers).map(AsRef::as_ref).collect();
+    let pod = client.and_then(|name| engine.snapshot().pod(name));
+    let untouched = client.and_then(|name| never_redirected(engine, name, pod));
+    let destination = dialled(engine, &key);
+    let outcome = match untouched {
+        Some(why) => Outcome { winner: None, text: format!("{why}; {destination}"), aside: Vec::new() },
+        None if layers.is_empty() => Outcome {
+            winner: None,
+            text: format!("no policy redirects {key}; {destination}"),
+            aside: Vec::new(),
+        },
+        None => walk(engine, &layers, pod, &destination),
+    };
+    let mut losers: Vec<Loser> =
+        outcome.aside.iter().map(|(policy, why)| loser(policy, why.clone())).collect();
+    losers.extend(losers::others(engine, &key, &layers, outcome.winner));
+    Explanation {
+        frontend: FrontendView { address: key.address, port: key.port, protocol: key.protocol.to_string() },
+        winner: outcome
+            .winner
+            .map(|layer| PolicyView { kind: layer.policy.kind.kind(), name: layer.policy.name.clone() }),
+        losers,
+        backends: outcome.winner.map(|layer| layer.backends.iter().map(view).collect()).unwrap_or_default(),
+        decision: outcome.text,
+    }
+}
+
+/// The first layer that applies, and what happens where it stands aside.
+fn walk<'a>(engine: &Engine, layers: &[&'a Layer], pod: Option<&Pod>, destination: &str) -> Outcome<'a> {
+    let Some((&layer, rest)) = layers.split_first() else {
+        return Outcome { winner: None, text: destination.to_owned(), aside: Vec::new() };
+    };
+    let below = || walk(engine, rest, pod, destination);
+    let name = name(&layer.policy);
+    let usable = layer.backends.iter().filter(|backend| backend.target.weight > 0).count();
+    let reason = pod.and_then(|pod| stands_aside(engine, layer, pod));
+    let reason = reason
+        .or_else(|| (usable == 0 && !layer.reject).then(|| "its backends all have weight 0".to_owned()));
+    if let Some(reason) = reason {
+        let mut outcome = below();
+        outcome.text = format!("{name} stands aside, {reason}; {}", outcome.text);
+        outcome.aside.insert(0, (&layer.policy, reason));
+        return outcome;
+    }
+    let mut text = if usable == 0 {
+        format!(
+            "refused with EHOSTUNREACH: {name} has no backend for new connections and onNoBackend is Reject"
+        )
+    } else {
+        format!("redirected by {name} to {usable} backend{}", if usable == 1 { "" } else { "s" })
+    };
+    if let (Some(limit), true) = (layer.qos_limit, usable > 0) {
+        text.push_str(&format!("; above {limit} redirections in a second: {}", below().text));
+    }
+    if pod.is_none() && layer.clients != Clients::All {
+        text.push_str(&format!(
+            "; it applies to {} only, for others: {}",
+            audience(layer.clients),
+            below().text
+        ));
+    }
+    if let Some(note) = pod.and_then(|pod| unknown_identity(engine, layer, pod)) {
+        text.push_str(&note);
+    }
+    Outcome { winner: Some(layer), text, aside: Vec::new() }
+}
+
+/// Why no connection of this pod is redirected by this agent, whatever the policies say.
+fn never_redirected(engine: &Engine, name: &ObjectRef, pod: Option<&Pod>) -> Option<String> {
+    let (settings, shown) = (engine.settings(), format!("pod {}/{}", name.namespace, name.name));
+    let Some(pod) = pod else {
+        return Some(format!("{shown} is not known to this agent"));
+    };
+    if settings.role == Role::Node && pod.node != settings.node_name {
+        let node = if pod.node.is_empty() { "no node yet" } else { &pod.node };
+        return Some(format!("{shown} runs on {node}, not on {}: ask the agent there", settings.node_name));
+    }
+    if pod.redirect_disabled {
+        return Some(format!("{shown} opted out by the annotation balancing.elf.io/redirect: \"disabled\""));
+    }
+    let hooked = includes(settings.scope, pod);
+    (!hooked).then(|| {
+        format!("{shown} is not hooked: the agent runs with --scope for {} only", audience(settings.scope))
+    })
+}
+
+/// Why the layer does not apply to this pod.
+fn stands_aside(engine: &Engine, layer: &Layer, pod: &Pod) -> Option<String> {
+    if !includes(layer.clients, pod) {
+        let own =
+            if pod.host_network { "uses the host's network" } else { "does not use the host's network" };
+        return Some(format!("spec.clients admits {} only and the pod {own}", audience(layer.clients)));
+    }
+    let ids = engine.snapshot().identities(&pod.uid)?;
+    (!layer.skip.is_disjoint(ids))
+        .then(|| "the pod is a backend of it and skipRedirectFromBackend is set".to_owned())
+}
+
+fn unknown_identity(engine: &Engine, layer: &Layer, pod: &Pod) -> Option<String> {
+    let spec = engine.snapshot().policy(&layer.policy)?.spec.as_ref().ok()?;
+    let BackendSpec::LocalPods(pods) = &spec.backend else { return None };
+    let selected =
+        pods.selector.matches(&pod.labels) && pods.namespace.as_ref().is_none_or(|n| *n == pod.namespace);
+    (spec.skip_redirect_from_backend && selected && engine.snapshot().identities(&pod.uid).is_none()).then(|| {
+        "; skipRedirectFromBackend has no effect yet: the network namespace and cgroup of the pod are not known".to_owned()
+    })
+}
+
+/// Where the connection goes when no policy has a say.
+fn dialled(engine: &Engine, key: &FrontendKey) -> String {
+    let owner = engine.snapshot().services().find(|service| {
+        let addresses = [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips];
+        addresses.iter().any(|set| set.contains(&key.address))
+            && service.ports.iter().any(|p| (p.port, p.protocol) == (key.port, key.protocol))
+    });
+    match owner {
+        Some(service) => {
+            format!("goes where it was dialled, to Service {}/{}", service.namespace, service.name)
+        }
+        None => "goes where it was dialled".to_owned(),
+    }
+}
+
+fn includes(clients: Clients, pod: &Pod) -> bool {
+    match clients {
+        Clients::All => true,
+        Clients::Pods => !pod.host_network,
+        Clients::Host => pod.host_network,
+    }
+}
+
+fn audience(clients: Clients) -> &'static str {
+    match clients {
+        Clients::All => "all clients",
+        Clients::Pods => "pods",
+        Clients::Host => "processes in the host's network",
+    }
+}
+
+fn name(policy: &PolicyRef) -> String {
+    format!("{} {}", policy.kind, policy.name)
+}
+
+fn loser(policy: &PolicyRef, why: String) -> Loser {
+    Loser { kind: policy.kind.kind(), name: policy.name.clone(), why }
+}
+
+fn view(backend: &Backend) -> BackendView {
+    BackendView {
+        address: backend.target.address,
+        port: backend.target.port,
+        weight: backend.target.weight,
+        pod: backend.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
+        node: backend.node.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! Where the connections of a policy may go.
+//!
+//! Pods count while they are Ready, not terminating and not finished. What has to be left out
+//! although it was selected is named, so that a missing backend is never a riddle.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+use balancing_abi::model::{self, ClientId, Protocol};
+
+use crate::{
+    objects::{
+        BackendPort, BackendSpec, ObjectRef, PolicyRef, PolicySpec, RedirectMode, Service, WeightedAddress,
+    },
+    plan::Backend,
+    resolve::{Role, Settings},
+    snapshot::Snapshot,
+};
+
+use candidate::Candidate;
+
+mod candidate;
+pub mod target;
+
+/// So many names are written out before a message only counts.
+const NAMES: usize = 5;
+
+/// Address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// A forwarding that a node's proxy address has to do: what arrives at `address`:`port` belongs
+/// to `pod_address`:`target_port`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProxyTarget {
+    /// The node that holds the proxy address.
+    pub node: String,
+    /// The proxy address.
+    pub address: IpAddr,
+    /// The port on it.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The pod.
+    pub pod: ObjectRef,
+    /// The pod's address.
+    pub pod_address: IpAddr,
+    /// The pod's port.
+    pub target_port: u16,
+}
+
+/// The backends of one policy and what was learnt while collecting them.
+#[derive(Debug)]
+pub(super) struct Pool<'a> {
+    spec: &'a BackendSpec,
+    service: Option<&'a Service>,
+    snapshot: &'a Snapshot,
+    /// Where the pods of a LocalRedirectPolicy are, as messages say it.
+    place: &'static str,
+    selected: Vec<Candidate<'a>>,
+    eligible: Vec<Candidate<'a>>,
+    /// Whether a family that was asked for has a backend.
+    families: BTreeMap<Family, bool>,
+    /// Names by the reason for which they were left out.
+    left_out: BTreeMap<String, BTreeSet<String>>,
+    targets: BTreeSet<ProxyTarget>,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The first address of this family.
+    #[must_use]
+    pub fn pick(self, addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+        addresses.iter().map(IpAddr::to_canonical).find(|ip| Self::of(*ip) == self)
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+impl<'a> Pool<'a> {
+    /// Selects the pods once for all ports and families.
+    pub(super) fn new(
+        id: &PolicyRef,
+        spec: &'a PolicySpec,
+        service: Option<&'a Service>,
+        snapshot: &'a Snapshot,
+        settings: &Settings,
+    ) -> Self {
+        let selected = candidate::select(id, spec, snapshot, settings);
+        let eligible = selected.iter().copied().filter(|pod| pod.is_ready()).collect();
+        let place = if settings.role == Role::Cluster { "" } else { " on this node" };
+        let (families, left_out, targets) = Default::default();
+        Self {
+            spec: &spec.backend,
+            service,
+            snapshot,
+            place,
+            selected,
+            eligible,
+            families,
+            left_out,
+            targets,
+        }
+    }
+
+    /// The backends of one backend port, by position, in one family: sorted, equal ones merged.
+    pub(super) fn backends(&mut self, port: usize, family: Family) -> Vec<Backend> {
+        let spec = self.spec;
+        let found = match spec {
+            BackendSpec::Addresses { addresses, ports } => custom(addresses, ports[port].port, family),
+            BackendSpec::LocalPods(pods) => self.pods(&pods.ports[port], RedirectMode::PodEndpoint, family),
+            BackendSpec::Pods { pods, mode } => self.pods(&pods.ports[port], *mode, family),
+        };
+        *self.families.entry(family).or_default() |= !found.is_empty();
+        merge(found)
+    }
+
+    /// How the connections of the selected pods are recognised, ready or not: a pod that is about
+    /// to become ready must reach the real destination already.
+    pub(super) fn identities(&self) -> BTreeSet<ClientId> {
+        let ids = self.selected.iter().filter_map(|candidate| match candidate {
+            Candidate::Pod(pod) => self.snapshot.identities(&pod.uid),
+            Candidate::Listed(..) => None,
+        });
+        ids.flatten().copied().collect()
+    }
+
+    /// What a user should know about missing backends.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let pods = match self.spec {
+            BackendSpec::LocalPods(_) => Some(self.place),
+            BackendSpec::Pods { .. } => Some(""),
+            BackendSpec::Addresses { addresses, .. } => {
+                if addresses.iter().all(|a| a.weight == 0) {
+                    notes.push("every address has weight 0: no new connection is balanced".to_owned());
+                }
+                None
+            }
+        };
+        match pods {
+            Some(place) if self.selected.is_empty() => {
+                notes.push(format!("no pod{place} matches spec.backend's endpointSelector"));
+            }
+            Some(place) if self.eligible.is_empty() => {
+                let count = self.selected.len();
+                notes.push(format!("none of the {count} matching pods{place} is ready to take connections"));
+            }
+            Some(_) | None => {
+                let missing = self.families.iter().filter(|(_, found)| !**found).map(|(family, _)| family);
+                notes.extend(missing.map(|family| format!("no backend for the {family} frontends")));
+            }
+        }
+        notes.extend(self.left_out.iter().map(|(why, names)| format!("left out, {why}: {}", shorten(names))));
+        notes
+    }
+
+    /// What the proxies have to forward.
+    pub(super) fn into_targets(self) -> BTreeSet<ProxyTarget> {
+        self.targets
+    }
+
+    fn pods(&mut self, port: &BackendPort, mode: RedirectMode, family: Family) -> Vec<Backend> {
+        let mut found = Vec::with_capacity(self.eligible.len());
+        for at in 0..self.eligible.len() {
+            let pod = self.eligible[at];
+            let own = pod.address(family);
+            // The way through a node ends at an address of the pod in the same family. A source
+            // that knows no pod address is believed.
+            if own.is_none() && (mode == RedirectMode::PodEndpoint || !pod.has_no_address()) {
+                continue;
+            }
+            let address = match mode {
+                RedirectMode::PodEndpoint => own,
+                RedirectMode::HostPort => self.host_address(pod, port, family),
+                RedirectMode::NodeProxy => self.proxy_address(pod, own, port, family),
+            };
+            let Some(address) = address else { continue };
+            found.push(Backend {
+                target: model::Backend { address, port: port.port.port, weight: 1 },
+                pod: Some(pod.name()),
+                node: Some(pod.node().to_owned()).filter(|node| !node.is_empty()),
+            });
+        }
+        found
+    }
+
+    /// The node's address, if the pod's host port is open on it.
+    fn host_address(&mut self, pod: Candidate<'_>, port: &BackendPort, family: Family) -> Option<IpAddr> {
+        if !pod.opens_on_node(port) {
+            self.leave_out(format!("no hostPort {}/{} declared", port.port.port, port.port.protocol), pod);
+            return None;
+        }
+        let node = || self.snapshot.node(pod.node()).and_then(|node| family.pick(&node.ips));
+        let address = pod.host_address(family).or_else(node);
+        if address.is_none() {
+            self.leave_out(format!("no {family} address of the pod's node known"), pod);
+        }
+        address
+    }
+
+    fn proxy_address(
+        &mut self,
+        pod: Candidate<'_>,
+        own: Option<IpAddr>,
+        port: &BackendPort,
+        family: Family,
+    ) -> Option<IpAddr> {
+        let Some(address) = self.snapshot.node(pod.node()).and_then(|node| family.pick(&node.proxy_ips))
+        else {
+            let node = if pod.node().is_empty() { "(no node)" } else { pod.node() };
+            let why = format!("node without an {family} proxy address in its annotation");
+            self.left_out.entry(why).or_default().insert(node.to_owned());
+            return None;
+        };
+        let Some(target_port) = pod.target_port(port, self.service) else {
+            self.leave_out(format!("no container port for the targetPort of port {}", port.port.port), pod);
+            return None;
+        };
+        if let Some(pod_address) = own {
+            self.targets.insert(ProxyTarget {
+                node: pod.node().to_owned(),
+                address,
+                port: port.port.port,
+                protocol: port.port.protocol,
+                pod: pod.name(),
+                pod_address,
+                target_port,
+            });
+        }
+        Some(address)
+    }
+
+    fn leave_out(&mut self, why: String, pod: Candidate<'_>) {
+        let ObjectRef { namespace, name } = pod.name();
+        self.left_out.entry(why).or_default().insert(format!("{namespace}/{name}"));
+    }
+}
+
+fn custom(addresses: &[WeightedAddress], port: u16, family: Family) -> Vec<Backend> {
+    let of_family =
+        addresses.iter().map(|a| (a.ip.to_canonical(), a.weight)).filter(|(ip, _)| Family::of(*ip) == family);
+    let backend = |(address, weight)| Backend {
+        target: model::Backend { address, port, weight },
+        pod: None,
+        node: None,
+    };
+    of_family.map(backend).collect()
+}
+
+/// Sorts by address and port and adds up the weights of equal ones.
+fn merge(mut backends: Vec<Backend>) -> Vec<Backend> {
+    backends.sort_unstable();
+    backends.dedup_by(|next, kept| {
+        let (new, old) = (&next.target, &mut kept.target);
+        if (new.address, new.port) != (old.address, old.port) {
+            return false;
+        }
+        old.weight = old.weight.saturating_add(new.weight);
+        if kept.pod != next.pod {
+            kept.pod = None;
+        }
+        if kept.node != next.node {
+            kept.node = None;
+        }
+        true
+    });
+    backends
+}
+
+fn shorten(names: &BTreeSet<String>) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMES).map(String::as_str).collect();
+    let rest = names.len().saturating_sub(NAMES);
+    if rest == 0 { shown.join(", ") } else { format!("{} and {rest} more", shown.join(", ")) }
+}

@@ -1,0 +1,95 @@
+//! What is said about a policy in status and by commands.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use balancing_abi::model::FrontendKey;
+
+use crate::{
+    objects::PolicyRef,
+    plan::{Reason, Verdict},
+    resolve::{Resolution, Standing},
+};
+
+/// How a policy fared against the others.
+#[derive(Debug, Default)]
+pub(super) struct Contest {
+    /// The senior policy with the same chosen service id; everything is withdrawn then.
+    pub(super) id_winner: Option<PolicyRef>,
+    /// Frontends that belong to another policy of the kind.
+    pub(super) lost: BTreeMap<FrontendKey, PolicyRef>,
+}
+
+/// Puts together a policy's own findings and its luck.
+pub(super) fn verdict(resolution: &Resolution, contest: &Contest) -> Verdict {
+    let mut frontends = BTreeMap::new();
+    let mut backends = BTreeSet::<(IpAddr, u16)>::new();
+    for (key, layer) in &resolution.claims {
+        let Some(layer) = layer else { continue };
+        if contest.id_winner.is_none() && !contest.lost.contains_key(key) {
+            frontends.insert(*key, layer.backends.len());
+            backends.extend(layer.backends.iter().map(|b| (b.target.address, b.target.port)));
+        }
+    }
+    let conflicts_with: BTreeSet<PolicyRef> =
+        contest.id_winner.iter().chain(contest.lost.values()).cloned().collect();
+    let conflicted = !conflicts_with.is_empty();
+    let lost = conflicted && resolution.reason == Reason::Applied;
+    let reason = if lost { Reason::Conflicted } else { resolution.reason };
+    let mut sentences = conflict(resolution, contest);
+    let own = resolution.notes.iter().cloned();
+    if reason == Reason::Conflicted {
+        sentences.extend(own);
+    } else {
+        sentences.splice(0..0, own);
+    }
+    if resolution.standing == Standing::Active && reason == Reason::Applied {
+        sentences.insert(0, summary(&frontends, backends.len()));
+    }
+    Verdict {
+        service_id: resolution.service_id,
+        generation: resolution.generation,
+        accepted: resolution.standing != Standing::Invalid,
+        resolved_refs: resolution.resolved_refs,
+        conflicts_with,
+        reason,
+        message: sentences.join("; "),
+        frontends,
+        backends: backends.len(),
+    }
+}
+
+fn summary(frontends: &BTreeMap<FrontendKey, usize>, backends: usize) -> String {
+    if frontends.is_empty() {
+        return "no frontend is redirected at the moment".to_owned();
+    }
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    format!("{} frontend{}, {backends} backend{}", frontends.len(), plural(frontends.len()), plural(backends))
+}
+
+fn conflict(resolution: &Resolution, contest: &Contest) -> Vec<String> {
+    let id = contest.id_winner.iter().map(|winner| {
+        format!(
+            "{} {} is older and has service id {}; choose another balancing.elf.io/serviceId",
+            winner.kind, winner.name, resolution.service_id
+        )
+    });
+    let mut by_winner = BTreeMap::<&PolicyRef, Vec<String>>::new();
+    for (key, winner) in &contest.lost {
+        by_winner.entry(winner).or_default().push(key.to_string());
+    }
+    let all = resolution.claims.len();
+    let keys = by_winner.iter().map(|(winner, keys)| {
+        let shown = keys.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let rest = if keys.len() > 5 { ", ..." } else { "" };
+        format!(
+            "{} of {all} frontends belong to the older {} {}: {shown}{rest}",
+            keys.len(),
+            winner.kind,
+            winner.name
+        )
+    });
+    id.chain(keys).collect()
+}

@@ -1,0 +1,292 @@
+//! What the sources say at this moment, indexed, and which policies a change touches.
+//!
+//! It owns the current objects, the observed identities of local pods and the set of dirty
+//! policies. It decides nothing: what a policy makes of the objects is `resolve`'s business.
+//! Every change costs what it touches: a pod is compared only with policies that share a label
+//! pair with it, and a policy visits only pods that share one with its selector.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use balancing_abi::model::{ClientId, PolicyKind};
+
+use crate::objects::{
+    BackendSpec, Endpoints, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy, PolicyRef,
+    RedirectMode, Service,
+};
+
+mod owners;
+mod pods;
+
+use owners::Owners;
+use pods::Pods;
+
+/// The current objects and the policies that wait to be resolved again.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The node whose pods are local; `None` = every pod is.
+    node_name: Option<String>,
+    pods: Pods,
+    nodes: BTreeMap<String, Node>,
+    services: BTreeMap<ObjectRef, Service>,
+    owners: Owners,
+    endpoints: BTreeMap<PolicyRef, BTreeMap<ObjectRef, Endpoints>>,
+    /// The policies that own the EndpointSlices.
+    slices: BTreeMap<ObjectRef, PolicyRef>,
+    identities: BTreeMap<String, BTreeSet<ClientId>>,
+    dirty: BTreeSet<PolicyRef>,
+}
+
+impl Snapshot {
+    /// An empty snapshot as seen from a node, whose name is empty outside the cluster; `None` = as seen from
+    /// the whole cluster.
+    #[must_use]
+    pub fn new(node_name: Option<&str>) -> Self {
+        Self { node_name: node_name.map(str::to_owned), ..Self::default() }
+    }
+
+    /// Takes in changes: `None` deletes the object of that key. An object that is equal to the
+    /// known one changes nothing.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = (ObjectKey, Option<Object>)>) {
+        for change in changes {
+            match change {
+                (_, Some(Object::Pod(pod))) => self.put_pod(pod),
+                (_, Some(Object::Node(node))) => self.set_node(&node.name.clone(), Some(node)),
+                (_, Some(Object::Service(service))) => {
+                    let key = ObjectRef { namespace: service.namespace.clone(), name: service.name.clone() };
+                    self.set_service(&key, Some(service));
+                }
+                (_, Some(Object::Policy(policy))) => self.set_policy(&policy.id.clone(), Some(policy)),
+                (_, Some(Object::Endpoints(endpoints))) => {
+                    self.set_endpoints(&endpoints.slice.clone(), Some(endpoints));
+                }
+                (ObjectKey::Pod(key), None) => self.remove_pod(&key),
+                (ObjectKey::Node(name), None) => self.set_node(&name, None),
+                (ObjectKey::Service(key), None) => self.set_service(&key, None),
+                (ObjectKey::Policy(key), None) => self.set_policy(&key, None),
+                (ObjectKey::Endpoints(key), None) => self.set_endpoints(&key, None),
+            }
+        }
+    }
+
+    /// Records by what the connections of the local pod `uid` are recognised; an empty set
+    /// forgets it. May come before the pod itself. Pods without a uid have no identity.
+    pub fn set_identities(&mut self, uid: &str, ids: BTreeSet<ClientId>) {
+        if uid.is_empty() || self.identities(uid) == Some(&ids) {
+            return;
+        }
+        if ids.is_empty() {
+            if self.identities.remove(uid).is_none() {
+                return;
+            }
+        } else {
+            self.identities.insert(uid.to_owned(), ids);
+        }
+        let Some(node) = self.node_name.as_deref() else { return };
+        for pod in self.pods.on_node(node).filter(|pod| pod.uid == uid) {
+            let users = self.owners.selecting(pod, Some(node)).filter(|policy| skips_backends(policy));
+            self.dirty.extend(users.map(|policy| policy.id.clone()));
+        }
+    }
+
+    /// The policies touched since the last call; some may be gone.
+    pub fn take_dirty(&mut self) -> BTreeSet<PolicyRef> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// A policy.
+    #[must_use]
+    pub fn policy(&self, key: &PolicyRef) -> Option<&Policy> {
+        self.owners.get(key)
+    }
+
+    /// All policies, by kind and name.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
+        self.owners.iter()
+    }
+
+    /// Number of objects by Kubernetes kind.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::from([
+            ("Pod", self.pods.len()),
+            ("Node", self.nodes.len()),
+            ("Service", self.services.len()),
+            ("EndpointSlice", self.slices.len()),
+            (PolicyKind::LocalRedirect.kind(), 0),
+            (PolicyKind::Balancing.kind(), 0),
+        ]);
+        for policy in self.policies() {
+            *counts.entry(policy.id.kind.kind()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// A Service.
+    #[must_use]
+    pub fn service(&self, key: &ObjectRef) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// All Services, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// A pod of any node.
+    #[must_use]
+    pub fn pod(&self, key: &ObjectRef) -> Option<&Pod> {
+        self.pods.get(key)
+    }
+
+    /// What the elected agent selected for a policy.
+    pub fn endpoints(&self, policy: &PolicyRef) -> impl Iterator<Item = &Endpoints> {
+        self.endpoints.get(policy).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The pods of one node, in no particular order.
+    pub fn pods_on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Pod> + use<'a> {
+        self.pods.on_node(node)
+    }
+
+    /// The pods that match, in no particular order; `None` = any namespace, any node.
+    #[must_use]
+    pub fn select<'a>(
+        &'a self,
+        selector: &LabelSelector,
+        namespace: Option<&str>,
+        node: Option<&str>,
+    ) -> Vec<&'a Pod> {
+        self.pods.select(selector, namespace, node)
+    }
+
+    /// By what the connections of the local pod `uid` are recognised, once that is known.
+    #[must_use]
+    pub fn identities(&self, uid: &str) -> Option<&BTreeSet<ClientId>> {
+        self.identities.get(uid)
+    }
+
+    fn put_pod(&mut self, pod: Pod) {
+        let key = ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() };
+        let Some(old) = self.pods.put(pod) else { return };
+        let node = self.node_name.as_deref();
+        let users = old.iter().chain(self.pods.get(&key)).flat_map(|pod| self.owners.selecting(pod, node));
+        self.dirty.extend(users.map(|policy| policy.id.clone()));
+    }
+
+    fn remove_pod(&mut self, key: &ObjectRef) {
+        if let Some(old) = self.pods.remove(key) {
+            let users = self.owners.selecting(&old, self.node_name.as_deref());
+            self.dirty.extend(users.map(|policy| policy.id.clone()));
+        }
+    }
+
+    fn set_service(&mut self, key: &ObjectRef, new: Option<Service>) {
+        if replace(&mut self.services, key, new).is_some() {
+            self.dirty.extend(self.owners.naming(key).cloned());
+        }
+    }
+
+    fn set_policy(&mut self, key: &PolicyRef, new: Option<Policy>) {
+        if self.owners.set(key, new) {
+            self.dirty.insert(key.clone());
+        }
+    }
+
+    fn set_endpoints(&mut self, slice: &ObjectRef, new: Option<Endpoints>) {
+        let old_owner = match &new {
+            Some(new) => self.slices.insert(slice.clone(), new.policy.clone()),
+            None => self.slices.remove(slice),
+        };
+        if let Some(owner) = old_owner
+            && let Some(slices) = self.endpoints.get_mut(&owner)
+        {
+            if slices.get(slice) == new.as_ref() {
+                return;
+            }
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.endpoints.remove(&owner);
+            }
+            self.dirty.insert(owner);
+        }
+        if let Some(new) = new {
+            self.dirty.insert(new.policy.clone());
+            self.endpoints.entry(new.policy.clone()).or_default().insert(slice.clone(), new);
+        }
+    }
+
+    fn set_node(&mut self, name: &str, new: Option<Node>) {
+        let Some((old, new)) = replace(&mut self.nodes, name, new) else { return };
+        let (before, after) = (old.unwrap_or_default(), new.unwrap_or_default());
+        // A node object that comes or goes counts as new labels: without it no selector but the
+        // empty one matches.
+        if self.node_name.as_deref().is_none_or(|here| here == name) {
+            let existence = before.name != after.name;
+            if existence || before.labels != after.labels {
+                self.dirty.extend(self.owners.with_node_selector().cloned());
+            }
+        }
+        let (ips, proxies) = (before.ips != after.ips, before.proxy_ips != after.proxy_ips);
+        // Only who lists the pods of the whole cluster tells their zones.
+        let zone = self.node_name.is_none() && before.zone() != after.zone();
+        if !ips && !proxies && !zone {
+            return;
+        }
+        let concerns = |policy: &Policy| match node_mode(policy) {
+            Some(RedirectMode::HostPort) => ips || zone,
+            Some(RedirectMode::NodeProxy) => proxies || zone,
+            Some(RedirectMode::PodEndpoint) => zone,
+            None => false,
+        };
+        let here = self.node_name.as_deref();
+        let by_pod = self.pods.on_node(name).flat_map(|pod| self.owners.selecting(pod, here));
+        let listed = self.endpoints.iter().filter(|(_, slices)| {
+            slices.values().flat_map(|slice| &slice.list).any(|endpoint| endpoint.node == name)
+        });
+        let by_list = listed.filter_map(|(policy, _)| self.owners.get(policy));
+        let users = by_pod.chain(by_list).filter(|policy| concerns(policy));
+        self.dirty.extend(users.map(|policy| policy.id.clone()));
+    }
+}
+
+/// Puts or removes a value; the old and the new one when they differ.
+fn replace<K, Q, V>(map: &mut BTreeMap<K, V>, key: &Q, new: Option<V>) -> Option<(Option<V>, Option<V>)>
+where
+    K: Ord + std::borrow::Borrow<Q>,
+    Q: Ord + ToOwned<Owned = K> + ?Sized,
+    V: Clone + PartialEq,
+{
+    if map.get(key) == new.as_ref() {
+        return None;
+    }
+    let old = match &new {
+        Some(value) => map.insert(key.to_owned(), value.clone()),
+        None => map.remove(key),
+    };
+    Some((old, new))
+}
+
+fn node_mode(policy: &Policy) -> Option<RedirectMode> {
+    match &policy.spec.as_ref().ok()?.backend {
+        BackendSpec::Pods { mode, .. } => Some(*mode),
+        BackendSpec::LocalPods(_) | BackendSpec::Addresses { .. } => None,
+    }
+}
+
+fn skips_backends(policy: &Policy) -> bool {
+    policy.spec.as_ref().is_ok_and(|spec| spec.skip_redirect_from_backend)
+}
+
+#[cfg(test)]
+mod tests;

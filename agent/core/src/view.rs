@@ -1,0 +1,254 @@
+//! The JSON of the commands: a contract. Fields may be added, never renamed.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use balancing_abi::model::FrontendKey;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::{
+    objects::PolicyRef,
+    plan::{Entry, Verdict},
+    source::SourceStatus,
+};
+
+/// Kind and name of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerView {
+    /// Kubernetes kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+}
+
+/// Address, port and protocol of a frontend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyView {
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+}
+
+/// One row of `policies`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyView {
+    /// Kubernetes kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// Service id.
+    pub service_id: u32,
+    /// Condition `Accepted`.
+    pub accepted: bool,
+    /// Condition `ResolvedRefs`.
+    pub resolved_refs: bool,
+    /// Condition `Conflicted`.
+    pub conflicted: bool,
+    /// The winners.
+    pub conflicts_with: Vec<OwnerView>,
+    /// Condition `Programmed`.
+    pub programmed: bool,
+    /// Reason.
+    pub reason: String,
+    /// One line for people.
+    pub message: String,
+    /// Frontends that it decides.
+    pub frontends: Vec<KeyView>,
+    /// Number of backends.
+    pub backends: usize,
+}
+
+/// One row of `frontends`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrontendView {
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// Service id of the owner.
+    pub service_id: u32,
+    /// The policy; `null` when the kernel's table does not name it.
+    pub owner: Option<OwnerView>,
+    /// 0 = decides first, 1 = decides where the first stands aside.
+    pub layer: u8,
+    /// Backends.
+    pub backends: Vec<BackendView>,
+    /// Counters.
+    pub counters: CountersView,
+}
+
+/// A backend of a frontend, or one row of `backends`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendView {
+    /// Id.
+    pub id: u32,
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Share of new connections.
+    pub weight: u32,
+    /// `namespace/name` of the pod; `null` without an agent.
+    pub pod: Option<String>,
+    /// Node of the pod; `null` without an agent.
+    pub node: Option<String>,
+}
+
+/// Counters of a frontend since it was programmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CountersView {
+    /// Sent to a backend.
+    pub redirected: u64,
+    /// Not redirected: QoS limit.
+    pub qos_overflow: u64,
+    /// Not redirected: no backend.
+    pub no_backend: u64,
+    /// Not redirected: exempt client.
+    pub skipped: u64,
+}
+
+/// One row of `pods`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodView {
+    /// Namespace, if known.
+    pub namespace: Option<String>,
+    /// Name, if known.
+    pub name: Option<String>,
+    /// UID.
+    pub uid: String,
+    /// Path of the cgroup, if known.
+    pub cgroup: Option<String>,
+    /// Hooks that are attached.
+    pub hooks: Vec<String>,
+}
+
+/// What the agent says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Name of the node.
+    pub node: String,
+    /// `node` or `external`.
+    pub role: String,
+    /// Everything wanted is programmed and attached.
+    pub ready: bool,
+    /// Version of the agent.
+    pub version: String,
+    /// The source.
+    pub source: SourceView,
+    /// What is wrong now, in the agent's words.
+    pub problems: Vec<String>,
+    /// Where `/healthz` and `/readyz` are served; `null` = they are not.
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
+    /// Where `/metrics` is served; `null` = it is not.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
+    /// What found no room, by table; since the start of the agent.
+    #[serde(default)]
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// State of the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// What it is.
+    pub description: String,
+    /// Its complete list has been delivered.
+    pub synced: bool,
+    /// What cannot be read.
+    pub problems: Vec<String>,
+}
+
+/// Pod and node behind a backend of a frontend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Address of the backend.
+    pub address: IpAddr,
+    /// Port of the backend.
+    pub port: u16,
+    /// `namespace/name`.
+    pub pod: Option<String>,
+    /// Node.
+    pub node: Option<String>,
+}
+
+/// Who a local pod is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodName {
+    /// UID.
+    pub uid: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Path of its cgroup, if it was found.
+    pub cgroup: Option<String>,
+}
+
+impl From<&FrontendKey> for KeyView {
+    fn from(key: &FrontendKey) -> Self {
+        Self { address: key.address, port: key.port, protocol: key.protocol.to_string() }
+    }
+}
+
+impl From<&PolicyRef> for OwnerView {
+    fn from(policy: &PolicyRef) -> Self {
+        Self { kind: policy.kind.to_string(), name: policy.name.clone() }
+    }
+}
+
+impl From<&SourceStatus> for SourceView {
+    fn from(status: &SourceStatus) -> Self {
+        let problems = status.problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
+        Self { description: status.description.clone(), synced: status.synced, problems }
+    }
+}
+
+impl PolicyView {
+    /// The row of a policy; `failures` are the frontends that could not be programmed.
+    #[must_use]
+    pub fn new(policy: &PolicyRef, verdict: &Verdict, failures: &BTreeMap<FrontendKey, Failure>) -> Self {
+        let failed: Vec<&str> =
+            verdict.frontends.keys().filter_map(|key| Some(failures.get(key)?.message.as_str())).collect();
+        let mut message = verdict.message.clone();
+        if let Some(first) = failed.first() {
+            let all = verdict.frontends.len();
+            message = format!("{} of {all} frontends are not programmed: {first}; {message}", failed.len());
+        }
+        Self {
+            kind: policy.kind.to_string(),
+            name: policy.name.clone(),
+            service_id: verdict.service_id,
+            accepted: verdict.accepted,
+            resolved_refs: verdict.resolved_refs,
+            conflicted: !verdict.conflicts_with.is_empty(),
+            conflicts_with: verdict.conflicts_with.iter().map(OwnerView::from).collect(),
+            programmed: verdict.accepted && !verdict.frontends.is_empty() && failed.is_empty(),
+            reason: verdict.reason.as_str().to_owned(),
+            message,
+            frontends: verdict.frontends.keys().map(KeyView::from).collect(),
+            backends: verdict.backends,
+        }
+    }
+}
+
+/// Pods and nodes behind the backends of an entry.
+pub fn origins(entry: &Entry) -> impl Iterator<Item = Origin> + '_ {
+    entry.layers.iter().flat_map(|layer| &layer.backends).map(|backend| Origin {
+        address: backend.target.address,
+        port: backend.target.port,
+        pod: backend.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
+        node: backend.node.clone(),
+    })
+}

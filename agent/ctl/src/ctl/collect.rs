@@ -1,0 +1,326 @@
+//! Collects what the commands show, from the kernel, the records and the agent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use balancing_dataplane::{
+    layout::{Hook, Layout},
+    links,
+    model::FrontendKey,
+    probe::Features,
+    records::{Record, Records},
+    tables::{LayerView, Reader, TableError, Usage},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::socket::{AskError, ask};
+use balancing_core::control::{Request, socket_path};
+use balancing_core::view::{
+    AgentView, BackendView, CountersView, FrontendView, KeyView, Origin, OwnerView, PodName, PodView,
+    PolicyView, SourceView,
+};
+
+/// Why something cannot be collected.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CollectError {
+    #[error(transparent)]
+    Links(#[from] links::Error),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Control(#[from] AskError),
+    #[error(
+        "nothing is loaded below {bpffs}: the agent has never run on this host, or `cleanup` did",
+        bpffs = .0.display()
+    )]
+    NothingLoaded(PathBuf),
+}
+
+/// What `explain` answers; the agent's words are passed on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ExplainView {
+    pub(super) frontend: KeyView,
+    pub(super) winner: Option<OwnerView>,
+    pub(super) losers: Vec<LoserView>,
+    pub(super) backends: Vec<ExplainBackend>,
+    pub(super) decision: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LoserView {
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) why: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ExplainBackend {
+    pub(super) address: std::net::IpAddr,
+    pub(super) port: u16,
+    pub(super) weight: u32,
+    pub(super) pod: Option<String>,
+    pub(super) node: Option<String>,
+}
+
+/// What `status` answers.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusView {
+    pub(super) node: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) ready: bool,
+    /// Why the agent did not answer.
+    pub(super) agent: Option<String>,
+    pub(super) source: Option<SourceView>,
+    pub(super) kernel: KernelView,
+    pub(super) hooks: HooksView,
+    pub(super) tables: Vec<TableView>,
+    pub(super) overwritten: u64,
+    pub(super) events_lost: u64,
+    pub(super) errors: BTreeMap<&'static str, u64>,
+    pub(super) problems: Vec<String>,
+    pub(super) http: Option<SocketAddr>,
+    pub(super) metrics: Option<SocketAddr>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct KernelView {
+    pub(super) release: String,
+    pub(super) features: BTreeMap<&'static str, bool>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct HooksView {
+    pub(super) abi: Option<u32>,
+    pub(super) host: Vec<&'static str>,
+    pub(super) pods: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TableView {
+    pub(super) name: &'static str,
+    pub(super) used: u64,
+    pub(super) capacity: u32,
+    /// What found no room or had to give way; `None` where only a running agent knows.
+    pub(super) dropped: Option<u64>,
+}
+
+impl From<Usage> for TableView {
+    fn from(usage: Usage) -> Self {
+        let Usage { name, used, capacity, dropped } = usage;
+        Self { name, used, capacity, dropped }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct VersionView {
+    pub(super) version: &'static str,
+    pub(super) abi: u32,
+    pub(super) agent: Option<String>,
+}
+
+/// This host.
+pub(super) struct Host {
+    run_dir: PathBuf,
+    bpffs: PathBuf,
+}
+
+impl Host {
+    pub(super) fn new(run_dir: &Path, bpffs: &Path) -> Self {
+        Self { run_dir: run_dir.to_owned(), bpffs: bpffs.to_owned() }
+    }
+
+    fn ask<T: serde::de::DeserializeOwned>(&self, request: &Request) -> Result<T, AskError> {
+        ask(&socket_path(&self.run_dir), request)
+    }
+
+    /// The newest layout that has tables.
+    fn layout(&self) -> Result<Layout, CollectError> {
+        let mut layouts = links::layouts(&self.bpffs)?.into_iter();
+        layouts
+            .find(|layout| layout.maps().is_dir())
+            .ok_or_else(|| CollectError::NothingLoaded(self.bpffs.clone()))
+    }
+
+    fn reader(&self) -> Result<Reader, CollectError> {
+        Ok(Reader::open(&self.layout()?)?)
+    }
+
+    pub(super) fn status(&self) -> Result<StatusView, CollectError> {
+        let (agent, down) = match self.ask::<AgentView>(&Request::Agent) {
+            Ok(agent) => (Some(agent), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let kernel = KernelView {
+            release: release.trim().to_owned(),
+            features: Features::probe().list().into_iter().collect(),
+        };
+        let layout = match self.layout() {
+            Ok(layout) => Some(layout),
+            Err(CollectError::NothingLoaded(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let hooks = self.hooks(layout.as_ref())?;
+        let (mut tables, mut errors) = (Vec::new(), BTreeMap::new());
+        let (mut overwritten, mut events_lost) = (0, 0);
+        if layout.is_some() {
+            let reader = self.reader()?;
+            let told = agent.as_ref().map(|agent| &agent.dropped);
+            let usage = reader.usage()?.into_iter().map(|usage| {
+                let told = || told?.get(usage.name).copied();
+                Usage { dropped: usage.dropped.or_else(told), ..usage }
+            });
+            tables = usage.map(TableView::from).collect();
+            overwritten = reader.overwritten()?;
+            events_lost = reader.events_lost()?;
+            errors = reader.hook_errors()?.into_iter().collect();
+        }
+        Ok(StatusView {
+            node: agent.as_ref().map(|a| a.node.clone()),
+            role: agent.as_ref().map(|a| a.role.clone()),
+            ready: agent.as_ref().is_some_and(|a| a.ready),
+            agent: down,
+            problems: agent.as_ref().map(|a| a.problems.clone()).unwrap_or_default(),
+            http: agent.as_ref().and_then(|a| a.http),
+            metrics: agent.as_ref().and_then(|a| a.metrics),
+            source: agent.map(|a| a.source),
+            kernel,
+            hooks,
+            tables,
+            overwritten,
+            events_lost,
+            errors,
+        })
+    }
+
+    fn hooks(&self, layout: Option<&Layout>) -> Result<HooksView, CollectError> {
+        let Some(layout) = layout else { return Ok(HooksView { abi: None, host: Vec::new(), pods: 0 }) };
+        let host = live(&layout.host())?;
+        Ok(HooksView { abi: Some(layout.abi()), host, pods: links::pods(layout)?.len() })
+    }
+
+    pub(super) fn policies(&self) -> Result<Vec<PolicyView>, CollectError> {
+        Ok(self.ask(&Request::Policies)?)
+    }
+
+    pub(super) fn explain(
+        &self,
+        key: &FrontendKey,
+        pod: Option<(String, String)>,
+    ) -> Result<ExplainView, CollectError> {
+        Ok(self.ask(&Request::Explain { frontend: KeyView::from(key), pod })?)
+    }
+
+    /// Pods behind addresses; empty while no agent runs.
+    fn origins(&self) -> BTreeMap<(std::net::IpAddr, u16), Origin> {
+        let origins: Vec<Origin> = self.ask(&Request::Origins).unwrap_or_default();
+        origins.into_iter().map(|origin| ((origin.address, origin.port), origin)).collect()
+    }
+
+    pub(super) fn frontends(&self) -> Result<Vec<FrontendView>, CollectError> {
+        let reader = self.reader()?;
+        let policies = reader.policies()?;
+        let origins = self.origins();
+        let layers = reader.layers()?.into_iter();
+        Ok(layers
+            .map(|view| {
+                let owner = policies
+                    .get(&view.layer.service_id)
+                    .map(|p| OwnerView { kind: p.kind.to_string(), name: p.name.clone() });
+                frontend(&view, owner, &origins)
+            })
+            .collect())
+    }
+
+    pub(super) fn backends(&self) -> Result<Vec<BackendView>, CollectError> {
+        let mut rows: BTreeMap<u32, BackendView> = BTreeMap::new();
+        for frontend in self.frontends()? {
+            for backend in frontend.backends {
+                rows.insert(backend.id, backend);
+            }
+        }
+        Ok(rows.into_values().collect())
+    }
+
+    pub(super) fn pods(&self) -> Result<Vec<PodView>, CollectError> {
+        let layout = self.layout()?;
+        let listing = Records::new(&self.run_dir).read_all();
+        let records: BTreeMap<String, Record> = listing
+            .map(|l| l.records)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|record| (record.pod_uid.as_str().to_owned(), record))
+            .collect();
+        let names: Vec<PodName> = self.ask(&Request::Pods).unwrap_or_default();
+        let names: BTreeMap<String, PodName> = names.into_iter().map(|n| (n.uid.clone(), n)).collect();
+        links::pods(&layout)?
+            .into_iter()
+            .map(|(uid, dir)| {
+                let (record, name) = (records.get(uid.as_str()), names.get(uid.as_str()));
+                let recorded = record.map(|r| (r.pod_namespace.clone(), r.pod_name.clone()));
+                let (namespace, pod) =
+                    name.map(|n| (n.namespace.clone(), n.name.clone())).or(recorded).unzip();
+                Ok(PodView {
+                    namespace,
+                    name: pod,
+                    uid: uid.as_str().to_owned(),
+                    cgroup: name.and_then(|n| n.cgroup.clone()).or_else(|| recorded_cgroup(record?)),
+                    hooks: live(&dir)?.into_iter().map(str::to_owned).collect(),
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn version(&self) -> VersionView {
+        let agent = self.ask::<AgentView>(&Request::Agent).ok().map(|agent| agent.version);
+        VersionView { version: env!("CARGO_PKG_VERSION"), abi: balancing_dataplane::ABI, agent }
+    }
+}
+
+fn recorded_cgroup(record: &Record) -> Option<String> {
+    record.cgroup.as_ref().map(|path| path.display().to_string())
+}
+
+/// Hooks of a link directory that run.
+fn live(dir: &Path) -> Result<Vec<&'static str>, CollectError> {
+    let states = links::inspect(dir)?;
+    let alive: BTreeSet<Hook> =
+        states.into_iter().filter(|(_, state)| state.cgroup_id != 0).map(|(hook, _)| hook).collect();
+    Ok(alive.into_iter().map(Hook::name).collect())
+}
+
+fn frontend(
+    view: &LayerView,
+    owner: Option<OwnerView>,
+    origins: &BTreeMap<(std::net::IpAddr, u16), Origin>,
+) -> FrontendView {
+    let backends = view.backends.iter().map(|(id, backend)| {
+        let origin = origins.get(&(backend.address, backend.port));
+        BackendView {
+            id: *id,
+            address: backend.address,
+            port: backend.port,
+            weight: backend.weight,
+            pod: origin.and_then(|o| o.pod.clone()),
+            node: origin.and_then(|o| o.node.clone()),
+        }
+    });
+    FrontendView {
+        address: view.key.address,
+        port: view.key.port,
+        protocol: view.key.protocol.to_string(),
+        service_id: view.layer.service_id,
+        owner,
+        layer: view.layer_number,
+        backends: backends.collect(),
+        counters: CountersView {
+            redirected: view.counters.redirected,
+            qos_overflow: view.counters.qos_overflow,
+            no_backend: view.counters.no_backend,
+            skipped: view.counters.skipped,
+        },
+    }
+}

@@ -1,0 +1,199 @@
+//! Tables for people.
+
+use std::net::{IpAddr, SocketAddr};
+
+use comfy_table::{ContentArrangement, Table, TableStyle};
+
+use super::collect::{ExplainView, StatusView, VersionView};
+use balancing_core::view::{BackendView, FrontendView, PodView, PolicyView};
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table
+}
+
+fn text(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+fn or_dash(value: Option<&str>) -> &str {
+    value.unwrap_or("-")
+}
+
+fn yes(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
+}
+
+fn socket(address: IpAddr, port: u16) -> String {
+    SocketAddr::new(address, port).to_string()
+}
+
+fn list(names: &[&str]) -> String {
+    let joined = names.join(",");
+    if joined.is_empty() { "-".to_owned() } else { joined }
+}
+
+pub(super) fn status(view: &StatusView) -> String {
+    let mut lines = vec![
+        format!("Node:      {}", or_dash(view.node.as_deref())),
+        format!("Role:      {}", or_dash(view.role.as_deref())),
+        format!("Ready:     {}", yes(view.ready)),
+    ];
+    if let Some(down) = &view.agent {
+        lines.push(format!("Agent:     {down}"));
+    }
+    if let Some(source) = &view.source {
+        let synced = if source.synced { "synced" } else { "not synced" };
+        lines.push(format!("Source:    {} ({synced})", source.description));
+        lines.extend(source.problems.iter().map(|problem| format!("           {problem}")));
+    }
+    let features =
+        view.kernel.features.iter().map(|(name, on)| format!("{name}={}", if *on { "yes" } else { "no" }));
+    lines.push(format!("Kernel:    {} ({})", view.kernel.release, features.collect::<Vec<_>>().join(" ")));
+    lines.push(format!("Hooks:     host: {}; pods: {}", list(&view.hooks.host), view.hooks.pods));
+    for (name, address) in [("HTTP:", view.http), ("Metrics:", view.metrics)] {
+        lines.extend(address.map(|address| format!("{name:<10} {address}")));
+    }
+    let mut tables = table(&["TABLE", "USED", "CAPACITY", "DROPPED"]);
+    for row in &view.tables {
+        let dropped = row.dropped.map_or_else(|| "-".to_owned(), |dropped| dropped.to_string());
+        tables.add_row([row.name.to_owned(), row.used.to_string(), row.capacity.to_string(), dropped]);
+    }
+    lines.push(String::new());
+    lines.push(text(&tables));
+    if view.overwritten > 0 {
+        lines.push(format!(
+            "{} records of connections gave way to younger ones, those of closed sockets among them.",
+            view.overwritten
+        ));
+    }
+    if view.events_lost > 0 {
+        lines.push(format!("{} events were lost: listeners were too slow.", view.events_lost));
+    }
+    for (hook, count) in view.errors.iter().filter(|(_, count)| **count > 0) {
+        lines.push(format!("{hook}: {count} errors"));
+    }
+    lines.extend(view.problems.iter().map(|problem| format!("Problem: {problem}")));
+    lines.join("\n")
+}
+
+pub(super) fn policies(rows: &[PolicyView]) -> String {
+    let mut out = table(&[
+        "KIND",
+        "NAME",
+        "ID",
+        "ACCEPTED",
+        "CONFLICTED",
+        "PROGRAMMED",
+        "FRONTENDS",
+        "BACKENDS",
+        "MESSAGE",
+    ]);
+    for row in rows {
+        out.add_row([
+            row.kind.clone(),
+            row.name.clone(),
+            row.service_id.to_string(),
+            yes(row.accepted).to_owned(),
+            yes(row.conflicted).to_owned(),
+            yes(row.programmed).to_owned(),
+            row.frontends.len().to_string(),
+            row.backends.to_string(),
+            format!("{}: {}", row.reason, row.message),
+        ]);
+    }
+    text(&out)
+}
+
+pub(super) fn frontends(rows: &[FrontendView]) -> String {
+    let mut out = table(&[
+        "FRONTEND",
+        "PROTOCOL",
+        "LAYER",
+        "OWNER",
+        "ID",
+        "BACKENDS",
+        "REDIRECTED",
+        "QOS",
+        "NOBACKEND",
+        "SKIPPED",
+    ]);
+    for row in rows {
+        let owner = row.owner.as_ref().map(|o| format!("{}/{}", o.kind, o.name));
+        let backends: Vec<String> = row.backends.iter().take(3).map(|b| socket(b.address, b.port)).collect();
+        let more = row.backends.len().saturating_sub(3);
+        let rest = if more > 0 { format!(" +{more}") } else { String::new() };
+        out.add_row([
+            socket(row.address, row.port),
+            row.protocol.clone(),
+            (row.layer + 1).to_string(),
+            or_dash(owner.as_deref()).to_owned(),
+            row.service_id.to_string(),
+            format!("{}{rest}", list(&backends.iter().map(String::as_str).collect::<Vec<_>>())),
+            row.counters.redirected.to_string(),
+            row.counters.qos_overflow.to_string(),
+            row.counters.no_backend.to_string(),
+            row.counters.skipped.to_string(),
+        ]);
+    }
+    text(&out)
+}
+
+pub(super) fn backends(rows: &[BackendView]) -> String {
+    let mut out = table(&["ID", "BACKEND", "WEIGHT", "POD", "NODE"]);
+    for row in rows {
+        out.add_row([
+            row.id.to_string(),
+            socket(row.address, row.port),
+            row.weight.to_string(),
+            or_dash(row.pod.as_deref()).to_owned(),
+            or_dash(row.node.as_deref()).to_owned(),
+        ]);
+    }
+    text(&out)
+}
+
+pub(super) fn pods(rows: &[PodView]) -> String {
+    let mut out = table(&["NAMESPACE", "NAME", "UID", "HOOKS", "CGROUP"]);
+    for row in rows {
+        out.add_row([
+            or_dash(row.namespace.as_deref()).to_owned(),
+            or_dash(row.name.as_deref()).to_owned(),
+            row.uid.clone(),
+            list(&row.hooks.iter().map(String::as_str).collect::<Vec<_>>()),
+            or_dash(row.cgroup.as_deref()).to_owned(),
+        ]);
+    }
+    text(&out)
+}
+
+pub(super) fn explain(view: &ExplainView) -> String {
+    let frontend =
+        format!("{}/{}", socket(view.frontend.address, view.frontend.port), view.frontend.protocol);
+    let winner = view.winner.as_ref().map(|w| format!("{}/{}", w.kind, w.name));
+    let mut lines = vec![
+        format!("Frontend:  {frontend}"),
+        format!("Winner:    {}", or_dash(winner.as_deref())),
+        format!("Decision:  {}", view.decision),
+    ];
+    lines.extend(view.losers.iter().map(|l| format!("Loser:     {}/{}: {}", l.kind, l.name, l.why)));
+    for backend in &view.backends {
+        let of = backend.pod.as_deref().map(|pod| format!(" (pod {pod})")).unwrap_or_default();
+        lines.push(format!(
+            "Backend:   {} weight {}{of}",
+            socket(backend.address, backend.port),
+            backend.weight
+        ));
+    }
+    lines.join("\n")
+}
+
+pub(super) fn version(view: &VersionView) -> String {
+    let agent = or_dash(view.agent.as_deref());
+    format!("balancingctl {} (ABI {}), agent {agent}", view.version, view.abi)
+}

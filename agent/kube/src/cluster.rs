@@ -1,0 +1,120 @@
+//! The duties of the one agent that the agents elect: it lists the pods that BalancingPolicies select in
+//! EndpointSlices, and tells in `status` what became of each policy.
+//!
+//! All it knows comes from the API server, and all it leaves is there, so any other agent can take over at any
+//! moment. It touches no kernel table, and nothing on a node waits for it except news about pods of other nodes.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use balancing_core::source::Batch;
+use election::{Election, ElectionError};
+
+mod duties;
+mod election;
+mod mirror;
+mod news;
+mod pace;
+mod queue;
+mod requests;
+mod slices;
+mod status;
+mod store;
+
+/// Wait before the next election after the duties ended by themselves.
+const REST: Duration = Duration::from_secs(5);
+/// So long an orderly stop may wait for the API server.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the elected agent counts. All numbers only grow, unless they say otherwise.
+#[derive(Debug, Default)]
+pub struct ClusterStats {
+    /// This agent is the elected one at the moment.
+    pub is_leader: AtomicBool,
+    /// EndpointSlices created, updated or deleted.
+    pub slice_writes: AtomicU64,
+    /// Such writes that failed, conflicts included.
+    pub slice_errors: AtomicU64,
+    /// `status` writes.
+    pub status_writes: AtomicU64,
+    /// Such writes that failed.
+    pub status_errors: AtomicU64,
+    /// Policies whose `status` waits to be written now. Shrinks, too.
+    pub status_pending: AtomicU64,
+}
+
+/// What the duties need.
+pub struct Context<S> {
+    /// The API server.
+    pub client: kube::Client,
+    /// Namespace of the agents: of the Lease and of the EndpointSlices.
+    pub namespace: String,
+    /// Name of this node: by it the agent takes part in the election.
+    pub node_name: String,
+    /// Starts a source of the whole cluster's policies, Services, Nodes and pods; called at the begin of each term.
+    /// The source ends when its receiver is dropped.
+    pub source: S,
+    /// Counters.
+    pub stats: Arc<ClusterStats>,
+}
+
+/// How a term ended.
+enum End {
+    Cancelled,
+    Lost(ElectionError),
+    Failed(String),
+}
+
+/// Takes part in the election and does the duties while elected, until `cancel` is ready. Whatever is under way
+/// then is dropped, and the Lease is given back.
+pub async fn run<S>(context: Context<S>, cancel: impl Future<Output = ()>)
+where
+    S: FnMut() -> mpsc::Receiver<Batch>,
+{
+    let Context { client, namespace, node_name, mut source, stats } = context;
+    let mut cancel = pin!(cancel);
+    let election = Election::new(client.clone(), &namespace, &node_name);
+    loop {
+        let term = tokio::select! {
+            () = &mut cancel => break,
+            term = election.win() => term,
+        };
+        tracing::info!(namespace, "elected: lists endpoints and writes status for the cluster");
+        stats.is_leader.store(true, Relaxed);
+        let end = tokio::select! {
+            biased;
+            () = &mut cancel => End::Cancelled,
+            error = election.keep(term) => End::Lost(error),
+            reason = duties::perform(&client, &namespace, source(), &stats) => End::Failed(reason),
+        };
+        stats.is_leader.store(false, Relaxed);
+        stats.status_pending.store(0, Relaxed);
+        match end {
+            End::Cancelled => break,
+            End::Lost(error) => tracing::warn!("{error}; another agent takes over"),
+            End::Failed(reason) => {
+                tracing::error!("the duties of the elected agent end: {reason}; another agent takes over");
+                election.release().await;
+                tokio::select! {
+                    () = &mut cancel => return,
+                    () = sleep(REST) => {}
+                }
+            }
+        }
+    }
+    // Even a candidate may have won the Lease, by a request whose answer was not waited for.
+    if timeout(FAREWELL, election.release()).await.is_err() {
+        tracing::warn!("the API server does not answer; a successor waits until the Lease runs out");
+    }
+}

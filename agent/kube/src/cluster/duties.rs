@@ -1,0 +1,182 @@
+//! The loop of the elected agent: objects and news in, writes out.
+//!
+//! Level-triggered: news only say which policy to look at, and what is written follows from what is known then. For
+//! one policy all writes of slices, and the one of its status, end before the next are decided. Nothing is written
+//! before everything has been listed.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Instant};
+
+use balancing_abi::model::{Clients, PolicyKind};
+use futures::StreamExt as _;
+use kube::Client;
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+    time::sleep_until,
+};
+
+use super::{
+    ClusterStats,
+    mirror::{Item, Mirror},
+    news::{News, Observed, news},
+    requests::{Outcome, WriteError, Writer},
+    store::Store,
+};
+use balancing_core::{
+    objects::PolicyRef,
+    resolve::{ClusterPods, Engine, Role, Settings},
+    source::{Batch, Change},
+};
+use lists::SliceWork;
+use reports::StatusWork;
+
+mod lists;
+mod reports;
+
+/// The end of a write.
+enum Done {
+    Slice { policy: String, name: String, version: u64, result: Result<Outcome, WriteError> },
+    Status { policy: PolicyRef, result: Result<Option<Item<Observed>>, WriteError> },
+}
+
+struct Duties<'a> {
+    stats: &'a ClusterStats,
+    writer: Writer,
+    engine: Engine,
+    /// The source has delivered everything.
+    synced: bool,
+    /// Everything has been listed, and every policy was looked at.
+    started: bool,
+    store: Store,
+    local: Mirror<Observed>,
+    balancing: Mirror<Observed>,
+    tasks: JoinSet<Done>,
+    slices: SliceWork,
+    statuses: StatusWork,
+}
+
+/// Does the duties until the source ends or a task fails; why.
+pub(super) async fn perform(
+    client: &Client,
+    namespace: &str,
+    mut batches: mpsc::Receiver<Batch>,
+    stats: &ClusterStats,
+) -> String {
+    let mut duties = Duties::new(Writer::new(client, namespace), stats);
+    let mut news = news(client, namespace);
+    loop {
+        let due = duties.next_due();
+        tokio::select! {
+            batch = batches.recv() => {
+                let Some(batch) = batch else { return "the source has ended".to_owned() };
+                duties.apply(batch);
+                while let Ok(more) = batches.try_recv() {
+                    duties.apply(more);
+                }
+            }
+            Some(item) = news.next() => duties.observe(item),
+            Some(done) = duties.tasks.join_next() => {
+                if let Err(error) = duties.finish(done) {
+                    return error.to_string();
+                }
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
+        }
+        duties.advance(Instant::now());
+    }
+}
+
+impl<'a> Duties<'a> {
+    fn new(writer: Writer, stats: &'a ClusterStats) -> Self {
+        let settings = Settings {
+            role: Role::Cluster,
+            node_name: String::new(),
+            qos_limit: None,
+            cluster_pods: ClusterPods::Selected,
+            scope: Clients::All,
+        };
+        Self {
+            stats,
+            writer,
+            engine: Engine::new(settings),
+            synced: false,
+            started: false,
+            store: Store::default(),
+            local: Mirror::default(),
+            balancing: Mirror::default(),
+            tasks: JoinSet::new(),
+            slices: SliceWork::default(),
+            statuses: StatusWork::new(Instant::now()),
+        }
+    }
+
+    fn apply(&mut self, batch: Batch) {
+        self.synced |= batch.synced;
+        self.engine.apply(batch.changes.into_iter().map(|change| match change {
+            Change::Upsert(object) => (object.key(), Some(object)),
+            Change::Delete(key) => (key, None),
+        }));
+    }
+
+    fn observe(&mut self, item: News) {
+        let now = Instant::now();
+        match item {
+            News::Slice(event) => {
+                for policy in self.store.observe(event) {
+                    self.look_at_slices(policy, now);
+                }
+            }
+            News::Policy(kind, event) => {
+                for (name, _) in self.mirror(kind).observe(event) {
+                    self.look_at_status(&PolicyRef { kind, name }, now);
+                }
+            }
+        }
+    }
+
+    fn mirror(&mut self, kind: PolicyKind) -> &mut Mirror<Observed> {
+        match kind {
+            PolicyKind::LocalRedirect => &mut self.local,
+            PolicyKind::Balancing => &mut self.balancing,
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.slices.next_due().into_iter().chain(self.statuses.next_due()).min()
+    }
+
+    /// Decides and sends what is due.
+    fn advance(&mut self, now: Instant) {
+        let listed = self.store.is_listed() && self.local.is_listed() && self.balancing.is_listed();
+        if !self.synced || !listed {
+            return;
+        }
+        let delta = self.engine.resolve();
+        for policy in delta.touched.iter().filter(|policy| policy.kind == PolicyKind::Balancing) {
+            self.slices.add_fresh(&policy.name, now);
+        }
+        if !self.started {
+            self.started = true;
+            for policy in self.store.policies() {
+                self.look_at_slices(policy, now);
+            }
+            tracing::info!(policies = self.engine.verdicts().len(), "the cluster is known");
+        }
+        // A policy that took the place of an equal one has the same verdict, and no status yet.
+        let judged = delta.verdicts.keys().filter(|policy| !delta.touched.contains(*policy));
+        for policy in delta.touched.iter().chain(judged) {
+            self.look_at_status(policy, now);
+        }
+        self.start_slices(now);
+        self.start_statuses(now);
+        self.stats.status_pending.store(self.statuses.pending(), Relaxed);
+    }
+
+    fn finish(&mut self, done: Result<Done, JoinError>) -> Result<(), JoinError> {
+        match done? {
+            Done::Slice { policy, name, version, result } => self.slice_done(policy, name, version, result),
+            Done::Status { policy, result } => self.status_done(&policy, result),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,408 @@
+//! Slices after any history hold what is wanted, and each change costs as few writes as it can.
+
+use super::*;
+use balancing_core::{
+    objects::{PolicyRef, RedirectMode},
+    resolve::{
+        ClusterPods, Engine, Role, Settings,
+        fixtures::{
+            Tcp, at_address, balancing, ip, labels, mk_balancing, mk_container_port, mk_node, mk_pod,
+            mk_ports, mk_settings, web_pods,
+        },
+    },
+};
+
+/// The slices of a policy as the API server would have them.
+#[derive(Default)]
+struct Server {
+    slices: BTreeMap<String, Known>,
+    version: u64,
+}
+
+impl Server {
+    /// Plans, writes and checks the outcome; the writes.
+    fn settle(&mut self, wanted: Option<&Wanted>) -> Vec<SliceOp> {
+        let ops = self.plan(wanted);
+        let names: BTreeSet<&str> = ops.iter().map(name).collect();
+        assert_eq!(names.len(), ops.len(), "each slice is touched once");
+        for op in &ops {
+            self.write(op);
+        }
+        self.check(wanted);
+        assert_eq!(self.plan(wanted), [], "nothing is left to do");
+        ops
+    }
+
+    fn plan(&self, wanted: Option<&Wanted>) -> Vec<SliceOp> {
+        let known = self.slices.iter().map(|(name, known)| (name.as_str(), known)).collect();
+        plan(wanted, &known, &BTreeSet::new())
+    }
+
+    fn write(&mut self, op: &SliceOp) {
+        self.version += 1;
+        match op {
+            SliceOp::Create(slice) | SliceOp::Update(slice) => {
+                let old = self.slices.get(&slice.name);
+                assert_eq!(old.is_none(), matches!(op, SliceOp::Create(_)), "{op:?}");
+                if let Some(old) = old {
+                    assert_eq!(old.slice.group.family, slice.group.family, "addressType is immutable");
+                }
+                // The way over the wire loses nothing.
+                let mut object = wire::to_api(slice, "balancing", old);
+                object.metadata.resource_version = Some(self.version.to_string());
+                let known = wire::from_api(&object);
+                assert_eq!((&known.slice, known.exact), (slice, true));
+                self.slices.insert(slice.name.clone(), known);
+            }
+            SliceOp::Delete(name) => assert!(self.slices.remove(name).is_some(), "{name}"),
+        }
+    }
+
+    fn check(&self, wanted: Option<&Wanted>) {
+        let mut listed = BTreeMap::<Group, Endpoints>::new();
+        for known in self.slices.values() {
+            let slice = &known.slice;
+            assert!(!slice.endpoints.is_empty() && slice.endpoints.len() <= LIMIT, "{}", slice.name);
+            assert_eq!(Some(&slice.owner), wanted.map(|wanted| &wanted.owner));
+            let group = listed.entry(slice.group.clone()).or_default();
+            for (pod, endpoint) in &slice.endpoints {
+                assert!(group.insert(pod.clone(), endpoint.clone()).is_none(), "{pod:?} is listed twice");
+            }
+        }
+        let groups = wanted.map(|wanted| wanted.groups.clone()).unwrap_or_default();
+        let groups = groups.into_iter().filter(|(_, endpoints)| !endpoints.is_empty()).collect();
+        assert_eq!(listed, groups);
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        self.slices.values().map(|known| known.slice.endpoints.len()).collect()
+    }
+}
+
+fn name(op: &SliceOp) -> &str {
+    match op {
+        SliceOp::Create(slice) | SliceOp::Update(slice) => &slice.name,
+        SliceOp::Delete(name) => name,
+    }
+}
+
+fn mk_group(family: Family, port: u16) -> Group {
+    Group { family, ports: mk_ports(&[("", port, Tcp)]).into_iter().collect() }
+}
+
+fn mk_endpoint(n: usize, ready: bool) -> Endpoint {
+    Endpoint {
+        uid: format!("uid-{n}"),
+        ip: IpAddr::from([10, 0, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap()]),
+        node: "node-a".to_owned(),
+        zone: String::new(),
+        ready,
+        serving: ready,
+        terminating: false,
+    }
+}
+
+fn mk_pod_name(n: usize) -> ObjectRef {
+    ObjectRef { namespace: "default".to_owned(), name: format!("p{n:04}") }
+}
+
+fn mk_wanted(pods: impl IntoIterator<Item = usize>) -> Wanted {
+    let endpoints = pods.into_iter().map(|n| (mk_pod_name(n), mk_endpoint(n, true))).collect();
+    mk_groups([(mk_group(Family::V4, 80), endpoints)])
+}
+
+fn mk_groups(groups: impl IntoIterator<Item = (Group, Endpoints)>) -> Wanted {
+    let owner = Owner { policy: "web".to_owned(), uid: "u1".to_owned(), service_id: 7 };
+    Wanted { owner, groups: groups.into_iter().collect() }
+}
+
+#[test]
+fn many_pods_are_spread_over_slices_of_one_hundred() {
+    let mut server = Server::default();
+    assert_eq!(server.settle(Some(&mk_wanted(0..250))).len(), 3);
+    assert_eq!(server.sizes(), [100, 100, 50]);
+    assert_eq!(server.settle(Some(&mk_wanted(0..250))), [], "nothing has changed");
+}
+
+#[test]
+fn endpoints_stay_and_holes_are_filled_before_slices_are_added() {
+    let mut server = Server::default();
+    server.settle(Some(&mk_wanted(0..250)));
+    let ops = server.settle(Some(&mk_wanted((0..250).filter(|n| *n != 120))));
+    assert!(matches!(ops.as_slice(), [SliceOp::Update(_)]), "one write for one pod");
+    assert_eq!(server.sizes(), [100, 99, 50]);
+    let many = (0..301).filter(|n| *n != 120);
+    let ops = server.settle(Some(&mk_wanted(many.clone())));
+    assert_eq!((ops.len(), server.sizes()), (2, vec![100, 100, 100]), "51 pods fill the holes");
+    let ops = server.settle(Some(&mk_wanted(many.filter(|n| *n != 3).chain([900]))));
+    assert_eq!(ops.len(), 1, "the new pod takes the place that had to be written anyway");
+}
+
+#[test]
+fn a_slice_without_pods_goes_and_its_name_comes_back() {
+    let mut server = Server::default();
+    server.settle(Some(&mk_wanted(0..201)));
+    let first = server.slices.keys().next().cloned().unwrap();
+    let ops = server.settle(Some(&mk_wanted(100..201)));
+    assert_eq!(ops, [SliceOp::Delete(first.clone())]);
+    let ops = server.settle(Some(&mk_wanted(0..201)));
+    assert!(ops.iter().any(|op| matches!(op, SliceOp::Create(slice) if slice.name == first)), "{ops:?}");
+}
+
+#[test]
+fn a_policy_that_is_gone_loses_its_slices() {
+    let mut server = Server::default();
+    server.settle(Some(&mk_wanted(0..250)));
+    assert_eq!(server.settle(None).len(), 3);
+}
+
+#[test]
+fn families_and_ports_do_not_mix() {
+    let some = |pods: std::ops::Range<usize>| -> Endpoints {
+        pods.map(|n| (mk_pod_name(n), mk_endpoint(n, true))).collect()
+    };
+    let mut v6 = some(0..2);
+    for endpoint in v6.values_mut() {
+        endpoint.ip = ip("fd00::1");
+    }
+    let mut server = Server::default();
+    let groups = [
+        (mk_group(Family::V4, 80), some(0..3)),
+        (mk_group(Family::V4, 81), some(3..5)),
+        (mk_group(Family::V6, 80), v6),
+    ];
+    server.settle(Some(&mk_groups(groups.clone())));
+    assert_eq!(server.sizes(), [3, 2, 2]);
+    // Other ports change slices in their place, and both at once.
+    let moved = groups.map(|(group, pods)| {
+        let port = group.ports.first().map_or(0, |port| port.port + 1000);
+        (mk_group(group.family, port), pods)
+    });
+    let ops = server.settle(Some(&mk_groups(moved)));
+    assert!(ops.len() == 3 && ops.iter().all(|op| matches!(op, SliceOp::Update(_))), "{ops:?}");
+}
+
+#[test]
+fn what_others_changed_is_put_right() {
+    type Spoil = fn(&mut k8s_openapi::api::discovery::v1::EndpointSlice);
+    let spoils: [(&str, Spoil); 7] = [
+        ("a label", |s| {
+            drop(s.metadata.labels.as_mut().unwrap().remove(balancing_core::names::LABEL_PROXY_NAME))
+        }),
+        ("the owner", |s| s.metadata.owner_references = None),
+        ("a port", |s| s.ports.as_mut().unwrap()[0].port = Some(99)),
+        ("a condition", |s| s.endpoints[0].conditions.as_mut().unwrap().ready = Some(false)),
+        ("an endpoint twice", |s| s.endpoints.push(s.endpoints[0].clone())),
+        ("a second address", |s| s.endpoints[1].addresses.push("10.9.9.9".to_owned())),
+        ("an endpoint of nobody", |s| s.endpoints[1].target_ref = None),
+    ];
+    for (what, spoil) in spoils {
+        let mut server = Server::default();
+        server.settle(Some(&mk_wanted(0..5)));
+        let known = server.slices.values_mut().next().unwrap();
+        let mut object = wire::to_api(&known.slice, "balancing", None);
+        spoil(&mut object);
+        *known = wire::from_api(&object);
+        if known.slice.owner.policy.is_empty() {
+            // Nobody's: it is deleted on its own, and the policy gets a new one.
+            assert_eq!(what, "the owner");
+            assert!(matches!(server.plan(None).as_slice(), [SliceOp::Delete(_)]));
+            continue;
+        }
+        let ops = server.settle(Some(&mk_wanted(0..5)));
+        assert!(matches!(ops.as_slice(), [SliceOp::Update(_)]), "{what}: {ops:?}");
+    }
+}
+
+#[test]
+fn the_order_of_endpoints_does_not_matter() {
+    let mut server = Server::default();
+    server.settle(Some(&mk_wanted(0..5)));
+    let known = server.slices.values_mut().next().unwrap();
+    let mut object = wire::to_api(&known.slice, "balancing", None);
+    object.endpoints.reverse();
+    *known = wire::from_api(&object);
+    assert_eq!(server.plan(Some(&mk_wanted(0..5))), []);
+}
+
+#[test]
+fn a_new_policy_of_the_same_name_takes_the_slices_over() {
+    let mut server = Server::default();
+    server.settle(Some(&mk_wanted(0..150)));
+    let mut wanted = mk_wanted(0..150);
+    wanted.owner.uid = "u2".to_owned();
+    let ops = server.settle(Some(&wanted));
+    assert!(ops.len() == 2 && ops.iter().all(|op| matches!(op, SliceOp::Update(_))), "{ops:?}");
+}
+
+#[test]
+fn names_are_labels_that_tell_policies_apart() {
+    let long = "a.very-long.name-".repeat(14);
+    let other = format!("{long}x");
+    for policy in ["web", "a.b", "a-b", long.as_str(), other.as_str()] {
+        let name = free_names(policy, &BTreeMap::new(), &BTreeSet::new()).next().unwrap();
+        let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        assert!(name.len() <= 63 && name.chars().all(valid), "{name}");
+    }
+    assert_ne!(stem("a.b"), stem("a-b"));
+    assert_ne!(stem(&long), stem(&other));
+    let taken = BTreeSet::from([format!("{}-0", stem("web"))]);
+    let first = free_names("web", &BTreeMap::new(), &taken).next();
+    assert_eq!(first, Some(format!("{}-1", stem("web"))), "the name of somebody else's object");
+}
+
+/// A small generator (xorshift), so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(limit).unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn any_history_ends_in_the_wanted_slices_with_few_writes() {
+    for seed in 1..=4 {
+        let mut random = Random(seed * 0x9e37_79b9);
+        let mut server = Server::default();
+        let mut pods = BTreeMap::<usize, (bool, u16)>::new();
+        for step in 0..150 {
+            let mass = random.below(20) == 0;
+            let changes = if mass { 1 + random.below(200) } else { 1 };
+            for _ in 0..changes {
+                let pod = random.below(400);
+                match random.below(4) {
+                    0 => drop(pods.remove(&pod)),
+                    1 => drop(pods.insert(pod, (false, 80))),
+                    2 => drop(pods.insert(pod, (true, 81))),
+                    _ => drop(pods.insert(pod, (true, 80))),
+                }
+            }
+            let mut groups = BTreeMap::<Group, Endpoints>::new();
+            for (pod, (ready, port)) in &pods {
+                let group = groups.entry(mk_group(Family::V4, *port)).or_default();
+                group.insert(mk_pod_name(*pod), mk_endpoint(*pod, *ready));
+            }
+            let ops = server.settle(Some(&mk_groups(groups)));
+            if !mass {
+                assert!(ops.len() <= 2, "seed {seed} step {step}: one change needs {} writes", ops.len());
+            }
+        }
+    }
+}
+
+fn mk_engine() -> Engine {
+    Engine::new(Settings {
+        role: Role::Cluster,
+        node_name: String::new(),
+        cluster_pods: ClusterPods::Selected,
+        ..mk_settings()
+    })
+}
+
+fn put(engine: &mut Engine, object: impl Into<balancing_core::objects::Object>) -> BTreeSet<PolicyRef> {
+    let object = object.into();
+    engine.apply([(object.key(), Some(object))]);
+    engine.resolve().touched
+}
+
+fn ports_of(wanted: &Wanted) -> Vec<(Vec<u16>, Vec<&str>)> {
+    let ports = |group: &Group| group.ports.iter().map(|port| port.port).collect();
+    wanted.groups.iter().map(|(g, e)| (ports(g), e.keys().map(|pod| pod.name.as_str()).collect())).collect()
+}
+
+#[test]
+fn endpoints_tell_what_is_known_of_a_pod() {
+    let mut engine = mk_engine();
+    let front = at_address("169.254.0.90", &[("", 80, Tcp)]);
+    put(&mut engine, mk_balancing("b", front, web_pods(&[("", 8080, Tcp)]), RedirectMode::PodEndpoint));
+    let mut node = mk_node("node-a", &["192.168.0.1"], &[]);
+    node.labels = labels(&[("topology.kubernetes.io/zone", "z1")]);
+    put(&mut engine, node.clone());
+    put(&mut engine, mk_pod("a", &["10.0.0.1", "fd00::1"]));
+    let mut leaving = mk_pod("leaving", &["10.0.0.2"]);
+    leaving.terminating = true;
+    put(&mut engine, leaving);
+    let mut finished = mk_pod("finished", &["10.0.0.3"]);
+    finished.finished = true;
+    put(&mut engine, finished);
+    put(&mut engine, mk_pod("pending", &[]));
+    put(&mut engine, mk_pod("odd", &["169.254.1.1", "fe80::1"]));
+    let wanted = wanted(&engine, &balancing("b")).unwrap();
+    let listed = &wanted.groups[&mk_group(Family::V4, 8080)];
+    assert_eq!(listed.len(), 2);
+    let first = listed.iter().find(|(pod, _)| pod.name == "a").unwrap().1;
+    let expected = Endpoint {
+        uid: "uid-a".to_owned(),
+        ip: ip("10.0.0.1"),
+        node: "node-a".to_owned(),
+        zone: "z1".to_owned(),
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+    assert_eq!(*first, expected);
+    let leaving = listed.iter().find(|(pod, _)| pod.name == "leaving").unwrap().1;
+    assert_eq!((leaving.ready, leaving.serving, leaving.terminating), (false, true, true));
+    assert_eq!(wanted.groups[&mk_group(Family::V6, 8080)].len(), 1);
+    // Another zone is news for the policies of the pods there, other labels are none.
+    node.labels = labels(&[("topology.kubernetes.io/zone", "z2"), ("x", "y")]);
+    assert_eq!(put(&mut engine, node.clone()), BTreeSet::from([balancing("b")]));
+    node.labels.remove("x");
+    assert!(put(&mut engine, node).is_empty());
+}
+
+#[test]
+fn ports_are_those_the_pod_has() {
+    let mut engine = mk_engine();
+    let front = || at_address("169.254.0.90", &[("a", 80, Tcp), ("b", 81, Tcp)]);
+    let ports = || web_pods(&[("a", 20080, Tcp), ("b", 20081, Tcp)]);
+    let mut both = mk_pod("both", &["10.0.0.1"]);
+    both.ports = vec![mk_container_port("a", 80, Some(20080)), mk_container_port("b", 81, Some(20081))];
+    let mut one = mk_pod("one", &["10.0.0.2"]);
+    one.ports = vec![mk_container_port("a", 90, Some(20080))];
+    let mut host = mk_pod("host", &["192.168.0.1"]);
+    host.host_network = true;
+    for pod in [both, one, host, mk_pod("none", &["10.0.0.3"])] {
+        put(&mut engine, pod);
+    }
+    let mut shown = |mode| {
+        put(&mut engine, mk_balancing("b", front(), ports(), mode));
+        let wanted = wanted(&engine, &balancing("b")).unwrap();
+        let shown = ports_of(&wanted);
+        shown.iter().map(|(ports, pods)| format!("{ports:?}: {}", pods.join(" "))).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(RedirectMode::PodEndpoint), ["[20080, 20081]: both host none one"]);
+    assert_eq!(shown(RedirectMode::HostPort), ["[]: none", "[20080]: one", "[20080, 20081]: both host"]);
+    assert_eq!(
+        shown(RedirectMode::NodeProxy),
+        ["[80, 81]: both", "[90, 20081]: one", "[20080, 20081]: host none"]
+    );
+}
+
+#[test]
+fn only_active_policies_over_pods_have_slices() {
+    let mut engine = mk_engine();
+    let front = || at_address("169.254.0.90", &[("", 80, Tcp)]);
+    let policy = || mk_balancing("b", front(), web_pods(&[("", 8080, Tcp)]), RedirectMode::PodEndpoint);
+    put(&mut engine, mk_pod("a", &["10.0.0.1"]));
+    put(&mut engine, mk_node("node-a", &[], &[]));
+    put(&mut engine, policy());
+    assert!(wanted(&engine, &balancing("b")).is_some());
+    put(&mut engine, policy().with(|spec| spec.enabled = false));
+    assert_eq!(wanted(&engine, &balancing("b")), None, "disabled");
+    put(
+        &mut engine,
+        policy().with(|spec| {
+            spec.out_cluster = false;
+            spec.node_selector = balancing_core::resolve::fixtures::selector(&[("no", "node")]);
+        }),
+    );
+    assert_eq!(wanted(&engine, &balancing("b")), None, "for no host");
+    put(&mut engine, balancing_core::resolve::fixtures::mk_addresses("b", front(), &["10.9.9.9"], 80));
+    assert_eq!(wanted(&engine, &balancing("b")), None, "no pods");
+    assert_eq!(wanted(&engine, &balancing("gone")), None);
+}

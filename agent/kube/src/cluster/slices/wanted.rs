@@ -1,0 +1,86 @@
+//! Which endpoints a policy wants to be listed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{Endpoint, Endpoints, Group, Owner, Wanted};
+use balancing_core::{
+    objects::{
+        BackendPort, BackendSpec, FrontendSpec, ObjectRef, Pod, PolicyRef, Port, RedirectMode, Service,
+    },
+    resolve::{Engine, Family, Standing, target},
+    snapshot::Snapshot,
+};
+
+/// Ports of one slice (Kubernetes, `EndpointSlice` of `discovery.k8s.io/v1`).
+const PORTS: usize = 100;
+
+/// What the slices of a policy shall hold; `None` = it has none: it is gone, invalid, disabled, meant for no host
+/// or not balanced over pods.
+pub(crate) fn wanted(engine: &Engine, id: &PolicyRef) -> Option<Wanted> {
+    let snapshot = engine.snapshot();
+    let resolution = engine.resolution(id).filter(|r| r.standing == Standing::Active)?;
+    let policy = snapshot.policy(id)?;
+    let spec = policy.spec.as_ref().ok()?;
+    let BackendSpec::Pods { pods, mode } = &spec.backend else { return None };
+    let service = match &spec.frontend {
+        FrontendSpec::Service { service, .. } => snapshot.service(service),
+        FrontendSpec::Address { .. } => None,
+    };
+    let mut groups = BTreeMap::<Group, Endpoints>::new();
+    for pod in snapshot.select(&pods.selector, pods.namespace.as_deref(), None) {
+        if pod.finished {
+            continue;
+        }
+        let numbers = pods.ports.iter().filter_map(|port| port_of(pod, port, *mode, service));
+        let ports: BTreeSet<Port> = numbers.take(PORTS).collect();
+        for family in [Family::V4, Family::V6] {
+            let Some(ip) = family.pick(&pod.ips).filter(is_listable) else { continue };
+            let group = Group { family, ports: ports.clone() };
+            let name = ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() };
+            groups.entry(group).or_default().insert(name, endpoint(pod, ip, snapshot));
+        }
+    }
+    let owner = Owner { policy: id.name.clone(), uid: policy.uid.clone(), service_id: resolution.service_id };
+    Some(Wanted { owner, groups })
+}
+
+fn endpoint(pod: &Pod, ip: IpAddr, snapshot: &Snapshot) -> Endpoint {
+    Endpoint {
+        uid: pod.uid.clone(),
+        ip,
+        node: pod.node.clone(),
+        zone: snapshot.node(&pod.node).map_or("", |node| node.zone()).to_owned(),
+        ready: pod.is_available(),
+        serving: pod.ready,
+        terminating: pod.terminating,
+    }
+}
+
+/// The backend port with the number under which this pod is reached, if it is.
+fn port_of(pod: &Pod, port: &BackendPort, mode: RedirectMode, service: Option<&Service>) -> Option<Port> {
+    match mode {
+        RedirectMode::PodEndpoint => Some(port.port.clone()),
+        RedirectMode::HostPort => pod.opens_on_node(&port.port).then(|| port.port.clone()),
+        RedirectMode::NodeProxy => {
+            Some(Port { port: target::port(port, pod, service)?, ..port.port.clone() })
+        }
+    }
+}
+
+/// One address that the API server refuses in a slice would keep all others out of it, too (Kubernetes 1.36,
+/// `ValidateEndpointIP`).
+fn is_listable(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let local_multicast = ip.octets()[..3] == [224, 0, 0];
+            !(ip.is_unspecified() || ip.is_loopback() || ip.is_link_local() || local_multicast)
+        }
+        IpAddr::V6(ip) => {
+            let local_multicast = ip.segments()[0] & 0xff0f == 0xff02;
+            !(ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local() || local_multicast)
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Everything that speaks to an API server: the client, the source of objects, the duties of the elected agent, Events, and
+//! the types of our kinds.
+//!
+//! It decides nothing about redirection ([`balancing_core`]) and knows no kernel.
+
+pub mod api;
+pub mod client;
+pub mod cluster;
+pub mod events;
+pub mod source;

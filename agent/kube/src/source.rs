@@ -1,0 +1,177 @@
+//! The API server source: lists and watches the kinds that the agent's role needs.
+//!
+//! It owns the connections to the server and the order in which changes go out. A change goes out as soon as the
+//! consumer has room; while it has none, changes to one object become one, and the watches wait when too many objects
+//! have changed. Memory holds the keys of what exists, not the objects.
+//!
+//! Nothing is forgotten because of an error. A server that is away, a kind that it does not know and a list that is
+//! not allowed leave everything as it was and are reported. Only the server saying so, or a later list that is
+//! complete, deletes an object.
+
+use std::{future::Future, pin::pin, sync::Arc};
+
+use ::kube::Client;
+use futures::{FutureExt as _, StreamExt as _, stream::select_all};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::client::Connection;
+use balancing_core::source::{Batch, SourceStatus};
+use health::Health;
+use kind::{Kind, Target};
+use merge::Merge;
+use read::Reading;
+use watcher::{Signal, Watch};
+
+pub use stats::{KindStats, WatchStats};
+
+mod backoff;
+mod failure;
+mod health;
+mod kind;
+mod merge;
+mod read;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod watcher;
+
+/// Signals that are taken in before the consumer gets its turn.
+const TURN: usize = 4096;
+
+/// What a source watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// For an agent on a node: policies, Services, Nodes, the pods of the node and the EndpointSlices that the
+    /// elected agent writes.
+    Node {
+        /// The node.
+        name: String,
+    },
+    /// For an agent outside the cluster: BalancingPolicies, Services, Nodes and those EndpointSlices.
+    External,
+    /// For the elected agent: policies, Services, Nodes and all pods that are not finished.
+    Cluster,
+}
+
+/// Objects of an API server.
+pub struct KubeSource {
+    client: Client,
+    server: String,
+    description: String,
+    targets: Vec<Target>,
+    stats: Arc<WatchStats>,
+}
+
+impl KubeSource {
+    /// A source that watches what `scope` says; EndpointSlices in `namespace`, the one the agents run in.
+    #[must_use]
+    pub fn new(connection: &Connection, scope: &Scope, namespace: &str) -> Self {
+        let targets = scope.targets(namespace);
+        let stats = Arc::new(WatchStats::new(targets.iter().map(|target| target.kind.name())));
+        Self {
+            client: connection.client.clone(),
+            server: connection.server.clone(),
+            description: connection.description.clone(),
+            targets,
+            stats,
+        }
+    }
+
+    /// The counters of its watches.
+    #[must_use]
+    pub fn stats(&self) -> Arc<WatchStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Lists and watches until `cancel` is ready or `batches` is closed.
+    ///
+    /// Objects go out as they come. A batch is synced once every kind has delivered a complete list with or before
+    /// it.
+    pub async fn run(
+        self,
+        batches: mpsc::Sender<Batch>,
+        status: watch::Sender<SourceStatus>,
+        cancel: impl Future<Output = ()>,
+    ) {
+        let mut cancel = pin!(cancel);
+        let mut state = State {
+            merge: Merge::new(self.targets.iter().map(|target| target.kind)),
+            health: Health::new(self.server),
+        };
+        status.send_modify(|status| status.description = self.description);
+        let contact = Arc::new(Notify::new());
+        let watches = self.targets.into_iter().zip(self.stats.kinds());
+        let mut signals = select_all(watches.map(|(target, stats)| {
+            Watch::new(self.client.clone(), target, Arc::clone(stats), Arc::clone(&contact))
+                .into_stream()
+                .boxed()
+        }));
+        loop {
+            tokio::select! {
+                () = &mut cancel => return,
+                () = batches.closed() => return,
+                permit = batches.reserve(), if state.merge.is_due() => match permit {
+                    Ok(permit) => permit.send(state.merge.take()),
+                    Err(_) => return,
+                },
+                Some((kind, signal)) = signals.next(), if state.merge.has_room() => state.take(kind, signal),
+            }
+            // What came with it goes into the same batch.
+            for _ in 0..TURN {
+                if !state.merge.has_room() {
+                    break;
+                }
+                let Some(Some((kind, signal))) = signals.next().now_or_never() else { break };
+                state.take(kind, signal);
+            }
+            state.publish(&status);
+        }
+    }
+}
+
+/// What is known, and how it goes.
+struct State {
+    merge: Merge,
+    health: Health,
+}
+
+impl State {
+    fn take(&mut self, kind: Kind, signal: Signal) {
+        match signal {
+            Signal::Page { first, last, mut objects } => {
+                self.health.works(kind);
+                objects.iter_mut().for_each(|reading| self.note(reading));
+                for key in self.merge.page(kind, first, last, objects) {
+                    self.health.object(&key, Vec::new());
+                }
+            }
+            Signal::Changed(mut reading) => {
+                self.note(&mut reading);
+                self.merge.change(kind, reading);
+            }
+            Signal::Gone(key) => {
+                self.health.object(&key, Vec::new());
+                self.merge.gone(kind, key);
+            }
+            Signal::Watching => self.health.works(kind),
+            Signal::Failed(failure) => self.health.failed(kind, failure),
+        }
+    }
+
+    fn note(&mut self, reading: &mut Reading) {
+        self.health.object(&reading.key, std::mem::take(&mut reading.problems));
+    }
+
+    fn publish(&mut self, status: &watch::Sender<SourceStatus>) {
+        let (synced, news) = (self.merge.is_synced(), self.health.news());
+        status.send_if_modified(|status| {
+            let news = news.filter(|problems| *problems != status.problems);
+            let changed = status.synced != synced || news.is_some();
+            status.synced = synced;
+            if let Some(problems) = news {
+                status.problems = problems;
+            }
+            changed
+        });
+    }
+}

@@ -1,0 +1,159 @@
+//! The kinds that are watched, which of them each scope needs, and the requests for them.
+
+use axum::http::Request as HttpRequest;
+use kube::{
+    api::{ListParams, WatchParams},
+    core::Request,
+};
+
+use super::{Scope, backoff::random};
+use balancing_abi::model::PolicyKind;
+use balancing_core::{
+    names::{GROUP, LABEL_MANAGED_BY, MANAGED_BY, VERSION},
+    objects::{ObjectKey, ObjectRef, PolicyRef},
+};
+
+/// Objects per page of a list.
+const PAGE: u32 = 500;
+/// Seconds after which the server ends a watch: a random number of this range, so that the agents of a cluster do
+/// not come back all at once. The client allows less than 295.
+const WATCH_SECONDS: (u32, u32) = (230, 290);
+
+/// A kind of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    LocalRedirectPolicy,
+    BalancingPolicy,
+    Service,
+    Node,
+    Pod,
+    EndpointSlice,
+}
+
+/// The objects of one kind that are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) kind: Kind,
+    pub(super) api_version: String,
+    path: String,
+    labels: Option<String>,
+    fields: Option<String>,
+}
+
+impl Kind {
+    /// `kind` of the objects.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::LocalRedirectPolicy => PolicyKind::LocalRedirect.kind(),
+            Self::BalancingPolicy => PolicyKind::Balancing.kind(),
+            Self::Service => "Service",
+            Self::Node => "Node",
+            Self::Pod => "Pod",
+            Self::EndpointSlice => "EndpointSlice",
+        }
+    }
+
+    /// Name of the resource, as RBAC rules have it.
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::LocalRedirectPolicy => "localredirectpolicies",
+            Self::BalancingPolicy => "balancingpolicies",
+            Self::Service => "services",
+            Self::Node => "nodes",
+            Self::Pod => "pods",
+            Self::EndpointSlice => "endpointslices",
+        }
+    }
+
+    /// API group, empty for the core.
+    pub(super) fn group(self) -> &'static str {
+        match self {
+            Self::LocalRedirectPolicy | Self::BalancingPolicy => GROUP,
+            Self::EndpointSlice => "discovery.k8s.io",
+            Self::Service | Self::Node | Self::Pod => "",
+        }
+    }
+
+    /// Whether it exists only where the CRDs are installed.
+    pub(super) fn is_ours(self) -> bool {
+        self.group() == GROUP
+    }
+
+    /// Key of an object.
+    pub(super) fn key(self, namespace: String, name: String) -> ObjectKey {
+        match self {
+            Self::LocalRedirectPolicy => {
+                ObjectKey::Policy(PolicyRef { kind: PolicyKind::LocalRedirect, name })
+            }
+            Self::BalancingPolicy => ObjectKey::Policy(PolicyRef { kind: PolicyKind::Balancing, name }),
+            Self::Service => ObjectKey::Service(ObjectRef { namespace, name }),
+            Self::Node => ObjectKey::Node(name),
+            Self::Pod => ObjectKey::Pod(ObjectRef { namespace, name }),
+            Self::EndpointSlice => ObjectKey::Endpoints(ObjectRef { namespace, name }),
+        }
+    }
+}
+
+impl Scope {
+    /// What this scope watches; the EndpointSlices of `namespace`.
+    pub(super) fn targets(&self, namespace: &str) -> Vec<Target> {
+        let slices = || {
+            let mut target = Target::new(Kind::EndpointSlice, Some(namespace));
+            target.labels = Some(format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
+            target
+        };
+        let pods = |fields: String| Target { fields: Some(fields), ..Target::new(Kind::Pod, None) };
+        let kinds: &[Kind] = match self {
+            Self::Node { .. } | Self::Cluster => {
+                &[Kind::LocalRedirectPolicy, Kind::BalancingPolicy, Kind::Service, Kind::Node]
+            }
+            Self::External => &[Kind::BalancingPolicy, Kind::Service, Kind::Node],
+        };
+        let mut targets: Vec<_> = kinds.iter().map(|kind| Target::new(*kind, None)).collect();
+        match self {
+            Self::Node { name } => targets.extend([pods(format!("spec.nodeName={name}")), slices()]),
+            Self::External => targets.push(slices()),
+            // Finished pods are no backends, and a cluster with many jobs has many of them.
+            Self::Cluster => targets.push(pods("status.phase!=Succeeded,status.phase!=Failed".to_owned())),
+        }
+        targets
+    }
+}
+
+impl Target {
+    fn new(kind: Kind, namespace: Option<&str>) -> Self {
+        let (group, plural) = (kind.group(), kind.plural());
+        let (root, api_version) = match group {
+            "" => ("api", "v1".to_owned()),
+            GROUP => ("apis", format!("{GROUP}/{VERSION}")),
+            _ => ("apis", format!("{group}/v1")),
+        };
+        let within = namespace.map(|n| format!("namespaces/{n}/")).unwrap_or_default();
+        let path = format!("/{root}/{api_version}/{within}{plural}");
+        Self { kind, api_version, path, labels: None, fields: None }
+    }
+
+    /// The request for a page: the first one, or the one that `token` stands for.
+    pub(super) fn list(&self, token: Option<String>) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
+        let params = ListParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.fields.clone(),
+            limit: Some(PAGE),
+            continue_token: token,
+            ..ListParams::default()
+        };
+        Request::new(&self.path).list(&params).map_err(kube::Error::BuildRequest)
+    }
+
+    /// The request for everything that happens after `version`.
+    pub(super) fn watch(&self, version: &str) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
+        let (least, most) = WATCH_SECONDS;
+        let params = WatchParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.fields.clone(),
+            timeout: Some(least + random(most - least)),
+            ..WatchParams::default()
+        };
+        Request::new(&self.path).watch(&params, version).map_err(kube::Error::BuildRequest)
+    }
+}

@@ -1,0 +1,383 @@
+//! The agent's settings: flags, then environment, then defaults; all problems in one message.
+//!
+//! `run` and `cleanup` share the flags that say where things are.
+
+use std::{num::NonZeroU32, path::PathBuf};
+
+use balancing_dataplane::{loader::Sizes, model::Clients};
+use clap::{Args, Parser, Subcommand};
+
+use crate::http::{Listen, ListenAddress};
+use balancing_core::resolve::{ClusterPods, Role, Settings};
+use balancing_kube::api::PLURALS;
+
+const MIN_CONNECTIONS: u32 = 1 << 16;
+
+/// Client-side load balancing for Kubernetes: the node agent.
+#[derive(Debug, Parser)]
+#[command(name = "balancing-agent", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent (the default).
+    Run(Box<RunArgs>),
+    /// Detach and remove everything of ours on this host.
+    Cleanup(PlaceArgs),
+    /// Print the CustomResourceDefinitions as YAML.
+    Crds {
+        /// Only the one of this plural.
+        #[arg(value_parser = PLURALS)]
+        plural: Option<String>,
+    },
+}
+
+/// Where things are on this host.
+#[derive(Args, Clone, Debug)]
+struct PlaceArgs {
+    /// Mount point of bpffs; mounted when it is not.
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    bpffs: PathBuf,
+    /// Directory of the socket, locks and the CNI plugin's records.
+    #[arg(long, env = "BALANCING_RUN_DIR", default_value = "/run/balancing")]
+    run_dir: PathBuf,
+    /// Level of the log: error, warn, info, debug, trace.
+    #[arg(long, default_value = "info")]
+    log_level: String,
+    /// Form of the log: text or json.
+    #[arg(long, default_value = "text")]
+    log_format: String,
+}
+
+// Values are taken as text, so that every wrong one can be reported at once.
+#[derive(Args, Clone, Debug)]
+struct RunArgs {
+    /// Where objects come from: kube, the API server, or dir:PATH, a directory of Kubernetes objects.
+    #[arg(long, env = "BALANCING_SOURCE", default_value = "kube")]
+    source: String,
+    /// How to reach the API server; default: the ServiceAccount of the pod.
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace of the Lease and the EndpointSlices; default: that of the credentials.
+    #[arg(long, env = "BALANCING_NAMESPACE")]
+    namespace: Option<String>,
+    /// Name of this node's Node object; default: the host's name.
+    #[arg(long, env = "NODE_NAME")]
+    node_name: Option<String>,
+    /// node: on a node of the cluster; external: on a host outside it.
+    #[arg(long, env = "BALANCING_ROLE", default_value = "node")]
+    role: String,
+    /// Redirections per second and LocalRedirectPolicy; 0 = no limit.
+    #[arg(long, env = "REDIRECT_QOS_LIMIT", default_value = "0")]
+    redirect_qos_limit: String,
+    /// Which sockets are hooked: all, pods or host.
+    #[arg(long, default_value = "all")]
+    scope: String,
+    /// Root of the cgroup2 hierarchy; default: found in /proc/self/mountinfo.
+    #[arg(long)]
+    cgroup_root: Option<PathBuf>,
+    /// Frontends there is room for.
+    #[arg(long)]
+    max_frontends: Option<String>,
+    /// Backends of all sets there is room for; a lone backend without QoS limit and affinity takes none.
+    #[arg(long)]
+    max_backends: Option<String>,
+    /// Clients with session affinity; when they are more, those unused for longest are forgotten.
+    #[arg(long)]
+    max_affinity: Option<String>,
+    /// Clients that are exempt, times the policies they are exempt from.
+    #[arg(long)]
+    max_skips: Option<String>,
+    /// Policies with a QoS limit there is room for.
+    #[arg(long)]
+    max_qos_policies: Option<String>,
+    /// Policies that `balancingctl frontends` can name.
+    #[arg(long)]
+    max_policy_names: Option<String>,
+    /// Connected sockets that keep the name of their frontend: a power of two, at least 65536.
+    #[arg(long)]
+    max_connections: Option<String>,
+    /// Where /healthz and /readyz are served: ADDRESS:PORT, :PORT for all addresses, or off.
+    #[arg(long, env = "BALANCING_HTTP", default_value = "127.0.0.1:5810")]
+    http: String,
+    /// Where /metrics is served: ADDRESS:PORT, :PORT for all addresses, or off.
+    #[arg(long, env = "BALANCING_METRICS", default_value = ":5811")]
+    metrics: String,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Run the agent.
+    Run(Config),
+    /// Remove everything of ours.
+    Cleanup(Place),
+    /// Print the CustomResourceDefinitions: the one of a plural, or all.
+    Crds(Option<String>),
+}
+
+/// Where things are on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Mount point of bpffs.
+    pub bpffs: PathBuf,
+    /// Directory of the socket, locks and records.
+    pub run_dir: PathBuf,
+    /// How to log.
+    pub log: Log,
+}
+
+/// How to log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Least important level that is written.
+    pub level: tracing::Level,
+    /// One JSON object a line.
+    pub json: bool,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// Files below a directory.
+    Dir(PathBuf),
+    /// The API server of a cluster.
+    Kube {
+        /// Credentials; `None` = those of the pod.
+        kubeconfig: Option<PathBuf>,
+        /// Namespace of what the agents share; `None` = that of the credentials.
+        namespace: Option<String>,
+    },
+}
+
+/// Valid settings of `run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where objects come from.
+    pub source: SourceConfig,
+    /// What decisions depend on.
+    pub settings: Settings,
+    /// Root of the cgroup2 hierarchy, if it was given.
+    pub cgroup_root: Option<PathBuf>,
+    /// Capacities.
+    pub sizes: Sizes,
+    /// Where health and metrics are served.
+    pub listen: Listen,
+    /// Places and log.
+    pub place: Place,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("wrong settings:\n  {}", .0.join("\n  "))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Cli {
+    /// Validates everything.
+    ///
+    /// # Errors
+    /// All problems at once, each naming the flag, the value and what it may be.
+    pub fn into_action(self) -> Result<Action, ConfigError> {
+        let mut problems = Problems::default();
+        let action = match self.command {
+            Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place)),
+            Some(Command::Crds { plural }) => Action::Crds(plural),
+            Some(Command::Run(run)) => Action::Run(problems.run(*run)),
+            None => Action::Run(problems.run(self.run)),
+        };
+        if problems.0.is_empty() { Ok(action) } else { Err(ConfigError(problems.0)) }
+    }
+}
+
+/// Collects problems; a wrong value is replaced by its default so that the others are looked at too.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn run(&mut self, args: RunArgs) -> Config {
+        let scope = self.choice(
+            "--scope",
+            &args.scope,
+            &[("all", Clients::All), ("pods", Clients::Pods), ("host", Clients::Host)],
+        );
+        let role = self.choice("--role", &args.role, &[("node", Role::Node), ("external", Role::External)]);
+        if role == Role::External && scope == Clients::Pods {
+            self.0.push("--scope pods: a host outside the cluster has no pods; use all or host".to_owned());
+        }
+        let limit = self.number("--redirect-qos-limit", Some(&args.redirect_qos_limit), 0, 0..=u32::MAX);
+        let defaults = Sizes::default();
+        let frontends = self.number(
+            "--max-frontends",
+            args.max_frontends.as_deref(),
+            defaults.frontends,
+            1..=Sizes::MAX_FRONTENDS,
+        );
+        let sizes = Sizes {
+            frontends,
+            ids: Sizes::ids(frontends),
+            backends: self.rows("--max-backends", args.max_backends.as_deref(), defaults.backends),
+            affinity: self.rows("--max-affinity", args.max_affinity.as_deref(), defaults.affinity),
+            skips: self.rows("--max-skips", args.max_skips.as_deref(), defaults.skips),
+            qos: self.rows("--max-qos-policies", args.max_qos_policies.as_deref(), defaults.qos),
+            policies: self.rows("--max-policy-names", args.max_policy_names.as_deref(), defaults.policies),
+            connections: self.connections(args.max_connections.as_deref(), defaults.connections),
+        };
+        let source = self.source(&args.source, args.kubeconfig, args.namespace);
+        // An API server is not asked for every pod of the cluster by every node.
+        let cluster_pods = match &source {
+            SourceConfig::Dir(_) => ClusterPods::Selected,
+            SourceConfig::Kube { .. } => ClusterPods::Listed,
+        };
+        Config {
+            source,
+            settings: Settings {
+                role,
+                node_name: self.node_name(args.node_name),
+                qos_limit: NonZeroU32::new(limit),
+                cluster_pods,
+                scope,
+            },
+            cgroup_root: args.cgroup_root.map(|path| self.absolute("--cgroup-root", path)),
+            sizes,
+            listen: Listen {
+                http: self.listen("--http", &args.http),
+                metrics: self.listen("--metrics", &args.metrics),
+            },
+            place: self.place(args.place),
+        }
+    }
+
+    fn place(&mut self, args: PlaceArgs) -> Place {
+        Place {
+            bpffs: self.absolute("--bpffs", args.bpffs),
+            run_dir: self.absolute("--run-dir", args.run_dir),
+            log: Log {
+                level: self.choice(
+                    "--log-level",
+                    &args.log_level,
+                    &[
+                        ("info", tracing::Level::INFO),
+                        ("error", tracing::Level::ERROR),
+                        ("warn", tracing::Level::WARN),
+                        ("debug", tracing::Level::DEBUG),
+                        ("trace", tracing::Level::TRACE),
+                    ],
+                ),
+                json: self.choice("--log-format", &args.log_format, &[("text", false), ("json", true)]),
+            },
+        }
+    }
+
+    /// The capacity of a table.
+    fn rows(&mut self, flag: &str, value: Option<&str>, default: u32) -> u32 {
+        self.number(flag, value, default, 1..=u32::MAX / 64)
+    }
+
+    fn listen(&mut self, flag: &str, value: &str) -> Option<ListenAddress> {
+        if value.is_empty() || value == "off" {
+            return None;
+        }
+        let address = value.parse().map_err(|error| self.0.push(format!("{flag} {value}: {error}")));
+        address.ok()
+    }
+
+    fn source(
+        &mut self,
+        value: &str,
+        kubeconfig: Option<PathBuf>,
+        namespace: Option<String>,
+    ) -> SourceConfig {
+        if let Some(path) = value.strip_prefix("dir:").filter(|path| !path.is_empty()) {
+            return SourceConfig::Dir(PathBuf::from(path));
+        }
+        if value != "kube" {
+            self.0.push(format!(
+                "--source {value}: must be kube, or dir:PATH, a directory of Kubernetes objects"
+            ));
+        }
+        // An empty value in a pod's environment means unset.
+        let kubeconfig = kubeconfig.filter(|path| !path.as_os_str().is_empty());
+        let namespace = namespace.filter(|name| !name.is_empty());
+        if let Some(name) = namespace.as_ref().filter(|name| !is_dns_label(name)) {
+            self.0.push(format!(
+                "--namespace {name}: must be the name of a namespace: lower-case letters, digits and '-', at most 63"
+            ));
+        }
+        SourceConfig::Kube { kubeconfig, namespace }
+    }
+
+    fn node_name(&mut self, given: Option<String>) -> String {
+        if let Some(name) = given.filter(|name| !name.is_empty()) {
+            return name;
+        }
+        match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+            Ok(name) => name.trim().to_owned(),
+            Err(error) => {
+                self.0.push(format!("--node-name is missing and the host's name cannot be read: {error}"));
+                String::new()
+            }
+        }
+    }
+
+    fn connections(&mut self, value: Option<&str>, default: u32) -> u32 {
+        let n = self.number("--max-connections", value, default, MIN_CONNECTIONS..=1 << 26);
+        if n.is_power_of_two() {
+            return n;
+        }
+        self.0.push(format!("--max-connections {n}: must be a power of two; use {}", n.next_power_of_two()));
+        default
+    }
+
+    fn number(
+        &mut self,
+        flag: &str,
+        value: Option<&str>,
+        default: u32,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> u32 {
+        let Some(value) = value else { return default };
+        match value.parse::<u32>() {
+            Ok(n) if range.contains(&n) => n,
+            _ => {
+                let (low, high) = (range.start(), range.end());
+                self.0.push(format!("{flag} {value}: must be a number from {low} to {high}"));
+                default
+            }
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, flag: &str, value: &str, choices: &[(&str, T)]) -> T {
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
+            return *choice;
+        }
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.0.push(format!("{flag} {value}: must be one of {}", names.join(", ")));
+        choices[0].1
+    }
+
+    fn absolute(&mut self, flag: &str, path: PathBuf) -> PathBuf {
+        if !path.is_absolute() {
+            self.0.push(format!("{flag} {}: must be an absolute path", path.display()));
+        }
+        path
+    }
+}
+
+/// Whether a namespace can have that name (Kubernetes, "Object Names and IDs", RFC 1123 label names).
+fn is_dns_label(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|b| inner(b) || b == b'-')
+        && name.bytes().next().is_some_and(inner)
+        && name.bytes().next_back().is_some_and(inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+use super::*;
+
+fn action(args: &[&str]) -> Result<Action, ConfigError> {
+    Cli::try_parse_from([&["balancing-agent"], args].concat()).unwrap().into_action()
+}
+
+#[test]
+fn every_wrong_value_is_in_one_message() {
+    let error = action(&[
+        "--source=ftp:x",
+        "--role=boss",
+        "--scope=some",
+        "--redirect-qos-limit=-1",
+        "--max-connections=70000",
+        "--max-frontends=0",
+        "--bpffs=bpf",
+        "--log-level=loud",
+        "--http=localhost",
+        "--metrics=:70000",
+    ])
+    .unwrap_err()
+    .to_string();
+    for flag in [
+        "--source ftp:x",
+        "--role boss",
+        "--scope some",
+        "--redirect-qos-limit -1",
+        "use 131072",
+        "--max-frontends 0",
+        "--bpffs bpf",
+        "--log-level loud",
+        "--http localhost: must be ADDRESS:PORT",
+        "--metrics :70000: must be ADDRESS:PORT",
+    ] {
+        assert!(error.contains(flag), "{flag} is missing in: {error}");
+    }
+}
+
+#[test]
+fn run_is_the_default_and_may_be_named() {
+    for args in [&["--source=dir:/x", "--node-name=a"][..], &["run", "--source=dir:/x", "--node-name=a"]] {
+        let Ok(Action::Run(config)) = action(args) else { panic!("{args:?}") };
+        assert_eq!(config.source, SourceConfig::Dir("/x".into()));
+        assert_eq!(config.settings.node_name, "a");
+    }
+    assert!(matches!(action(&["cleanup"]), Ok(Action::Cleanup(_))));
+    assert!(matches!(action(&["crds"]), Ok(Action::Crds(None))));
+    assert!(matches!(action(&["crds", "balancingpolicies"]), Ok(Action::Crds(Some(_)))));
+}
+
+#[test]
+fn the_api_server_is_the_default_source() {
+    let Ok(Action::Run(config)) = action(&["--namespace=a-b", "--kubeconfig=/k"]) else { panic!() };
+    let kube = SourceConfig::Kube { kubeconfig: Some("/k".into()), namespace: Some("a-b".into()) };
+    assert_eq!((config.source, config.settings.cluster_pods), (kube, ClusterPods::Listed));
+    let Ok(Action::Run(config)) = action(&["--source=dir:/x"]) else { panic!() };
+    assert_eq!(config.settings.cluster_pods, ClusterPods::Selected);
+    for wrong in ["-a", "a-", "A", "a.b", "a/b", &"a".repeat(64)] {
+        assert!(action(&[&format!("--namespace={wrong}")]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn listeners_are_on_unless_they_are_switched_off() {
+    let listen = |args: &[&str]| match action(&[&["--source=dir:/x", "--node-name=a"], args].concat()) {
+        Ok(Action::Run(config)) => config.listen,
+        other => panic!("{other:?}"),
+    };
+    let default = listen(&[]);
+    assert_eq!(default.http.map(|a| a.to_string()).as_deref(), Some("127.0.0.1:5810"));
+    assert_eq!(default.metrics, Some(ListenAddress::Every(5811)));
+    let six = listen(&["--http=[::1]:0", "--metrics=10.0.0.1:9100"]);
+    assert_eq!(six.http.map(|a| a.to_string()).as_deref(), Some("[::1]:0"));
+    assert_eq!(six.metrics.map(|a| a.to_string()).as_deref(), Some("10.0.0.1:9100"));
+    assert_eq!(listen(&["--http=off", "--metrics="]), Listen::default());
+    for wrong in [":", ":x", ":+1", "1", "a:1", "::1:80", "10.0.0.1", "Off"] {
+        assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong}");
+    }
+}

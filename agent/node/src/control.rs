@@ -1,0 +1,121 @@
+//! Serves the agent's socket: one JSON request a connection, one JSON answer. Mode 0600, read-only.
+//!
+//! It only carries requests to the agent's loop; it decides nothing. What goes over the socket is told in
+//! [`balancing_core::control`].
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream as AsyncStream},
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::metrics::Sample;
+use balancing_core::control::{Answer, Request};
+
+/// Longest request in bytes.
+const REQUEST: u64 = 64 << 10;
+/// Connections served at once.
+const CONNECTIONS: usize = 16;
+/// Longest wait for the other end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A request on its way to the agent's loop, with where the answer goes.
+pub enum Pending {
+    /// A command asks over the socket.
+    Ask {
+        /// What is asked.
+        request: Request,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<serde_json::Value, serde_json::Error>>,
+    },
+    /// Why the agent is not ready, one line a reason; empty when it is.
+    Unready(oneshot::Sender<Vec<String>>),
+    /// What the metrics say.
+    Sample(oneshot::Sender<Box<Sample>>),
+}
+
+/// Why the socket cannot be served or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The socket cannot be made.
+    #[error("cannot {operation} {path}: {source}", path = path.display())]
+    Socket {
+        /// What was tried.
+        operation: &'static str,
+        /// The socket or its directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Binds the socket in place of one that a dead agent left.
+///
+/// # Errors
+/// When the directory is not writable.
+pub fn bind(path: &Path) -> Result<UnixListener, ControlError> {
+    let failed = |operation| {
+        let path = path.to_owned();
+        move |source| ControlError::Socket { operation, path, source }
+    };
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("replace")(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed("listen at"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("restrict"))?;
+    Ok(listener)
+}
+
+/// Serves until the loop is gone.
+pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Pending>) {
+    let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    while let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let requests = requests.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    match timeout(PATIENCE, answer(stream, requests)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::debug!("control connection: {error}"),
+                        Err(elapsed) => tracing::debug!("control connection: {elapsed}"),
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("control socket: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: AsyncStream, requests: mpsc::Sender<Pending>) -> io::Result<()> {
+    let mut line = String::new();
+    let mut stream = tokio::io::BufReader::new(stream);
+    (&mut stream).take(REQUEST).read_line(&mut line).await?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(request) => {
+            let (sender, receiver) = oneshot::channel();
+            let pending = Pending::Ask { request, answer: sender };
+            match (requests.send(pending).await, receiver.await) {
+                (Ok(()), Ok(Ok(value))) => Answer::Ok(value),
+                (Ok(()), Ok(Err(error))) => Answer::Error(error.to_string()),
+                _ => Answer::Error("the agent is stopping".to_owned()),
+            }
+        }
+        Err(error) => Answer::Error(format!("the request cannot be read: {error}")),
+    };
+    let mut text = serde_json::to_string(&answer).map_err(io::Error::other)?;
+    text.push('\n');
+    stream.get_mut().write_all(text.as_bytes()).await
+}

@@ -1,0 +1,16 @@
+//! The node agent: source → Snapshot → resolve → diff → data plane.
+//!
+//! It owns the shared tables, the links at the cgroup root and the adoption of pods. It never
+//! touches a packet, and nothing it owns stops working when it stops.
+
+pub mod app;
+pub mod attach;
+pub mod cleanup;
+pub mod config;
+pub mod control;
+pub mod dir;
+pub mod http;
+pub mod lock;
+pub mod metrics;
+pub mod owner;
+pub mod run;

@@ -1,0 +1,178 @@
+//! What the loop answers: commands over the socket, probes and scrapes over HTTP. It looks and changes nothing.
+
+use std::collections::BTreeMap;
+
+use super::Agent;
+use crate::{
+    control::Pending,
+    metrics::{PolicySample, Sample, SourceSample, TableSample, Traffic},
+};
+use balancing_core::{
+    control::Request,
+    explain::explain,
+    health::PolicyHealth,
+    objects::PolicyRef,
+    resolve::Role,
+    source::SourceStatus,
+    view::{self, AgentView, PodName, SourceView},
+};
+
+/// Lines about the source in an answer.
+const PROBLEMS: usize = 3;
+
+impl Agent {
+    /// Answers a request; whoever asked may be gone by now.
+    pub(super) fn answer(&mut self, pending: Pending, status: &SourceStatus) {
+        let told = match pending {
+            Pending::Ask { request, answer } => answer.send(self.view_of(&request, status)).is_ok(),
+            Pending::Unready(answer) => answer.send(self.unready(status)).is_ok(),
+            // A sample takes time that nobody has for one that is gone.
+            Pending::Sample(answer) => {
+                !answer.is_closed() && answer.send(Box::new(self.sample(status))).is_ok()
+            }
+        };
+        if !told {
+            tracing::debug!("the asker is gone");
+        }
+    }
+
+    fn view_of(
+        &self,
+        request: &Request,
+        status: &SourceStatus,
+    ) -> Result<serde_json::Value, serde_json::Error> {
+        let engine = self.owner.engine();
+        match request {
+            Request::Agent => serde_json::to_value(self.view(status)),
+            Request::Policies => serde_json::to_value(self.owner.policy_views()),
+            Request::Origins => {
+                let origins: Vec<_> = engine
+                    .entries()
+                    .flat_map(|(_, entry)| view::origins(&entry).collect::<Vec<_>>())
+                    .collect();
+                serde_json::to_value(origins)
+            }
+            Request::Pods => {
+                let pods = engine.snapshot().pods_on(&self.node).map(|pod| PodName {
+                    uid: pod.uid.clone(),
+                    namespace: pod.namespace.clone(),
+                    name: pod.name.clone(),
+                    cgroup: self.attacher.cgroup_of(&pod.uid).map(|path| path.display().to_string()),
+                });
+                serde_json::to_value(pods.collect::<Vec<_>>())
+            }
+            Request::Explain { frontend, pod } => {
+                let pod = pod.as_ref().map(Request::pod_ref);
+                serde_json::to_value(explain(engine, Request::explain_key(frontend), pod.as_ref()))
+            }
+        }
+    }
+
+    fn view(&self, status: &SourceStatus) -> AgentView {
+        let mut problems: Vec<String> =
+            self.link_problem.iter().chain(&self.exempt_problem).cloned().collect();
+        problems.extend(self.owner.problems());
+        problems.extend(self.attacher.problems());
+        AgentView {
+            node: self.node.clone(),
+            role: match self.role {
+                Role::Node => "node",
+                Role::External => "external",
+                Role::Cluster => "cluster",
+            }
+            .to_owned(),
+            ready: self.is_ready(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            source: SourceView::from(status),
+            problems,
+            http: self.addresses.http,
+            metrics: self.addresses.metrics,
+            dropped: told(self.owner.tables().usage())
+                .into_iter()
+                .filter_map(|usage| Some((usage.name.to_owned(), usage.dropped?)))
+                .collect(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.owner.is_synced() && self.attached && self.owner.failures().is_empty()
+    }
+
+    /// Why the agent is not ready; empty when it is.
+    fn unready(&self, status: &SourceStatus) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if !self.owner.is_synced() {
+            let source = if status.description.is_empty() { "the source" } else { &status.description };
+            reasons.push(format!("{source} has not delivered its complete list"));
+            let problems = status.problems.iter().take(PROBLEMS);
+            reasons.extend(problems.map(|problem| format!("source: {}: {}", problem.path, problem.message)));
+        }
+        if !self.attached {
+            let problem = self.link_problem.as_deref().unwrap_or("links are made when the tables are filled");
+            reasons.push(format!("not attached: {problem}"));
+        }
+        reasons.extend(self.owner.problems().into_iter().map(|problem| format!("not programmed: {problem}")));
+        reasons
+    }
+
+    fn sample(&mut self, status: &SourceStatus) -> Sample {
+        Sample {
+            abi: self.abi,
+            ready: self.is_ready(),
+            source: SourceSample {
+                synced: status.synced,
+                problems: status.problems.len(),
+                last_change: self.last_change,
+                objects: self.owner.engine().snapshot().counts(),
+                watches: self.counters.watches(),
+            },
+            policies: self.policy_sample(),
+            tables: self.table_sample(),
+            reconcile: self.rounds.clone(),
+            links: self.attacher.sample(),
+            cluster: self.counters.duties(),
+        }
+    }
+
+    fn policy_sample(&mut self) -> PolicySample {
+        let totals = self.owner.count().clone();
+        let verdicts = self.owner.engine().verdicts();
+        let mut reasons = BTreeMap::new();
+        let mut traffic = Traffic::new();
+        for (policy, verdict) in verdicts {
+            *reasons.entry((policy.kind.kind(), verdict.reason)).or_default() += 1;
+            let total = totals.get(policy).copied().unwrap_or_default();
+            // A counter that was told once is told for as long as the policy is known.
+            if !verdict.frontends.is_empty() || total != Default::default() {
+                traffic.push((policy.clone(), total));
+            }
+        }
+        let health = self.owner.health();
+        let failed = |(policy, health): (&PolicyRef, &PolicyHealth)| {
+            Some((policy.clone(), health.problem.as_ref()?.reason))
+        };
+        let failed = health.borrow().iter().filter_map(failed).collect();
+        PolicySample { reasons, failed, traffic }
+    }
+
+    fn table_sample(&self) -> TableSample {
+        let tables = self.owner.tables();
+        TableSample {
+            frontends: tables.entries().len(),
+            failed: self.owner.failures().len(),
+            usage: told(tables.usage()),
+            overwritten: told(tables.overwritten().map(Some)),
+            events_lost: told(tables.events_lost().map(Some)),
+            hook_errors: told(tables.hook_errors()),
+            operations: self.owner.operations().clone(),
+        }
+    }
+}
+
+/// What cannot be read is left out of a sample.
+fn told<T: Default>(read: Result<T, balancing_dataplane::tables::TableError>) -> T {
+    read.unwrap_or_else(|error| {
+        tracing::warn!("a part of the metrics is missing: {error}");
+        T::default()
+    })
+}
