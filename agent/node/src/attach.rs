@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io, mem,
+    fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -145,45 +145,65 @@ impl Attacher {
         self.scope != Clients::Pods
     }
 
-    /// Brings every link that there is up to date and attaches the host; the tables must be filled. Idempotent.
+    /// Makes and mends the host's links, or takes them away; the tables must be filled. Idempotent.
     ///
     /// # Errors
-    /// What concerns the whole host; what follows it is left for the next call. A pod that fails is among
-    /// [`Self::problems`] and keeps no other from being attached.
-    pub fn attach_all(&mut self) -> Result<(), AttachError> {
-        let result = self.attach_everything();
+    /// What keeps the host from being hooked.
+    pub fn attach_host(&mut self) -> Result<(), AttachError> {
+        let result = self.try_attach_host();
+        self.failures.host += u64::from(result.is_err());
+        self.host_attached = result.is_ok() && self.hooks_host();
+        result
+    }
+
+    fn try_attach_host(&self) -> Result<(), AttachError> {
+        let host = self.layout.host();
+        for old in self.older()? {
+            move_dir(&old.host(), &host)?;
+        }
+        if self.hooks_host() {
+            let root = CgroupDir::open(&self.cgroup_root)?;
+            // Made by the loader as an empty place; only a published directory may be mended.
+            let changes = links::attach(&self.host, &root, &host)?;
+            let hooks = changes.values().filter(|change| **change != Change::Kept).count();
+            if hooks > 0 {
+                tracing::info!(hooks, "the host's links are up to date");
+            }
+        } else {
+            links::remove(&host)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the programs for the plugin and brings the links that pods have up to date; the tables must be filled.
+    /// Idempotent.
+    ///
+    /// # Errors
+    /// What concerns all pods. A pod that fails is among [`Self::problems`] and keeps no other from being attached.
+    pub fn refresh_pods(&mut self) -> Result<(), AttachError> {
+        let result = self.try_refresh_pods();
         self.failures.host += u64::from(result.is_err());
         result
     }
 
-    fn attach_everything(&mut self) -> Result<(), AttachError> {
-        self.filled = true;
-        self.take_over()?;
-        let root = CgroupDir::open(&self.cgroup_root)?;
-        let host = self.layout.host();
-        self.host_attached = false;
-        if self.hooks_host() {
-            // Made by the loader as an empty place; only a published directory may be mended.
-            let changes = links::attach(&self.host, &root, &host)?;
-            report("host", &changes);
-            self.host_attached = true;
-        } else {
-            links::remove(&host)?;
-        }
+    fn try_refresh_pods(&mut self) -> Result<(), AttachError> {
+        let mut stuck = self.take_over_pods()?;
         if self.hooks_pods() {
             self.pods.publish(&self.layout.programs())?;
-            self.refresh_pods()?;
+            stuck.extend(self.update_pods()?);
         } else {
             for dir in links::pods(&self.layout)?.values() {
                 links::remove(dir)?;
             }
         }
-        self.remove_older()
+        self.failures.pods += stuck.len() as u64;
+        self.stuck = stuck;
+        Ok(())
     }
 
-    /// Gives the pods' links the current programs and sweeps those of pods that are gone.
-    fn refresh_pods(&mut self) -> Result<(), AttachError> {
-        let mut news = News::default();
+    /// Gives the pods' links the current programs and sweeps those of pods that are gone. Returns what failed, in words.
+    fn update_pods(&self) -> Result<Vec<String>, AttachError> {
+        let (mut news, mut stuck) = (News::default(), Vec::new());
         let swept = links::sweep(&self.layout, &self.cgroup_root, &self.locks)?;
         for uid in &swept.pods {
             news.add(Event::Gone, uid.to_string(), "");
@@ -191,29 +211,35 @@ impl Attacher {
         if let Some(first) = swept.failed.first() {
             tracing::warn!(more = swept.failed.len() - 1, "{first}");
         }
-        let (records, known) = (self.records(), mem::take(&mut self.stuck));
+        let records = self.records();
         for (uid, dir) in links::pods(&self.layout)? {
-            if let Err(error) = self.refresh(&uid, &dir, records.get(&uid)) {
-                let problem = format!("pod {uid}: {error}");
-                if !known.contains(&problem) {
-                    news.add(Event::Outdated, uid.to_string(), error.to_string());
+            match self.refresh(&uid, &dir, records.get(&uid)) {
+                Ok(true) => news.add(Event::Updated, uid.to_string(), ""),
+                Ok(false) => {}
+                Err(error) => {
+                    let problem = format!("pod {uid}: {error}");
+                    if !self.stuck.contains(&problem) {
+                        news.add(Event::Outdated, uid.to_string(), error.to_string());
+                    }
+                    stuck.push(problem);
                 }
-                self.failures.pods += 1;
-                self.stuck.push(problem);
             }
         }
         news.log();
-        Ok(())
+        Ok(stuck)
     }
 
-    fn refresh(&self, uid: &PodUid, dir: &Path, record: Option<&Record>) -> Result<(), AttachError> {
+    /// Whether anything changed.
+    fn refresh(&self, uid: &PodUid, dir: &Path, record: Option<&Record>) -> Result<bool, AttachError> {
         // Whoever holds the lock attaches the newest programs.
-        let Some(_lock) = self.locks.try_acquire(uid)? else { return Ok(()) };
+        let Some(_lock) = self.locks.try_acquire(uid)? else { return Ok(false) };
         match self.find(uid, record) {
-            Ok(cgroup) => report(uid.as_str(), &links::attach(&self.pods, &cgroup, dir)?),
-            Err(error) => tracing::debug!(%uid, "{error}"),
+            Ok(cgroup) => Ok(links::attach(&self.pods, &cgroup, dir)?.values().any(|c| *c != Change::Kept)),
+            Err(error) => {
+                tracing::debug!(%uid, "{error}");
+                Ok(false)
+            }
         }
-        Ok(())
     }
 
     /// What the plugin wrote down, by pod. Unreadable records are its business.
@@ -231,20 +257,19 @@ impl Attacher {
         cgroup::find(&self.cgroup_root, uid, None, Duration::ZERO)
     }
 
-    /// Moves the links of other ABIs here; `attach` then gives them our programs without a gap.
-    fn take_over(&mut self) -> Result<(), AttachError> {
+    /// Moves the pods' links of other ABIs here; they get our programs without a gap. Returns what failed, in words.
+    fn take_over_pods(&self) -> Result<Vec<String>, AttachError> {
+        let mut stuck = Vec::new();
         for old in self.older()? {
-            move_dir(&old.host(), &self.layout.host())?;
             for (uid, dir) in links::pods(&old)? {
                 let to = self.layout.pods().join(uid.as_str());
                 let lock = self.locks.acquire(&uid, PATIENCE).map_err(AttachError::from);
                 if let Err(error) = lock.and_then(|_lock| move_dir(&dir, &to)) {
-                    self.failures.pods += 1;
-                    self.stuck.push(format!("pod {uid}: {error}"));
+                    stuck.push(format!("pod {uid}: {error}"));
                 }
             }
         }
-        Ok(())
+        Ok(stuck)
     }
 
     fn older(&self) -> Result<Vec<Layout>, AttachError> {
@@ -253,7 +278,10 @@ impl Attacher {
     }
 
     /// Removes what other ABIs left, once none of their links is in use.
-    fn remove_older(&self) -> Result<(), AttachError> {
+    ///
+    /// # Errors
+    /// A directory that cannot be read or removed.
+    pub fn remove_older(&self) -> Result<(), AttachError> {
         for old in self.older()? {
             if !links::pods(&old)?.is_empty() {
                 continue;
@@ -269,16 +297,10 @@ impl Attacher {
         Ok(())
     }
 
-    /// Whether a pod that is not as wanted should be looked at again.
-    #[must_use]
-    pub fn is_look_due(&self) -> bool {
-        let now = Instant::now();
-        self.known.values().any(|known| known.is_due(now))
-    }
-
     /// Looks at the local pods: tells by what they are recognised and, once the tables are filled, attaches
     /// those that have no links and detaches those that must not have any.
-    pub fn look(&mut self, pods: &[&Pod], everything: bool) -> Observed {
+    pub fn look(&mut self, pods: &[&Pod], everything: bool, filled: bool) -> Observed {
+        self.filled = filled;
         let mut observed = Observed::default();
         let mut exempt = BTreeSet::new();
         let mut seen = BTreeSet::new();
@@ -424,26 +446,16 @@ impl Attacher {
     }
 }
 
-fn report(target: &str, changes: &BTreeMap<balancing_dataplane::layout::Hook, Change>) {
-    let changed = changes.values().filter(|change| **change != Change::Kept).count();
-    if changed > 0 {
-        tracing::info!(target, hooks = changed, "links are up to date");
-    }
-}
-
 /// Moves a directory of pins; an empty place is filled, a taken one keeps what it has.
 fn move_dir(from: &Path, to: &Path) -> Result<(), AttachError> {
     let failed = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| AttachError::Takeover { operation, path, source }
     };
-    let is_empty = |path: &Path| fs::read_dir(path).map(|mut entries| entries.next().is_none());
-    match is_empty(from) {
-        Ok(false) => {}
-        Ok(true) => return Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(failed("read", from)(e)),
+    if !has_entries(from)? {
+        return Ok(());
     }
+    let is_empty = |path: &Path| fs::read_dir(path).map(|mut entries| entries.next().is_none());
     match is_empty(to) {
         Ok(true) => fs::remove_dir(to).map_err(failed("replace", to))?,
         Ok(false) => return Ok(()),
@@ -451,4 +463,13 @@ fn move_dir(from: &Path, to: &Path) -> Result<(), AttachError> {
         Err(e) => return Err(failed("read", to)(e)),
     }
     fs::rename(from, to).map_err(failed("move", from))
+}
+
+/// Whether there is anything in a directory; `false` also when it is not there.
+fn has_entries(path: &Path) -> Result<bool, AttachError> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(AttachError::Takeover { operation: "read", path: path.to_owned(), source }),
+    }
 }

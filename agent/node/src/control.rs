@@ -36,8 +36,6 @@ pub enum Pending {
         /// Where the answer goes.
         answer: oneshot::Sender<Result<serde_json::Value, serde_json::Error>>,
     },
-    /// Why the agent is not ready, one line a reason; empty when it is.
-    Unready(oneshot::Sender<Vec<String>>),
     /// What the metrics say.
     Sample(oneshot::Sender<Box<Sample>>),
 }

@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::control::Pending;
+use crate::{control::Pending, dataplane::Probe};
 
 mod listen;
 mod routes;
@@ -61,7 +61,7 @@ pub struct Server {
 ///
 /// # Errors
 /// The thread cannot start.
-pub fn start(bound: Bound, requests: mpsc::Sender<Pending>) -> Result<Server, HttpError> {
+pub fn start(bound: Bound, requests: mpsc::Sender<Pending>, probe: Probe) -> Result<Server, HttpError> {
     let (stop, stopping) = watch::channel(());
     let (done, stopped) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -69,7 +69,7 @@ pub fn start(bound: Bound, requests: mpsc::Sender<Pending>) -> Result<Server, Ht
     let serve = move || {
         runtime.block_on(async {
             tokio::join!(
-                serve::serve(bound.http, routes::health(requests.clone()), stopping.clone()),
+                serve::serve(bound.http, routes::health(probe), stopping.clone()),
                 serve::serve(bound.metrics, routes::metrics(requests), stopping),
             )
         });

@@ -1,6 +1,6 @@
 //! The metrics of the agent in the OpenMetrics text format.
 //!
-//! Nothing is registered and nothing is kept: at a scrape the agent's loop answers a [`Sample`], and this module
+//! Nothing is registered and nothing is kept: at a scrape the data-plane thread answers a [`Sample`], and this module
 //! writes it. `docs/metrics.md` is the list for users. Labels are fixed words, except for the names of policies.
 
 use std::fmt;
@@ -22,7 +22,7 @@ mod tables;
 pub use cluster::{ClusterSample, WriteSample};
 pub use links::{AttachFailures, LinkSample};
 pub use policies::{PolicySample, Traffic};
-pub use reconcile::Reconcile;
+pub use reconcile::{ReconcileSample, Rounds};
 pub use source::{SourceSample, WatchSample};
 pub use tables::TableSample;
 
@@ -46,8 +46,8 @@ pub struct Sample {
     pub policies: PolicySample,
     /// The tables of the kernel.
     pub tables: TableSample,
-    /// The agent's loop.
-    pub reconcile: Reconcile,
+    /// The data-plane thread.
+    pub reconcile: ReconcileSample,
     /// Links to programs.
     pub links: LinkSample,
     /// Duties for the whole cluster; `None` = this agent has none.

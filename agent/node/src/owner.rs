@@ -62,13 +62,13 @@ pub struct Operations {
 impl Owner {
     /// An owner of tables that an earlier agent may have filled.
     #[must_use]
-    pub fn new(settings: Settings, tables: Tables) -> Self {
+    pub fn new(settings: Settings, tables: Tables, health: watch::Sender<Health>) -> Self {
         Self {
             engine: Engine::new(settings),
             tables,
             pending: BTreeSet::new(),
             failures: BTreeMap::new(),
-            health: watch::Sender::default(),
+            health,
             operations: Operations::default(),
             traffic: Traffic::default(),
             synced: false,

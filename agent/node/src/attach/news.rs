@@ -11,6 +11,8 @@ pub(super) enum Event {
     Attached,
     /// It has links now, after it was told that it has none.
     AttachedAfterAll,
+    /// Its links have programs of this agent now.
+    Updated,
     /// Its links were taken away.
     Detached,
     /// It ended, and its links with it.
@@ -39,6 +41,7 @@ impl Event {
         match self {
             Self::Attached => "attached",
             Self::AttachedAfterAll => "attached after all",
+            Self::Updated => "up to date",
             Self::Detached => "detached",
             Self::Gone => "gone, the links are removed",
             Self::NotAttached => "not attached",

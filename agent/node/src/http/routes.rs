@@ -1,4 +1,4 @@
-//! What is served, and how the agent's loop is asked for it.
+//! What is served: probes from what the data-plane thread said last, scrapes by asking it.
 
 use std::{
     sync::Arc,
@@ -20,19 +20,18 @@ use tokio::{
 
 use crate::{
     control::Pending,
+    dataplane::Probe,
     metrics::{self, Sample},
 };
 
-/// How long the loop may take to answer before it counts as hanging.
-const ANSWER: Duration = Duration::from_secs(1);
-/// How long it may take for a sample; Prometheus gives up after 10 s by default.
+/// How long the thread may take for a sample; Prometheus gives up after 10 s by default.
 const SAMPLE: Duration = Duration::from_secs(8);
 /// Within this time all scrapes get the same text, whoever asks how often.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// `/healthz` and `/readyz`.
-pub(super) fn health(requests: mpsc::Sender<Pending>) -> Router {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(requests)
+pub(super) fn health(probe: Probe) -> Router {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(probe)
 }
 
 /// `/metrics`.
@@ -41,26 +40,26 @@ pub(super) fn metrics(requests: mpsc::Sender<Pending>) -> Router {
     Router::new().route("/metrics", get(scrape)).with_state(Arc::new(scrapes))
 }
 
-async fn healthz(State(requests): State<mpsc::Sender<Pending>>) -> Response {
-    match ask(&requests, ANSWER, Pending::Unready).await {
-        Some(_) => "ok\n".into_response(),
-        None => hanging(),
+async fn healthz(State(probe): State<Probe>) -> Response {
+    match probe.hanging() {
+        None => "ok\n".into_response(),
+        Some(why) => unavailable(&[why]),
     }
 }
 
-async fn readyz(State(requests): State<mpsc::Sender<Pending>>) -> Response {
-    match ask(&requests, ANSWER, Pending::Unready).await {
-        Some(reasons) if reasons.is_empty() => "ok\n".into_response(),
-        Some(reasons) => {
-            let lines: String =
-                reasons.iter().map(|reason| format!("{}\n", reason.replace('\n', " "))).collect();
-            (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
-        }
-        None => hanging(),
+async fn readyz(State(probe): State<Probe>) -> Response {
+    match probe.unready() {
+        reasons if reasons.is_empty() => "ok\n".into_response(),
+        reasons => unavailable(&reasons),
     }
 }
 
-/// Asks the loop; `None` = it did not answer in time, or is gone.
+fn unavailable(reasons: &[String]) -> Response {
+    let lines: String = reasons.iter().map(|reason| format!("{}\n", reason.replace('\n', " "))).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+}
+
+/// Asks the thread; `None` = it did not answer in time, or is gone.
 async fn ask<T>(
     requests: &mpsc::Sender<Pending>,
     patience: Duration,
@@ -75,7 +74,7 @@ async fn ask<T>(
 }
 
 fn hanging() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "the agent's loop does not answer\n").into_response()
+    unavailable(&["the data-plane thread does not answer".to_owned()])
 }
 
 /// Everybody who scrapes.

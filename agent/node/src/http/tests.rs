@@ -5,7 +5,8 @@ use std::{
 };
 
 use super::*;
-use crate::metrics::{LinkSample, PolicySample, Reconcile, Sample, SourceSample, TableSample};
+use crate::dataplane::Report;
+use crate::metrics::{LinkSample, PolicySample, ReconcileSample, Sample, SourceSample, TableSample};
 
 const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -22,6 +23,7 @@ struct World {
     server: Server,
     addresses: Addresses,
     agent: JoinHandle<usize>,
+    _thread: watch::Sender<Report>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -32,7 +34,7 @@ fn sample() -> Sample {
         source: SourceSample::default(),
         policies: PolicySample::default(),
         tables: TableSample::default(),
-        reconcile: Reconcile::default(),
+        reconcile: ReconcileSample::default(),
         links: LinkSample::default(),
         cluster: None,
     }
@@ -44,10 +46,6 @@ fn answer(mut requests: mpsc::Receiver<Pending>, mood: Mood) -> usize {
     while let Some(pending) = requests.blocking_recv() {
         match (pending, mood) {
             (pending, Mood::Hanging) => kept.push(pending),
-            (Pending::Unready(answer), Mood::Ready) => answer.send(Vec::new()).unwrap(),
-            (Pending::Unready(answer), Mood::Unready) => {
-                answer.send(vec!["no\nlist".to_owned(), "no links".to_owned()]).unwrap();
-            }
             (Pending::Sample(answer), _) => {
                 samples += 1;
                 answer.send(Box::new(sample())).unwrap();
@@ -65,8 +63,12 @@ impl World {
         let addresses = bound.addresses();
         let (sender, requests) = mpsc::channel(1);
         let agent = std::thread::spawn(move || answer(requests, mood));
+        let problems: &[&str] = if matches!(mood, Mood::Unready) { &["no\nlist", "no links"] } else { &[] };
+        let problems = problems.iter().map(ToString::to_string).collect();
+        let report = Report { is_loaded: true, is_synced: true, problems };
+        let (probe, thread) = Probe::of(report, matches!(mood, Mood::Hanging));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { server: start(bound, sender).unwrap(), addresses, agent, runtime }
+        Self { server: start(bound, sender, probe).unwrap(), addresses, agent, _thread: thread, runtime }
     }
 
     fn health(&self, path: &str) -> (u16, String) {
@@ -120,13 +122,16 @@ fn an_agent_that_is_not_ready_gives_one_line_a_reason() {
 }
 
 #[test]
-fn a_loop_that_hangs_is_told_and_holds_up_nobody() {
+fn a_thread_that_hangs_is_told_and_holds_up_nobody() {
     let world = World::new(Mood::Hanging);
     for path in ["/healthz", "/readyz"] {
         let (status, answer) = world.health(path);
         assert_eq!(status, 503, "{answer}");
-        assert!(answer.contains("does not answer"), "{answer}");
+        assert!(answer.contains("the kernel has kept the data-plane thread"), "{answer}");
     }
+    let (status, answer) = world.metrics();
+    assert_eq!(status, 503);
+    assert!(answer.contains("does not answer"), "{answer}");
     world.stop();
 }
 

@@ -9,7 +9,7 @@ use balancing_dataplane::{
 };
 
 use super::*;
-use crate::owner::Operations;
+use crate::{owner::Operations, reconcile::State};
 use balancing_core::failure::FailureReason;
 use balancing_core::{objects::PolicyRef, plan::Reason};
 
@@ -21,8 +21,8 @@ fn policy(name: &str) -> PolicyRef {
 
 /// A sample with every row that there can be.
 fn full() -> Sample {
-    let mut reconcile = Reconcile::default();
-    reconcile.done(Duration::from_millis(3), true);
+    let mut rounds = Rounds::default();
+    rounds.done(Duration::from_millis(3), true);
     let counters = Counters { redirected: 7, qos_overflow: 1, no_backend: 2, skipped: 3 };
     Sample {
         abi: 1,
@@ -48,7 +48,7 @@ fn full() -> Sample {
             hook_errors: vec![("connect4", 0)],
             operations: Operations { published: 5, removed: 1, failed: BTreeMap::new() },
         },
-        reconcile,
+        reconcile: ReconcileSample { rounds, states: vec![State::new("tables")] },
         links: LinkSample { host: true, pods: 2, ..LinkSample::default() },
         cluster: Some(ClusterSample {
             leader: true,
@@ -133,7 +133,7 @@ fn the_text_is_as_openmetrics_wants_it() {
 
 #[test]
 fn what_is_not_there_has_no_rows() {
-    let sample = Sample { cluster: None, reconcile: Reconcile::default(), ..full() };
+    let sample = Sample { cluster: None, reconcile: ReconcileSample::default(), ..full() };
     let text = encode(sample).unwrap();
     for family in ["balancing_leader", "balancing_cluster_writes", "balancing_reconcile_last_success"] {
         assert!(text.lines().all(|line| !line.starts_with(family)), "{family} has a row in\n{text}");

@@ -1,11 +1,11 @@
-//! What the loop answers: commands over the socket, probes and scrapes over HTTP. It looks and changes nothing.
+//! What the thread answers: commands over the socket, scrapes over HTTP. It looks and changes nothing.
 
 use std::collections::BTreeMap;
 
-use super::Agent;
+use super::Inside;
 use crate::{
     control::Pending,
-    metrics::{PolicySample, Sample, SourceSample, TableSample, Traffic},
+    metrics::{PolicySample, ReconcileSample, Sample, SourceSample, TableSample, Traffic},
 };
 use balancing_core::{
     control::Request,
@@ -17,15 +17,11 @@ use balancing_core::{
     view::{self, AgentView, PodName, SourceView},
 };
 
-/// Lines about the source in an answer.
-const PROBLEMS: usize = 3;
-
-impl Agent {
+impl Inside {
     /// Answers a request; whoever asked may be gone by now.
     pub(super) fn answer(&mut self, pending: Pending, status: &SourceStatus) {
         let told = match pending {
             Pending::Ask { request, answer } => answer.send(self.view_of(&request, status)).is_ok(),
-            Pending::Unready(answer) => answer.send(self.unready(status)).is_ok(),
             // A sample takes time that nobody has for one that is gone.
             Pending::Sample(answer) => {
                 !answer.is_closed() && answer.send(Box::new(self.sample(status))).is_ok()
@@ -41,10 +37,10 @@ impl Agent {
         request: &Request,
         status: &SourceStatus,
     ) -> Result<serde_json::Value, serde_json::Error> {
-        let engine = self.owner.engine();
+        let engine = self.world.owner.engine();
         match request {
             Request::Agent => serde_json::to_value(self.view(status)),
-            Request::Policies => serde_json::to_value(self.owner.policy_views()),
+            Request::Policies => serde_json::to_value(self.world.owner.policy_views()),
             Request::Origins => {
                 let origins: Vec<_> = engine
                     .entries()
@@ -53,11 +49,11 @@ impl Agent {
                 serde_json::to_value(origins)
             }
             Request::Pods => {
-                let pods = engine.snapshot().pods_on(&self.node).map(|pod| PodName {
+                let pods = engine.snapshot().pods_on(&self.world.node).map(|pod| PodName {
                     uid: pod.uid.clone(),
                     namespace: pod.namespace.clone(),
                     name: pod.name.clone(),
-                    cgroup: self.attacher.cgroup_of(&pod.uid).map(|path| path.display().to_string()),
+                    cgroup: self.world.attacher.cgroup_of(&pod.uid).map(|path| path.display().to_string()),
                 });
                 serde_json::to_value(pods.collect::<Vec<_>>())
             }
@@ -69,74 +65,58 @@ impl Agent {
     }
 
     fn view(&self, status: &SourceStatus) -> AgentView {
-        let mut problems: Vec<String> =
-            self.link_problem.iter().chain(&self.exempt_problem).cloned().collect();
-        problems.extend(self.owner.problems());
-        problems.extend(self.attacher.problems());
+        // What the tables lack is told frontend by frontend.
+        let failing = self.scheduler.states().filter(|state| state.is_failing && state.name != "tables");
+        let mut problems: Vec<String> = failing.filter_map(|state| state.problem.clone()).collect();
+        problems.extend(self.world.owner.problems());
+        problems.extend(self.world.attacher.problems());
         AgentView {
-            node: self.node.clone(),
-            role: match self.role {
+            node: self.world.node.clone(),
+            role: match self.world.role {
                 Role::Node => "node",
                 Role::External => "external",
                 Role::Cluster => "cluster",
             }
             .to_owned(),
-            ready: self.is_ready(),
+            ready: self.report.borrow().is_ready(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             source: SourceView::from(status),
             problems,
             http: self.addresses.http,
             metrics: self.addresses.metrics,
-            dropped: told(self.owner.tables().usage())
+            dropped: told(self.world.owner.tables().usage())
                 .into_iter()
                 .filter_map(|usage| Some((usage.name.to_owned(), usage.dropped?)))
                 .collect(),
         }
     }
 
-    fn is_ready(&self) -> bool {
-        self.owner.is_synced() && self.attached && self.owner.failures().is_empty()
-    }
-
-    /// Why the agent is not ready; empty when it is.
-    fn unready(&self, status: &SourceStatus) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if !self.owner.is_synced() {
-            let source = if status.description.is_empty() { "the source" } else { &status.description };
-            reasons.push(format!("{source} has not delivered its complete list"));
-            let problems = status.problems.iter().take(PROBLEMS);
-            reasons.extend(problems.map(|problem| format!("source: {}: {}", problem.path, problem.message)));
-        }
-        if !self.attached {
-            let problem = self.link_problem.as_deref().unwrap_or("links are made when the tables are filled");
-            reasons.push(format!("not attached: {problem}"));
-        }
-        reasons.extend(self.owner.problems().into_iter().map(|problem| format!("not programmed: {problem}")));
-        reasons
-    }
-
     fn sample(&mut self, status: &SourceStatus) -> Sample {
+        let ready = self.report.borrow().is_ready();
         Sample {
             abi: self.abi,
-            ready: self.is_ready(),
+            ready,
             source: SourceSample {
                 synced: status.synced,
                 problems: status.problems.len(),
                 last_change: self.last_change,
-                objects: self.owner.engine().snapshot().counts(),
+                objects: self.world.owner.engine().snapshot().counts(),
                 watches: self.counters.watches(),
             },
             policies: self.policy_sample(),
             tables: self.table_sample(),
-            reconcile: self.rounds.clone(),
-            links: self.attacher.sample(),
+            reconcile: ReconcileSample {
+                rounds: self.rounds.clone(),
+                states: self.scheduler.states().cloned().collect(),
+            },
+            links: self.world.attacher.sample(),
             cluster: self.counters.duties(),
         }
     }
 
     fn policy_sample(&mut self) -> PolicySample {
-        let totals = self.owner.count().clone();
-        let verdicts = self.owner.engine().verdicts();
+        let totals = self.world.owner.count().clone();
+        let verdicts = self.world.owner.engine().verdicts();
         let mut reasons = BTreeMap::new();
         let mut traffic = Traffic::new();
         for (policy, verdict) in verdicts {
@@ -147,7 +127,7 @@ impl Agent {
                 traffic.push((policy.clone(), total));
             }
         }
-        let health = self.owner.health();
+        let health = self.world.owner.health();
         let failed = |(policy, health): (&PolicyRef, &PolicyHealth)| {
             Some((policy.clone(), health.problem.as_ref()?.reason))
         };
@@ -156,15 +136,15 @@ impl Agent {
     }
 
     fn table_sample(&self) -> TableSample {
-        let tables = self.owner.tables();
+        let tables = self.world.owner.tables();
         TableSample {
             frontends: tables.entries().len(),
-            failed: self.owner.failures().len(),
+            failed: self.world.owner.failures().len(),
             usage: told(tables.usage()),
             overwritten: told(tables.overwritten().map(Some)),
             events_lost: told(tables.events_lost().map(Some)),
             hook_errors: told(tables.hook_errors()),
-            operations: self.owner.operations().clone(),
+            operations: self.world.owner.operations().clone(),
         }
     }
 }

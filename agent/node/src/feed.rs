@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{BATCHES, RunError};
+use crate::run::{BATCHES, RunError};
 use crate::{
     config::SourceConfig,
     dir::DirSource,
@@ -32,10 +32,10 @@ use balancing_kube::{
 };
 
 /// A source at work.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     /// Ends only when it is aborted.
     task: JoinHandle<()>,
-    pub(super) counters: Counters,
+    pub(crate) counters: Counters,
     /// Writes Events; a directory has no place for them.
     events: Option<JoinHandle<()>>,
     /// The part in the duties; agents outside the cluster and without one have none.
@@ -44,7 +44,7 @@ pub(super) struct Feed {
 
 /// What is counted beside the loop.
 #[derive(Clone, Default)]
-pub(super) struct Counters {
+pub(crate) struct Counters {
     watches: Option<Arc<WatchStats>>,
     duties: Option<Arc<ClusterStats>>,
 }
@@ -57,7 +57,7 @@ struct Duties {
 }
 
 /// A source that can be started: its settings are good.
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// Files below a directory.
     Dir(DirSource),
     /// The API server, and the namespace of what the agents share.
@@ -66,7 +66,7 @@ pub(super) enum Origin {
 
 impl Origin {
     /// Looks at the settings of the source; nothing is asked or started yet.
-    pub(super) async fn of(config: &SourceConfig) -> Result<Self, RunError> {
+    pub(crate) async fn of(config: &SourceConfig) -> Result<Self, RunError> {
         match config {
             SourceConfig::Dir(path) => Ok(Self::Dir(DirSource::new(path)?)),
             SourceConfig::Kube { kubeconfig, namespace } => {
@@ -78,7 +78,7 @@ impl Origin {
     }
 
     /// Starts the source. It delivers until it is stopped.
-    pub(super) fn start(
+    pub(crate) fn start(
         self,
         settings: &Settings,
         batches: mpsc::Sender<Batch>,
@@ -111,7 +111,7 @@ impl Origin {
 
 impl Feed {
     /// Ends the source, and hands over to another agent in an orderly way.
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.task.abort();
         if let Some(events) = self.events {
             events.abort();
@@ -127,7 +127,7 @@ impl Feed {
 
 impl Counters {
     /// The watches of the API server, by kind.
-    pub(super) fn watches(&self) -> BTreeMap<&'static str, WatchSample> {
+    pub(crate) fn watches(&self) -> BTreeMap<&'static str, WatchSample> {
         let kinds = self.watches.iter().flat_map(|watches| watches.kinds());
         let sample = kinds.map(|kind| {
             let (events, relists, errors) = (kind.events(), kind.relists(), kind.errors());
@@ -137,7 +137,7 @@ impl Counters {
     }
 
     /// The duties of the elected agent, if this one takes part.
-    pub(super) fn duties(&self) -> Option<ClusterSample> {
+    pub(crate) fn duties(&self) -> Option<ClusterSample> {
         let stats = self.duties.as_ref()?;
         let write = |done: &AtomicU64, failed: &AtomicU64| WriteSample {
             done: done.load(Relaxed),

@@ -1,0 +1,137 @@
+//! How the data-plane thread is doing, told without asking it.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use balancing_core::source::SourceStatus;
+use tokio::sync::watch;
+
+/// The thread counts as hanging when one piece of work takes longer. A cold start of a large cluster takes seconds.
+const STUCK: Duration = Duration::from_secs(60);
+/// Lines about the source in an answer.
+const PROBLEMS: usize = 3;
+
+/// What the thread said last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Programs and tables are loaded.
+    pub is_loaded: bool,
+    /// The source's complete list has arrived.
+    pub is_synced: bool,
+    /// What is not as it should be, a line each.
+    pub problems: Vec<String>,
+}
+
+impl Report {
+    /// Everything wanted is programmed and attached.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_loaded && self.is_synced && self.problems.is_empty()
+    }
+}
+
+/// When the thread began what it is doing: milliseconds of [`since_start`] and one more, 0 = it waits. Only the thread writes.
+#[derive(Debug, Default)]
+pub(super) struct Busy(AtomicU64);
+
+/// The end of a piece of work.
+pub(super) struct Working(Arc<Busy>);
+
+impl Busy {
+    /// Until the value is dropped the thread is at work.
+    pub(super) fn begin(self: &Arc<Self>) -> Working {
+        self.0.store(1 + since_start(), Relaxed);
+        Working(Arc::clone(self))
+    }
+
+    pub(super) fn during<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
+        let _working = self.begin();
+        work()
+    }
+
+    fn time(&self) -> Duration {
+        match self.0.load(Relaxed) {
+            0 => Duration::ZERO,
+            began => Duration::from_millis((1 + since_start()).saturating_sub(began)),
+        }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.0.store(0, Relaxed);
+    }
+}
+
+/// Milliseconds since this was called first.
+fn since_start() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+/// Answers probes at once, whatever the thread is doing.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub(super) reports: watch::Receiver<Report>,
+    pub(super) busy: Arc<Busy>,
+    pub(super) status: watch::Receiver<SourceStatus>,
+    /// How long one piece of work may take.
+    patience: Duration,
+}
+
+impl Probe {
+    pub(super) fn new(
+        reports: watch::Receiver<Report>,
+        busy: Arc<Busy>,
+        status: watch::Receiver<SourceStatus>,
+    ) -> Self {
+        Self { reports, busy, status, patience: STUCK }
+    }
+
+    /// Of a thread that said this last, and has been at work for longer than it may where it hangs. The sender stands for it.
+    #[cfg(test)]
+    pub(crate) fn of(report: Report, hangs: bool) -> (Self, watch::Sender<Report>) {
+        let (thread, reports) = watch::channel(report);
+        let probe = Self::new(reports, Arc::default(), watch::channel(SourceStatus::default()).1);
+        if hangs {
+            std::mem::forget(probe.busy.begin());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        (Self { patience: if hangs { Duration::ZERO } else { STUCK }, ..probe }, thread)
+    }
+
+    /// Why the agent counts as hanging, if it does.
+    #[must_use]
+    pub fn hanging(&self) -> Option<String> {
+        if self.reports.has_changed().is_err() {
+            return Some("the data-plane thread has ended".to_owned());
+        }
+        let busy = self.busy.time();
+        (busy > self.patience)
+            .then(|| format!("the kernel has kept the data-plane thread for {} s", busy.as_secs()))
+    }
+
+    /// Why the agent is not ready, a line each; empty when it is.
+    #[must_use]
+    pub fn unready(&self) -> Vec<String> {
+        let (report, status) = (self.reports.borrow().clone(), self.status.borrow());
+        let mut reasons: Vec<String> = self.hanging().into_iter().collect();
+        if !report.is_loaded {
+            reasons.push("the programs are being loaded".to_owned());
+        }
+        if !report.is_synced {
+            let source = if status.description.is_empty() { "the source" } else { &status.description };
+            reasons.push(format!("{source} has not delivered its complete list"));
+            let problems = status.problems.iter().take(PROBLEMS);
+            reasons.extend(problems.map(|problem| format!("source: {}: {}", problem.path, problem.message)));
+            reasons.push(format!("not attached: {}", super::NOT_FILLED));
+        }
+        reasons.extend(report.problems);
+        reasons
+    }
+}

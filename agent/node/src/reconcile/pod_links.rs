@@ -1,0 +1,66 @@
+//! The links at the cgroups of local pods, and by what the pods are recognised.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use balancing_core::resolve::Role;
+
+use super::{News, Outcome, Reconciler};
+use crate::dataplane::{LOOK, NOT_LISTED, World};
+
+/// Looks at the pods. By what they are recognised must be known before the tables are filled, also after a restart; their links
+/// are made after that.
+#[derive(Debug, Default)]
+pub struct PodLinksReconciler {
+    /// The tables were filled when the pods were looked at last.
+    filled: bool,
+}
+
+impl Reconciler<World> for PodLinksReconciler {
+    fn name(&self) -> &'static str {
+        "pod links"
+    }
+
+    fn listens_to(&self) -> News {
+        News::PODS | News::FILLED
+    }
+
+    fn period(&self) -> Option<Duration> {
+        Some(LOOK)
+    }
+
+    fn reconcile(&mut self, world: &mut World, everything: bool) -> (Outcome, News) {
+        if !world.owner.is_synced() {
+            return (Outcome::Asleep(NOT_LISTED), News::NONE);
+        }
+        let everything = everything || world.filled != self.filled;
+        let refreshed = if world.filled && everything { world.attacher.refresh_pods() } else { Ok(()) };
+        // After a failure everything is looked at again.
+        self.filled = world.filled && refreshed.is_ok();
+        let news = look(world, everything);
+        let outcome = match (refreshed, world.attacher.next_search()) {
+            (Err(error), _) => Outcome::Failed(error.to_string()),
+            (Ok(()), Some(at)) => Outcome::Again(at),
+            (Ok(()), None) => Outcome::Done,
+        };
+        (outcome, if self.filled { news | News::HOOKED } else { news })
+    }
+}
+
+fn look(world: &mut World, everything: bool) -> News {
+    if world.role == Role::External {
+        return News::NONE;
+    }
+    let pods: Vec<_> = world.owner.engine().snapshot().pods_on(&world.node).collect();
+    let observed = world.attacher.look(&pods, everything, world.filled);
+    let mut news = News::NONE;
+    for (uid, ids) in observed.identities {
+        world.owner.set_identities(&uid, ids);
+        news |= News::IDENTITIES;
+    }
+    let known: Option<BTreeSet<_>> = observed.exempt;
+    if known.is_some() {
+        world.exempt = known;
+        news |= News::EXEMPT;
+    }
+    news
+}

@@ -1,0 +1,35 @@
+//! The tables of frontends: as the policies want them.
+
+use std::time::Duration;
+
+use super::{News, Outcome, Reconciler};
+use crate::dataplane::{LOOK, NOT_LISTED, World};
+
+/// Programs what changed, and what failed before.
+#[derive(Debug, Default)]
+pub struct TablesReconciler;
+
+impl Reconciler<World> for TablesReconciler {
+    fn name(&self) -> &'static str {
+        "tables"
+    }
+
+    fn listens_to(&self) -> News {
+        News::OBJECTS | News::IDENTITIES
+    }
+
+    fn period(&self) -> Option<Duration> {
+        Some(LOOK)
+    }
+
+    fn reconcile(&mut self, world: &mut World, _everything: bool) -> (Outcome, News) {
+        if !world.owner.is_synced() {
+            return (Outcome::Asleep(NOT_LISTED), News::NONE);
+        }
+        let done = world.owner.program();
+        // Frontends that do not fit must not keep the others from being used.
+        let news = if world.filled { News::NONE } else { News::FILLED };
+        world.filled = true;
+        (if done { Outcome::Done } else { Outcome::Failed(world.owner.problems().join("; ")) }, news)
+    }
+}
