@@ -19,4 +19,4 @@ pub mod sys;
 #[cfg(feature = "loader")]
 pub mod tables;
 
-pub use balancing_abi::sockets::ABI;
+pub use balancing_abi::sockets::{ABI, OWN_PRIORITY};
