@@ -14,9 +14,13 @@ use kube::{
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
+mod connector;
+mod stack;
+
 /// Longest wait for a connection, its TLS handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Silence after which a connection counts as dead. A watch is never silent that long: bookmarks come every minute
+/// Silence after which a server counts as dead whose machine still answers. Of one that does not, the kernel tells much
+/// sooner ([`connector`]). A watch is never silent that long: bookmarks come every minute
 /// (Kubernetes, "API Concepts", Watch bookmarks).
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -81,7 +85,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection, ClientErro
     config.headers.push((USER_AGENT, agent));
     let (namespace, server) = (config.default_namespace.clone(), config.cluster_url.to_string());
     let server = server.trim_end_matches('/').to_owned();
-    let client = Client::try_from(config).map_err(|source| ClientError::Credentials { origin, source })?;
+    let client = stack::client(config).map_err(|source| ClientError::Credentials { origin, source })?;
     Ok(Connection { client, namespace, description: format!("kube:{server}"), server })
 }
 
