@@ -8,7 +8,7 @@ use std::{
 use balancing_tests::*;
 use nix::errno::Errno;
 
-use crate::world::World;
+use crate::world::{World, answered_by};
 
 /// The API server as nodes dial it.
 const SERVER: (&str, u16) = ("172.30.0.1", 6443);
@@ -79,4 +79,48 @@ fn no_policy_locks_the_agent_out() {
             other => Err(format!("{other:?}")),
         });
     }
+}
+
+#[test]
+fn credentials_are_read_again_and_broken_ones_are_told() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start();
+    let node = world.started_node();
+    let good = fs::read_to_string(&world.kubeconfig).unwrap();
+    let told = |wanted: bool| {
+        eventually_within(Duration::from_secs(60), || match node.view() {
+            Ok(view) if view.source.problems.iter().any(|it| it.contains("stays in use")) == wanted => {
+                Ok(view)
+            }
+            other => Err(format!("{other:#?}")),
+        })
+    };
+    fs::write(&world.kubeconfig, "{").unwrap();
+    world.plane.restart_api_server();
+    let view = told(true);
+    assert!(view.source.problems.iter().any(|it| it.contains("kubeconfig")), "{view:#?}");
+    // What was read before still works.
+    let _web = node.serve("web", &["10.1.0.1:80"]);
+    world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
+    world.put(&Object::local_redirect("p", "169.254.0.10", 80, "web"));
+    answered_by(&mut node.client(), "169.254.0.10:80", "web");
+    fs::write(&world.kubeconfig, good).unwrap();
+    told(false);
+}
+
+#[test]
+fn a_proxy_in_the_environment_keeps_no_agent_from_starting() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    let dead = "http://127.0.0.1:9";
+    let mut behind = world.node("n1", &[], "192.0.2.1").env("HTTPS_PROXY", dead);
+    behind.start_until(|view| !view.source.problems.is_empty());
+    behind.wait_view(|view| view.source.problems.iter().any(|it| it.contains("refused")));
+    let mut exempt =
+        world.node("n2", &[], "192.0.2.2").env("HTTPS_PROXY", dead).env("NO_PROXY", "172.30.0.0/16");
+    exempt.start();
 }
