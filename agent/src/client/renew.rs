@@ -65,7 +65,12 @@ impl Service<Request<Body>> for Renewing {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
+            let what = format!("{} {}", request.method(), request.uri().path());
             let outcome = shared.client().await.send(request).await;
+            match &outcome {
+                Ok(response) => tracing::debug!("{what}: {}", response.status()),
+                Err(error) => tracing::debug!("{what}: {error:?}"),
+            }
             if outcome.as_ref().map_or(true, |response| response.status() == StatusCode::UNAUTHORIZED) {
                 shared.failed.store(true, Relaxed);
             }
