@@ -85,6 +85,14 @@ impl Client {
         self.done(&Request::Close { socket }).must("close a socket");
     }
 
+    /// Sets `SO_PRIORITY`.
+    ///
+    /// # Errors
+    /// Of the call: EPERM without the right to it.
+    pub fn set_priority(&mut self, socket: Socket, value: u32) -> Result<(), Errno> {
+        self.done(&Request::Priority { socket, value })
+    }
+
     /// connect(2).
     ///
     /// # Errors

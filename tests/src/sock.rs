@@ -111,6 +111,7 @@ impl Helper {
         match request {
             Request::Open { kind, bind } => sockets.open(kind, bind).map(Reply::Socket),
             Request::Close { socket } => sockets.close(socket).map(|()| Reply::Done),
+            Request::Priority { socket, value } => sockets.set_priority(socket, value).map(|()| Reply::Done),
             Request::Connect { socket, to, how } => sockets.connect(socket, to, how).map(|()| Reply::Done),
             Request::Disconnect { socket } => sockets.disconnect(socket).map(|()| Reply::Done),
             Request::Send { socket, data } => sockets.send(socket, &data).map(|()| Reply::Done),

@@ -9,6 +9,8 @@
 mod admission;
 #[path = "kube/conditions.rs"]
 mod conditions;
+#[path = "kube/connection.rs"]
+mod connection;
 #[path = "kube/nodes.rs"]
 mod nodes;
 #[path = "kube/outage.rs"]

@@ -58,6 +58,7 @@ pub struct KubeSource {
     client: Client,
     server: String,
     description: String,
+    credentials: watch::Receiver<Option<String>>,
     targets: Vec<Target>,
     stats: Arc<WatchStats>,
 }
@@ -72,6 +73,7 @@ impl KubeSource {
             client: connection.client.clone(),
             server: connection.server.clone(),
             description: connection.description.clone(),
+            credentials: connection.problem.clone(),
             targets,
             stats,
         }
@@ -88,7 +90,7 @@ impl KubeSource {
     /// Objects go out as they come. A batch is synced once every kind has delivered a complete list with or before
     /// it.
     pub async fn run(
-        self,
+        mut self,
         batches: mpsc::Sender<Batch>,
         status: watch::Sender<SourceStatus>,
         cancel: impl Future<Output = ()>,
@@ -115,6 +117,9 @@ impl KubeSource {
                     Err(_) => return,
                 },
                 Some((kind, signal)) = signals.next(), if state.merge.has_room() => state.take(kind, signal),
+                Ok(()) = self.credentials.changed() => {
+                    state.health.credentials(self.credentials.borrow_and_update().clone());
+                }
             }
             // What came with it goes into the same batch.
             for _ in 0..TURN {

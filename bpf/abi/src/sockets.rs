@@ -23,3 +23,11 @@ pub use self::{
 /// Number of the layout described by this module. Every change of a key, a value or a map raises it; the pins of
 /// different numbers live side by side in different directories.
 pub const ABI: u32 = 2;
+
+/// `SO_PRIORITY` of a socket whose `connect` goes where it was dialled, whatever frontends there are: the agent's own way to
+/// the API server. A policy that leads this way astray could not be taken back otherwise.
+///
+/// The agent sets it before `connect` and takes it away right after. A priority and no mark, because no routing rule looks at
+/// it; queueing disciplines look at the low bits, which say "best effort" here. Values above 6 need CAP_NET_ADMIN or
+/// CAP_NET_RAW, so a pod with one of these can do the same: for itself alone, as it could dial the backends themselves.
+pub const OWN_PRIORITY: u32 = 0x6261_6c00;

@@ -19,4 +19,4 @@ pub mod sys;
 pub mod tables;
 
 pub use balancing_abi::model;
-pub use balancing_abi::sockets::ABI;
+pub use balancing_abi::sockets::{ABI, OWN_PRIORITY};

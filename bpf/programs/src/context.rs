@@ -8,7 +8,10 @@ use aya_ebpf::{
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     programs::SockAddrContext,
 };
-use balancing_abi::{mapped, sockets::index::pair};
+use balancing_abi::{
+    mapped,
+    sockets::{OWN_PRIORITY, index::pair},
+};
 
 use crate::config;
 
@@ -174,6 +177,13 @@ impl Context {
         let sk: *mut bpf_sock =
             unsafe { core::ptr::read_volatile(&raw const (*self.raw()).__bindgen_anon_1.sk) };
         if sk.is_null() { None } else { Some(sk) }
+    }
+
+    /// Whether the agent is connecting to its API server.
+    #[inline(always)]
+    pub(crate) fn is_own(&self) -> bool {
+        let Some(sk) = self.socket() else { return false };
+        sock_field!(sk, priority) == OWN_PRIORITY
     }
 
     /// Whether the socket is connected.

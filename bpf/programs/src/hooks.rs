@@ -60,7 +60,7 @@ fn connect<F: Family>(ctx: &Context, hook: u32) -> i32 {
     let dialled = ctx.dialled::<F>();
     let hash = lookup::hash(&dialled);
     let answer = match lookup::find(&dialled, hash) {
-        Some(_) if ctx.is_foreign() => return ALLOW,
+        Some(_) if ctx.is_foreign() || ctx.is_own() => return ALLOW,
         Some(frontend) => decide::<F>(ctx, frontend, dialled, Call::Connect, hook),
         None => Answer::StandAside,
     };

@@ -97,6 +97,10 @@ pub(crate) enum Request {
     Close {
         socket: Socket,
     },
+    Priority {
+        socket: Socket,
+        value: u32,
+    },
     Connect {
         socket: Socket,
         to: SocketAddr,

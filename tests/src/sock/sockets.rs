@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt::Priority},
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::ioctl_fionbio,
@@ -57,6 +60,10 @@ impl Sockets {
 
     pub(super) fn close(&mut self, socket: Socket) -> Result<(), Errno> {
         self.open.remove(&socket).map(drop).ok_or(Errno::EBADF)
+    }
+
+    pub(super) fn set_priority(&self, socket: Socket, value: u32) -> Result<(), Errno> {
+        setsockopt(&self.get(socket)?, Priority, &value.cast_signed())
     }
 
     fn get(&self, socket: Socket) -> Result<BorrowedFd<'_>, Errno> {

@@ -25,6 +25,8 @@ const LISTED_OBJECTS: usize = 100;
 pub(super) struct Health {
     server: String,
     outage: Option<Outage>,
+    /// What is wrong with newer credentials.
+    credentials: Option<String>,
     kinds: BTreeMap<Kind, Failure>,
     objects: BTreeMap<ObjectKey, Vec<String>>,
     /// By path, what the log says.
@@ -53,6 +55,7 @@ impl Health {
         Self {
             server,
             outage: None,
+            credentials: None,
             kinds: BTreeMap::new(),
             objects: BTreeMap::new(),
             logged: BTreeMap::new(),
@@ -85,6 +88,12 @@ impl Health {
         }
     }
 
+    /// Newer credentials cannot be used, or can be again.
+    pub(super) fn credentials(&mut self, problem: Option<String>) {
+        self.changed |= self.credentials != problem;
+        self.credentials = problem;
+    }
+
     /// An object was read.
     pub(super) fn object(&mut self, key: &ObjectKey, problems: Vec<String>) {
         if problems.is_empty() {
@@ -111,6 +120,7 @@ impl Health {
             state: message.clone(),
             problem: SourceProblem { path, message },
         };
+        lines.extend(self.credentials.iter().map(|problem| plain("credentials".to_owned(), problem.clone())));
         for (kind, failure) in &self.kinds {
             match failure {
                 Failure::Server(..) => {}
@@ -214,6 +224,18 @@ mod tests {
         assert_eq!(paths(&health.news().unwrap()), ["BalancingPolicy", "https://server"]);
         health.failed(Kind::Pod, Failure::Kind("not allowed".to_owned()));
         assert_eq!(paths(&health.news().unwrap()), ["BalancingPolicy", "Pod"]);
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_used_are_a_problem_until_they_can() {
+        let mut health = health();
+        health.credentials(Some("no certificate".to_owned()));
+        let problems = health.news().unwrap();
+        assert_eq!(paths(&problems), ["credentials"]);
+        health.credentials(Some("no certificate".to_owned()));
+        assert_eq!(health.news(), None);
+        health.credentials(None);
+        assert_eq!(health.news(), Some(Vec::new()));
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Fake {
             namespace: "own".to_owned(),
             description: format!("kube:{server}"),
             server,
+            problem: tokio::sync::watch::channel(None).1,
         }
     }
 
