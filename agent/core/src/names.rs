@@ -4,7 +4,7 @@
 pub const GROUP: &str = "balancing.elf.io";
 /// The one version of [`GROUP`].
 pub const VERSION: &str = "v1beta1";
-/// Field manager of everything the agent writes, and reporting controller of its events.
+/// Field manager of everything that is written, and reporting controller of its events.
 pub const FIELD_MANAGER: &str = "balancing-agent";
 /// Label of an EndpointSlice that says who manages it (Kubernetes, "EndpointSlices", Management).
 pub const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -14,5 +14,5 @@ pub const MANAGED_BY: &str = "balancing.elf.io";
 pub const LABEL_SERVICE_ID: &str = "balancing.elf.io/service-id";
 /// Label that keeps kube-proxy away from those slices: they belong to no Service.
 pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
-/// Lease that the agents elect one of them with.
-pub const LEASE: &str = "balancing-agent";
+/// Lease by which the replicas of the controller elect one of them.
+pub const LEASE: &str = "balancing-controller";

@@ -1,7 +1,7 @@
-//! The duties of the one agent that the agents elect: it lists the pods that BalancingPolicies select in
+//! The duties of the controller, of whose replicas one is elected: it lists the pods that BalancingPolicies select in
 //! EndpointSlices, and tells in `status` what became of each policy.
 //!
-//! All it knows comes from the API server, and all it leaves is there, so any other agent can take over at any
+//! All it knows comes from the API server, and all it leaves is there, so another replica can take over at any
 //! moment. It touches no kernel table, and nothing on a node waits for it except news about pods of other nodes.
 
 use std::{
@@ -37,11 +37,13 @@ const REST: Duration = Duration::from_secs(5);
 /// So long an orderly stop may wait for the API server.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// What the elected agent counts. All numbers only grow, unless they say otherwise.
+/// What the elected one counts. All numbers only grow, unless they say otherwise.
 #[derive(Debug, Default)]
 pub struct ClusterStats {
-    /// This agent is the elected one at the moment.
+    /// This is the elected one at the moment.
     pub is_leader: AtomicBool,
+    /// The API server has answered the last question about the Lease.
+    pub has_contact: AtomicBool,
     /// EndpointSlices created, updated or deleted.
     pub slice_writes: AtomicU64,
     /// Such writes that failed, conflicts included.
@@ -58,10 +60,10 @@ pub struct ClusterStats {
 pub struct Context<S> {
     /// The API server.
     pub client: kube::Client,
-    /// Namespace of the agents: of the Lease and of the EndpointSlices.
+    /// Namespace of the Lease and of the EndpointSlices.
     pub namespace: String,
-    /// Name of this node: by it the agent takes part in the election.
-    pub node_name: String,
+    /// Who this is in the election: no two processes have the same.
+    pub identity: String,
     /// Starts a source of the whole cluster's policies, Services, Nodes and pods; called at the begin of each term.
     /// The source ends when its receiver is dropped.
     pub source: S,
@@ -82,9 +84,9 @@ pub async fn run<S>(context: Context<S>, cancel: impl Future<Output = ()>)
 where
     S: FnMut() -> mpsc::Receiver<Batch>,
 {
-    let Context { client, namespace, node_name, mut source, stats } = context;
+    let Context { client, namespace, identity, mut source, stats } = context;
     let mut cancel = pin!(cancel);
-    let election = Election::new(client.clone(), &namespace, &node_name);
+    let election = Election::new(client.clone(), &namespace, &identity, &stats);
     loop {
         let term = tokio::select! {
             () = &mut cancel => break,
@@ -102,9 +104,9 @@ where
         stats.status_pending.store(0, Relaxed);
         match end {
             End::Cancelled => break,
-            End::Lost(error) => tracing::warn!("{error}; another agent takes over"),
+            End::Lost(error) => tracing::warn!("{error}; another replica takes over"),
             End::Failed(reason) => {
-                tracing::error!("the duties of the elected agent end: {reason}; another agent takes over");
+                tracing::error!("the duties end: {reason}; another replica takes over");
                 election.release().await;
                 tokio::select! {
                     () = &mut cancel => return,

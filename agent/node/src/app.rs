@@ -1,6 +1,7 @@
 //! The command line of the agent: arguments in, exit status out.
 
 use std::{
+    fmt::Display,
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
 };
@@ -11,7 +12,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cleanup::cleanup,
-    config::{Action, Cli, Config, Log},
+    config::{Action, Cli, Log},
+    controller,
     run::run,
 };
 use balancing_core::control::EXIT_USAGE;
@@ -49,18 +51,22 @@ pub fn main(abi: u32) -> ExitCode {
         },
         Ok(Action::Run(config)) => {
             log(&config.place.log);
-            finish(start(config, abi))
+            finish(block_on(run(config, abi)))
+        }
+        Ok(Action::Controller(config)) => {
+            log(&config.log);
+            finish(block_on(controller::run(config)))
         }
     }
 }
 
-fn start(config: Config, abi: u32) -> Result<(), String> {
+fn block_on<E: Display>(work: impl Future<Output = Result<(), E>>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    let result = runtime.block_on(run(config, abi)).map_err(|error| error.to_string());
+    let result = runtime.block_on(work).map_err(|error| error.to_string());
     // A read of the source that is under way is not waited for.
     runtime.shutdown_background();
     result

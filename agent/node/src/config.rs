@@ -27,6 +27,8 @@ pub struct Cli {
 enum Command {
     /// Run the agent (the default).
     Run(Box<RunArgs>),
+    /// Do what concerns the whole cluster, as one of a few replicas.
+    Controller(ControllerArgs),
     /// Detach and remove everything of ours on this host.
     Cleanup(PlaceArgs),
     /// Print the CustomResourceDefinitions as YAML.
@@ -46,6 +48,13 @@ struct PlaceArgs {
     /// Directory of the socket, locks and the CNI plugin's records.
     #[arg(long, env = "BALANCING_RUN_DIR", default_value = "/run/balancing")]
     run_dir: PathBuf,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// How to log.
+#[derive(Args, Clone, Debug)]
+struct LogArgs {
     /// Level of the log: error, warn, info, debug, trace.
     #[arg(long, default_value = "info")]
     log_level: String,
@@ -112,11 +121,34 @@ struct RunArgs {
     place: PlaceArgs,
 }
 
+#[derive(Args, Clone, Debug)]
+struct ControllerArgs {
+    /// How to reach the API server; default: the ServiceAccount of the pod.
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace of the Lease and the EndpointSlices; default: that of the credentials.
+    #[arg(long, env = "BALANCING_NAMESPACE")]
+    namespace: Option<String>,
+    /// Begin of its name in the election; default: the host's name, which is the pod's in a pod.
+    #[arg(long, env = "POD_NAME")]
+    name: Option<String>,
+    /// Where /healthz and /readyz are served: ADDRESS:PORT, :PORT for all addresses, or off.
+    #[arg(long, env = "BALANCING_HTTP", default_value = ":5812")]
+    http: String,
+    /// Where /metrics is served: ADDRESS:PORT, :PORT for all addresses, or off.
+    #[arg(long, env = "BALANCING_METRICS", default_value = ":5813")]
+    metrics: String,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Run the agent.
     Run(Config),
+    /// Run the controller.
+    Controller(ControllerConfig),
     /// Remove everything of ours.
     Cleanup(Place),
     /// Print the CustomResourceDefinitions: the one of a plural, or all.
@@ -174,6 +206,21 @@ pub struct Config {
     pub place: Place,
 }
 
+/// Valid settings of `controller`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerConfig {
+    /// Credentials; `None` = those of the pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the Lease and the EndpointSlices; `None` = that of the credentials.
+    pub namespace: Option<String>,
+    /// Begin of its name in the election.
+    pub name: String,
+    /// Where health and metrics are served.
+    pub listen: Listen,
+    /// How to log.
+    pub log: Log,
+}
+
 /// Everything that is wrong with the settings.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("wrong settings:\n  {}", .0.join("\n  "))]
@@ -187,6 +234,7 @@ impl Cli {
     pub fn into_action(self) -> Result<Action, ConfigError> {
         let mut problems = Problems::default();
         let action = match self.command {
+            Some(Command::Controller(args)) => Action::Controller(problems.controller(args)),
             Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place)),
             Some(Command::Crds { plural }) => Action::Crds(plural),
             Some(Command::Run(run)) => Action::Run(problems.run(*run)),
@@ -239,7 +287,7 @@ impl Problems {
             source,
             settings: Settings {
                 role,
-                node_name: self.node_name(args.node_name),
+                node_name: self.host_name("--node-name", args.node_name),
                 qos_limit: NonZeroU32::new(limit),
                 cluster_pods,
                 scope,
@@ -254,24 +302,38 @@ impl Problems {
         }
     }
 
+    fn controller(&mut self, args: ControllerArgs) -> ControllerConfig {
+        ControllerConfig {
+            kubeconfig: given(args.kubeconfig),
+            namespace: self.namespace(args.namespace),
+            name: self.host_name("--name", args.name),
+            listen: Listen {
+                http: self.listen("--http", &args.http),
+                metrics: self.listen("--metrics", &args.metrics),
+            },
+            log: self.log(&args.log),
+        }
+    }
+
     fn place(&mut self, args: PlaceArgs) -> Place {
         Place {
             bpffs: self.absolute("--bpffs", args.bpffs),
             run_dir: self.absolute("--run-dir", args.run_dir),
-            log: Log {
-                level: self.choice(
-                    "--log-level",
-                    &args.log_level,
-                    &[
-                        ("info", tracing::Level::INFO),
-                        ("error", tracing::Level::ERROR),
-                        ("warn", tracing::Level::WARN),
-                        ("debug", tracing::Level::DEBUG),
-                        ("trace", tracing::Level::TRACE),
-                    ],
-                ),
-                json: self.choice("--log-format", &args.log_format, &[("text", false), ("json", true)]),
-            },
+            log: self.log(&args.log),
+        }
+    }
+
+    fn log(&mut self, args: &LogArgs) -> Log {
+        let levels = [
+            ("info", tracing::Level::INFO),
+            ("error", tracing::Level::ERROR),
+            ("warn", tracing::Level::WARN),
+            ("debug", tracing::Level::DEBUG),
+            ("trace", tracing::Level::TRACE),
+        ];
+        Log {
+            level: self.choice("--log-level", &args.log_level, &levels),
+            json: self.choice("--log-format", &args.log_format, &[("text", false), ("json", true)]),
         }
     }
 
@@ -302,25 +364,28 @@ impl Problems {
                 "--source {value}: must be kube, or dir:PATH, a directory of Kubernetes objects"
             ));
         }
-        // An empty value in a pod's environment means unset.
-        let kubeconfig = kubeconfig.filter(|path| !path.as_os_str().is_empty());
+        SourceConfig::Kube { kubeconfig: given(kubeconfig), namespace: self.namespace(namespace) }
+    }
+
+    fn namespace(&mut self, namespace: Option<String>) -> Option<String> {
         let namespace = namespace.filter(|name| !name.is_empty());
         if let Some(name) = namespace.as_ref().filter(|name| !is_dns_label(name)) {
             self.0.push(format!(
                 "--namespace {name}: must be the name of a namespace: lower-case letters, digits and '-', at most 63"
             ));
         }
-        SourceConfig::Kube { kubeconfig, namespace }
+        namespace
     }
 
-    fn node_name(&mut self, given: Option<String>) -> String {
+    /// A name that was given, else that of the host.
+    fn host_name(&mut self, flag: &str, given: Option<String>) -> String {
         if let Some(name) = given.filter(|name| !name.is_empty()) {
             return name;
         }
         match std::fs::read_to_string("/proc/sys/kernel/hostname") {
             Ok(name) => name.trim().to_owned(),
             Err(error) => {
-                self.0.push(format!("--node-name is missing and the host's name cannot be read: {error}"));
+                self.0.push(format!("{flag} is missing and the host's name cannot be read: {error}"));
                 String::new()
             }
         }
@@ -368,6 +433,11 @@ impl Problems {
         }
         path
     }
+}
+
+/// An empty value in a pod's environment means unset.
+fn given(path: Option<PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Whether a namespace can have that name (Kubernetes, "Object Names and IDs", RFC 1123 label names).

@@ -1,24 +1,14 @@
-//! Starts the source that the settings name, and with an API server the part in the duties of the elected agent.
+//! Starts the source that the settings name, and what goes with it.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 
-use crate::run::{BATCHES, RunError};
-use crate::{
-    config::SourceConfig,
-    dir::DirSource,
-    metrics::{ClusterSample, WatchSample, WriteSample},
-};
+use crate::run::RunError;
+use crate::{config::SourceConfig, dir::DirSource, metrics::WatchSample};
 use balancing_core::health::Health;
 use balancing_core::{
     resolve::{Role, Settings},
@@ -27,7 +17,6 @@ use balancing_core::{
 use balancing_kube::source::{KubeSource, Scope, WatchStats};
 use balancing_kube::{
     client::{Connection, connect},
-    cluster::{self, ClusterStats, Context},
     events::Events,
 };
 
@@ -38,29 +27,19 @@ pub(crate) struct Feed {
     pub(crate) counters: Counters,
     /// Writes Events; a directory has no place for them.
     events: Option<JoinHandle<()>>,
-    /// The part in the duties; agents outside the cluster and without one have none.
-    duties: Option<Duties>,
 }
 
 /// What is counted beside the loop.
 #[derive(Clone, Default)]
 pub(crate) struct Counters {
     watches: Option<Arc<WatchStats>>,
-    duties: Option<Arc<ClusterStats>>,
-}
-
-/// Takes part in the election, and does what the elected agent does.
-struct Duties {
-    task: JoinHandle<()>,
-    /// Its end asks the task to give the Lease back and end.
-    stop: oneshot::Sender<()>,
 }
 
 /// A source that can be started: its settings are good.
 pub(crate) enum Origin {
     /// Files below a directory.
     Dir(DirSource),
-    /// The API server, and the namespace of what the agents share.
+    /// The API server, and the namespace of the EndpointSlices.
     Kube(Connection, String),
 }
 
@@ -88,7 +67,7 @@ impl Origin {
         let (connection, namespace) = match self {
             Self::Dir(source) => {
                 let task = tokio::spawn(source.run(batches, status, std::future::pending()));
-                return Feed { task, counters: Counters::default(), events: None, duties: None };
+                return Feed { task, counters: Counters::default(), events: None };
             }
             Self::Kube(connection, namespace) => (connection, namespace),
         };
@@ -98,29 +77,19 @@ impl Origin {
             Role::Cluster => Scope::Cluster,
         };
         let source = KubeSource::new(&connection, &scope, &namespace);
-        let mut counters = Counters { watches: Some(source.stats()), duties: None };
+        let counters = Counters { watches: Some(source.stats()) };
         let task = tokio::spawn(source.run(batches, status, std::future::pending()));
-        let duties = (settings.role == Role::Node).then(|| {
-            let stats = Arc::clone(counters.duties.get_or_insert_default());
-            Duties::start(&connection, &namespace, &settings.node_name, stats)
-        });
         let events = Events::new(connection.client, &settings.node_name);
-        Feed { task, counters, events: Some(tokio::spawn(events.run(health))), duties }
+        Feed { task, counters, events: Some(tokio::spawn(events.run(health))) }
     }
 }
 
 impl Feed {
-    /// Ends the source, and hands over to another agent in an orderly way.
-    pub(crate) async fn stop(self) {
+    /// Ends the source.
+    pub(crate) fn stop(self) {
         self.task.abort();
         if let Some(events) = self.events {
             events.abort();
-        }
-        if let Some(Duties { task, stop }) = self.duties {
-            drop(stop);
-            if let Err(error) = task.await {
-                tracing::error!("the duties of the elected agent ended: {error}");
-            }
         }
     }
 }
@@ -135,47 +104,4 @@ impl Counters {
         });
         sample.collect()
     }
-
-    /// The duties of the elected agent, if this one takes part.
-    pub(crate) fn duties(&self) -> Option<ClusterSample> {
-        let stats = self.duties.as_ref()?;
-        let write = |done: &AtomicU64, failed: &AtomicU64| WriteSample {
-            done: done.load(Relaxed),
-            failed: failed.load(Relaxed),
-        };
-        let writes = [
-            ("endpointslice", write(&stats.slice_writes, &stats.slice_errors)),
-            ("status", write(&stats.status_writes, &stats.status_errors)),
-        ];
-        Some(ClusterSample { leader: stats.is_leader.load(Relaxed), writes: writes.into() })
-    }
-}
-
-impl Duties {
-    fn start(connection: &Connection, namespace: &str, node_name: &str, stats: Arc<ClusterStats>) -> Self {
-        let (connection_of_term, namespace_of_term) = (connection.clone(), namespace.to_owned());
-        let context = Context {
-            client: connection.client.clone(),
-            namespace: namespace.to_owned(),
-            node_name: node_name.to_owned(),
-            source: move || whole_cluster(&connection_of_term, &namespace_of_term),
-            stats,
-        };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(cluster::run(context, async {
-            // Nothing is ever sent: the end of the sender is the signal.
-            stopped.await.ok();
-        }));
-        Self { task, stop }
-    }
-}
-
-/// The source of one term; it ends when the receiver is dropped. What is wrong with the API server is told by the
-/// source of the node.
-fn whole_cluster(connection: &Connection, namespace: &str) -> mpsc::Receiver<Batch> {
-    let (batches, receiver) = mpsc::channel(BATCHES);
-    let source = KubeSource::new(connection, &Scope::Cluster, namespace);
-    let status = watch::Sender::new(SourceStatus::default());
-    tokio::spawn(source.run(batches, status, std::future::pending()));
-    receiver
 }

@@ -3,7 +3,10 @@
 //! It runs on a thread of its own and asks the agent's loop for everything, so a loop that hangs is told and a scraper
 //! can hold up neither the loop nor a probe: connections, requests and answers are bounded in number, size and time.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use balancing_kube::cluster::ClusterStats;
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -57,11 +60,39 @@ pub struct Server {
     stopped: oneshot::Receiver<()>,
 }
 
+/// What is served at either address.
+#[derive(Debug)]
+pub struct Pages {
+    health: Router,
+    metrics: Router,
+}
+
+/// The pages of an agent.
+#[must_use]
+pub fn agent(requests: mpsc::Sender<Pending>, probe: Probe) -> Pages {
+    Pages { health: routes::health(probe), metrics: routes::metrics(requests) }
+}
+
+/// The pages of a controller.
+#[must_use]
+pub fn controller(stats: Arc<ClusterStats>) -> Pages {
+    Pages {
+        health: routes::controller_health(Arc::clone(&stats)),
+        metrics: routes::controller_metrics(stats),
+    }
+}
+
+/// Logs what is served where.
+pub(crate) fn tell(Addresses { http, metrics }: Addresses) {
+    let (health, metrics) = (http.map(tracing::field::display), metrics.map(tracing::field::display));
+    tracing::info!(http = health, metrics, "listening");
+}
+
 /// Serves until the server is stopped.
 ///
 /// # Errors
 /// The thread cannot start.
-pub fn start(bound: Bound, requests: mpsc::Sender<Pending>, probe: Probe) -> Result<Server, HttpError> {
+pub fn start(bound: Bound, Pages { health, metrics }: Pages) -> Result<Server, HttpError> {
     let (stop, stopping) = watch::channel(());
     let (done, stopped) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -69,8 +100,8 @@ pub fn start(bound: Bound, requests: mpsc::Sender<Pending>, probe: Probe) -> Res
     let serve = move || {
         runtime.block_on(async {
             tokio::join!(
-                serve::serve(bound.http, routes::health(probe), stopping.clone()),
-                serve::serve(bound.metrics, routes::metrics(requests), stopping),
+                serve::serve(bound.http, health, stopping.clone()),
+                serve::serve(bound.metrics, metrics, stopping),
             )
         });
         // The other end may have lost its patience.

@@ -8,6 +8,7 @@ pub mod attach;
 pub mod cleanup;
 pub mod config;
 pub mod control;
+pub mod controller;
 pub mod dataplane;
 pub mod dir;
 mod feed;

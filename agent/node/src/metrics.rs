@@ -19,7 +19,7 @@ mod reconcile;
 mod source;
 mod tables;
 
-pub use cluster::{ClusterSample, WriteSample};
+pub use cluster::{ControllerSample, WriteSample};
 pub use links::{AttachFailures, LinkSample};
 pub use policies::{PolicySample, Traffic};
 pub use reconcile::{ReconcileSample, Rounds};
@@ -50,8 +50,6 @@ pub struct Sample {
     pub reconcile: ReconcileSample,
     /// Links to programs.
     pub links: LinkSample,
-    /// Duties for the whole cluster; `None` = this agent has none.
-    pub cluster: Option<ClusterSample>,
 }
 
 impl Sample {
@@ -63,8 +61,7 @@ impl Sample {
         self.policies.write(out)?;
         self.tables.write(out)?;
         self.reconcile.write(out)?;
-        self.links.write(out)?;
-        cluster::write(self.cluster.as_ref(), out)
+        self.links.write(out)
     }
 }
 
@@ -78,7 +75,7 @@ impl Collector for Sample {
 ///
 /// # Errors
 /// None that a string gives.
-pub fn encode(sample: Sample) -> Result<String, fmt::Error> {
+pub fn encode(sample: impl Collector) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(sample));
     let mut text = String::new();

@@ -17,8 +17,8 @@ use crate::{
     control::{self, ControlError},
     dataplane::{self, Handle, Inputs},
     dir::DirSourceError,
-    feed::{Counters, Feed, Origin},
-    http::{self, Addresses, HttpError},
+    feed::{Counters, Origin},
+    http::{self, HttpError},
     lock::{self, LockError},
 };
 
@@ -90,9 +90,9 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let counters: Counters = feed.counters.clone();
     let inputs = Inputs { batches, requests, status, health: health_in, addresses, counters };
     let Handle { probe, loaded, ended } = dataplane::spawn(config, abi, inputs).map_err(RunError::Thread)?;
-    let http = http::start(bound, requests_in.clone(), probe)?;
+    let http = http::start(bound, http::agent(requests_in.clone(), probe))?;
     let server = tokio::spawn(control::serve(listener, requests_in));
-    tell(addresses);
+    http::tell(addresses);
     let result = tokio::select! {
         result = until_ended(loaded, ended) => result,
         _ = terminate.recv() => Ok(()),
@@ -100,7 +100,7 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     };
     server.abort();
     http.stop().await;
-    Feed::stop(feed).await;
+    feed.stop();
     if result.is_ok() {
         tracing::info!("stopped; everything programmed stays in force");
     }
@@ -120,9 +120,4 @@ async fn until_ended(
 
 fn receive(kind: SignalKind) -> Result<Signal, RunError> {
     signal(kind).map_err(RunError::Signals)
-}
-
-fn tell(Addresses { http, metrics }: Addresses) {
-    let (health, metrics) = (http.map(tracing::field::display), metrics.map(tracing::field::display));
-    tracing::info!(http = health, metrics, "listening");
 }

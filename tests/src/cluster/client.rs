@@ -17,7 +17,7 @@ use kube::{
     discovery::{self, Scope},
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     runtime::{Builder, Handle},
     sync::oneshot,
@@ -203,16 +203,28 @@ impl ApiClient {
         self.run(async move { session.patch(&object, &subresource, &PatchParams::default(), &patch).await })
     }
 
-    /// A token of a ServiceAccount, valid for an hour.
+    /// A token of a ServiceAccount, valid for an hour; bound to an object if one is given.
     ///
     /// # Errors
     /// The API server's refusal.
-    pub fn token(&self, account: &Object) -> Result<String, Refusal> {
+    pub fn token(&self, account: &Object, bound_to: Option<&Object>) -> Result<String, Refusal> {
         let (session, account) = (self.session.clone(), account.clone());
-        let wanted = r#"{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}"#;
+        let bound = bound_to.map(|object| {
+            let text = |pointer| object.at(pointer).as_str().unwrap_or_default();
+            json!({
+                "apiVersion": text("/apiVersion"), "kind": text("/kind"),
+                "name": object.name(), "uid": object.uid(),
+            })
+        });
+        let wanted = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [], "boundObjectRef": bound},
+        });
+        let wanted = wanted.to_string();
         self.run(async move {
             let (request, how) = (session.request(&account).await?, PostParams::default());
-            let request = request.create_subresource("token", account.name(), &how, wanted.into())?;
+            let request = request.create_subresource("token", account.name(), &how, wanted.into_bytes())?;
             let answer = session.send(request).await?;
             Ok(answer.at("/status/token").as_str().unwrap_or_default().to_owned())
         })

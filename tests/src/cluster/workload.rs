@@ -58,6 +58,18 @@ impl ControlPlane {
     /// token of it: whoever uses it has the rights that are bound to the ServiceAccount, and no others.
     #[track_caller]
     pub fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> PathBuf {
+        self.account_kubeconfig(namespace, name, None)
+    }
+
+    /// The same with a token that is bound to a Node, as an agent beside Kubernetes has it.
+    #[track_caller]
+    pub fn node_kubeconfig(&self, namespace: &str, name: &str, node: &str) -> PathBuf {
+        let node = self.client().get(&Object::named("v1", "Node", "", node)).must("find the node");
+        self.account_kubeconfig(namespace, name, Some(&node))
+    }
+
+    #[track_caller]
+    fn account_kubeconfig(&self, namespace: &str, name: &str, bound_to: Option<&Object>) -> PathBuf {
         let account = Object::named("v1", "ServiceAccount", namespace, name);
         for object in [&Object::named("v1", "Namespace", "", namespace), &account] {
             match self.client().create(object) {
@@ -65,8 +77,9 @@ impl ControlPlane {
                 other => drop(other.must(format_args!("create {}", object.name()))),
             }
         }
-        let token = self.client().token(&account).must(format_args!("get a token of {name}"));
-        let file = format!("account-{namespace}-{name}");
+        let token = self.client().token(&account, bound_to).must(format_args!("get a token of {name}"));
+        let node = bound_to.map_or("", Object::name);
+        let file = format!("account-{namespace}-{name}-{node}");
         self.pki.token_kubeconfig(&self.files, &file, namespace, &token)
     }
 

@@ -88,7 +88,8 @@ fn credentials_are_read_again_and_broken_ones_are_told() {
     }
     let mut world = World::start();
     let node = world.started_node();
-    let good = fs::read_to_string(&world.kubeconfig).unwrap();
+    let kubeconfig = world.kubeconfig("n1");
+    let good = fs::read_to_string(&kubeconfig).unwrap();
     let told = |wanted: bool| {
         eventually_within(Duration::from_secs(60), || match node.view() {
             Ok(view) if view.source.problems.iter().any(|it| it.contains("stays in use")) == wanted => {
@@ -97,7 +98,7 @@ fn credentials_are_read_again_and_broken_ones_are_told() {
             other => Err(format!("{other:#?}")),
         })
     };
-    fs::write(&world.kubeconfig, "{").unwrap();
+    fs::write(&kubeconfig, "{").unwrap();
     world.plane.restart_api_server();
     let view = told(true);
     assert!(view.source.problems.iter().any(|it| it.contains("kubeconfig")), "{view:#?}");
@@ -106,7 +107,7 @@ fn credentials_are_read_again_and_broken_ones_are_told() {
     world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
     world.put(&Object::local_redirect("p", "169.254.0.10", 80, "web"));
     answered_by(&mut node.client(), "169.254.0.10:80", "web");
-    fs::write(&world.kubeconfig, good).unwrap();
+    fs::write(&kubeconfig, good).unwrap();
     told(false);
 }
 

@@ -1,16 +1,10 @@
-//! Several agents: node labels, hosts outside the cluster, and who speaks for all of them.
+//! Several agents: node labels, and hosts outside the cluster.
 
 use balancing_tests::*;
 
-use crate::world::{NAMESPACE, World, answered_by, repository};
+use crate::world::{NAMESPACE, World, answered_by};
 
 const FRONTEND: &str = "169.254.0.10:80";
-
-fn lease_holder(world: &World) -> Option<String> {
-    let lease = Object::named("coordination.k8s.io/v1", "Lease", NAMESPACE, "balancing-agent");
-    let lease = world.plane.client().get(&lease).ok()?;
-    lease.at("/spec/holderIdentity").as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
-}
 
 /// Two policies for one frontend, each for other nodes: no conflict, and each node has its own.
 #[test]
@@ -57,35 +51,6 @@ fn two_agents_with_different_labels() {
     });
 }
 
-#[test]
-fn another_agent_speaks_for_all_when_the_elected_one_dies() {
-    if !require_kernel() {
-        return;
-    }
-    let world = World::start();
-    let mut nodes = [("n1", "192.0.2.1"), ("n2", "192.0.2.2")].map(|(name, ip)| world.node(name, &[], ip));
-    nodes[0].start();
-    eventually(|| lease_holder(&world).filter(|holder| holder == "n1").ok_or("n1 is not elected".to_owned()));
-    nodes[1].start();
-    let policy = world.put(&Object::balancing_to("p", "169.254.0.10", 80, &["10.1.0.1"]));
-    world.wait_condition(&policy, "Programmed", ("True", "Programmed"), "");
-    nodes[0].agent().kill();
-    let policy = world.put(&policy.with("/spec/enabled", false));
-    // The lease of a dead agent runs out first.
-    eventually_within(std::time::Duration::from_secs(120), || match lease_holder(&world) {
-        Some(holder) if holder == "n2" => Ok(()),
-        other => Err(format!("{other:?} is elected")),
-    });
-    world.wait_condition(&policy, "Programmed", ("False", "Disabled"), "");
-    // One that is asked to stop gives the lease back: nobody waits until it has run out.
-    nodes[0].start();
-    assert!(nodes[1].agent().terminate().success());
-    assert_ne!(lease_holder(&world).as_deref(), Some("n2"));
-    eventually(|| lease_holder(&world).filter(|holder| holder == "n1").ok_or("n1 is not elected".to_owned()));
-    let policy = world.put(&policy.with("/spec/enabled", true));
-    world.wait_condition(&policy, "Programmed", ("True", "Programmed"), "");
-}
-
 /// The agent outside has the rights of `external.yaml` only, and every process of its host is hooked.
 #[test]
 fn a_host_outside_the_cluster() {
@@ -94,7 +59,6 @@ fn a_host_outside_the_cluster() {
     }
     let world = World::start();
     let _inside = world.started_node();
-    world.plane.apply_file(&repository().join("install/rbac/external.yaml"));
     let kubeconfig = world.plane.service_account_kubeconfig(NAMESPACE, "balancing-external");
     let mut host = Node::in_cluster(&world.plane, "outside", &kubeconfig, NAMESPACE, &["--role", "external"]);
     let _servers = [

@@ -3,7 +3,7 @@
 use balancing_tests::*;
 use serde_json::json;
 
-use crate::world::{NAMESPACE, World, repository};
+use crate::world::{NAMESPACE, World};
 
 /// Verb; resource with its group after a dot, a subresource after a colon and a name after an equals sign;
 /// namespace, empty for the whole cluster.
@@ -29,64 +29,123 @@ fn may(world: &World, account: &str, (verb, resource, namespace): Right) -> bool
     answer.at("/status/allowed").as_bool().unwrap()
 }
 
+const ACCOUNTS: [&str; 3] = ["balancing-agent", "balancing-external", "balancing-controller"];
+
 #[test]
-fn an_agent_may_do_what_it_does_and_nothing_else() {
+fn everybody_may_do_what_they_do_and_nothing_else() {
     if !require_kernel() {
         return;
     }
     let world = World::start();
-    world.plane.apply_file(&repository().join("install/rbac/external.yaml"));
-    let both: &[Right] = &[
-        ("watch", "balancingpolicies.balancing.elf.io", ""),
-        ("list", "services", ""),
-        ("watch", "nodes", ""),
-        ("watch", "endpointslices.discovery.k8s.io", NAMESPACE),
-        ("create", "events.events.k8s.io", "default"),
+    let [node, external, controller] = [0b001, 0b010, 0b100];
+    let rights: &[(u8, Right)] = &[
+        (node | external | controller, ("watch", "balancingpolicies.balancing.elf.io", "")),
+        (node | external | controller, ("list", "services", "")),
+        (node | external | controller, ("watch", "nodes", "")),
+        (node | external | controller, ("watch", "endpointslices.discovery.k8s.io", NAMESPACE)),
+        (node | external, ("create", "events.events.k8s.io", "default")),
+        (node | controller, ("watch", "localredirectpolicies.balancing.elf.io", "")),
+        (node | controller, ("watch", "pods", "")),
+        (controller, ("patch", "localredirectpolicies.balancing.elf.io:status", "")),
+        (controller, ("patch", "balancingpolicies.balancing.elf.io:status", "")),
+        (controller, ("create", "endpointslices.discovery.k8s.io", NAMESPACE)),
+        (controller, ("update", "endpointslices.discovery.k8s.io", NAMESPACE)),
+        (controller, ("delete", "endpointslices.discovery.k8s.io", NAMESPACE)),
+        (controller, ("create", "leases.coordination.k8s.io", NAMESPACE)),
+        (controller, ("get", "leases.coordination.k8s.io=balancing-controller", NAMESPACE)),
+        (controller, ("update", "leases.coordination.k8s.io=balancing-controller", NAMESPACE)),
+        (0, ("watch", "leases.coordination.k8s.io=balancing-controller", NAMESPACE)),
+        (0, ("get", "secrets", NAMESPACE)),
+        (0, ("get", "pods", "")),
+        (0, ("patch", "endpointslices.discovery.k8s.io", NAMESPACE)),
+        (0, ("patch", "events.events.k8s.io", "default")),
+        (0, ("create", "events", "default")),
+        (0, ("list", "secrets", "")),
+        (0, ("get", "configmaps", "")),
+        (0, ("create", "pods", "default")),
+        (0, ("delete", "pods", "")),
+        (0, ("create", "pods:exec", "")),
+        (0, ("patch", "nodes", "")),
+        (0, ("update", "nodes:status", "")),
+        (0, ("patch", "services", "")),
+        (0, ("update", "localredirectpolicies.balancing.elf.io", "")),
+        (0, ("delete", "balancingpolicies.balancing.elf.io", "")),
+        (0, ("create", "endpointslices.discovery.k8s.io", "default")),
+        (0, ("list", "endpointslices.discovery.k8s.io", "")),
+        (0, ("patch", "leases.coordination.k8s.io=other", NAMESPACE)),
+        (0, ("create", "leases.coordination.k8s.io", "kube-system")),
+        (0, ("create", "serviceaccounts:token", NAMESPACE)),
+        (0, ("impersonate", "users", "")),
+        (0, ("escalate", "clusterroles.rbac.authorization.k8s.io", "")),
     ];
-    let node_only: &[Right] = &[
-        ("watch", "localredirectpolicies.balancing.elf.io", ""),
-        ("watch", "pods", ""),
-        ("patch", "localredirectpolicies.balancing.elf.io:status", ""),
-        ("patch", "balancingpolicies.balancing.elf.io:status", ""),
-        ("delete", "endpointslices.discovery.k8s.io", NAMESPACE),
-        ("create", "leases.coordination.k8s.io", NAMESPACE),
-        ("update", "leases.coordination.k8s.io=balancing-agent", NAMESPACE),
-    ];
-    let neither: &[Right] = &[
-        ("get", "secrets", NAMESPACE),
-        ("get", "pods", ""),
-        ("patch", "endpointslices.discovery.k8s.io", NAMESPACE),
-        ("patch", "events.events.k8s.io", "default"),
-        ("patch", "leases.coordination.k8s.io=balancing-agent", NAMESPACE),
-        ("list", "secrets", ""),
-        ("get", "configmaps", ""),
-        ("create", "pods", "default"),
-        ("delete", "pods", ""),
-        ("create", "pods:exec", ""),
-        ("patch", "nodes", ""),
-        ("update", "nodes:status", ""),
-        ("patch", "services", ""),
-        ("update", "localredirectpolicies.balancing.elf.io", ""),
-        ("delete", "balancingpolicies.balancing.elf.io", ""),
-        ("create", "endpointslices.discovery.k8s.io", "default"),
-        ("list", "endpointslices.discovery.k8s.io", ""),
-        ("patch", "leases.coordination.k8s.io=other", NAMESPACE),
-        ("create", "leases.coordination.k8s.io", "kube-system"),
-        ("create", "serviceaccounts:token", NAMESPACE),
-        ("impersonate", "users", ""),
-        ("escalate", "clusterroles.rbac.authorization.k8s.io", ""),
-    ];
-    for right in both {
-        assert!(may(&world, "balancing-agent", *right), "a node's agent may not {right:?}");
-        assert!(may(&world, "balancing-external", *right), "an agent outside may not {right:?}");
-    }
-    for right in node_only {
-        assert!(may(&world, "balancing-agent", *right), "a node's agent may not {right:?}");
-        assert!(!may(&world, "balancing-external", *right), "an agent outside may {right:?}");
-    }
-    for right in neither {
-        for account in ["balancing-agent", "balancing-external"] {
-            assert!(!may(&world, account, *right), "{account} may {right:?}");
+    for (who, right) in rights {
+        for (bit, account) in ACCOUNTS.into_iter().enumerate() {
+            let wanted = who & 1 << bit != 0;
+            assert_eq!(may(&world, account, *right), wanted, "{account} and {right:?}");
         }
+    }
+}
+
+fn event(about: &Object, node: &str) -> Object {
+    Object::from(json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"generateName": "test-", "namespace": "default"},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reason": "ProgrammingFailed", "action": "Program", "type": "Warning", "note": "a test",
+        "reportingController": "balancing-agent", "reportingInstance": node,
+        "regarding": {
+            "apiVersion": about.at("/apiVersion"), "kind": about.at("/kind"),
+            "name": about.name(), "uid": about.uid(),
+        },
+    }))
+}
+
+/// What somebody can do who has stolen the token of one node.
+#[test]
+fn a_token_of_a_node_speaks_for_that_node_only() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    for (name, ip) in [("n1", "192.0.2.1"), ("n2", "192.0.2.2")] {
+        world.plane.add_node(name, &[], ip);
+    }
+    let policy = world.put(&Object::balancing("p", "169.254.0.10", 80, "web"));
+    let pod = world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
+    let slice = eventually(|| {
+        let slices = world.plane.client().list("discovery.k8s.io/v1", "EndpointSlice");
+        let ours = |slice: &Object| slice.namespace() == NAMESPACE;
+        slices.map_err(|e| e.to_string())?.into_iter().find(ours).ok_or("no slice".to_owned())
+    });
+    let node = world.plane.client_of(&world.kubeconfig("n1"));
+    let unbound = world.plane.service_account_kubeconfig(NAMESPACE, "balancing-agent");
+    let unbound = world.plane.client_of(&unbound);
+    let outside = world.plane.service_account_kubeconfig(NAMESPACE, "balancing-external");
+    let outside = world.plane.client_of(&outside);
+
+    // The policies' type check and the bindings take a moment to be in force.
+    eventually(|| match unbound.create(&event(&policy, "n1")) {
+        Err(refusal) => Ok(refusal),
+        Ok(_) => Err("a token that names no node may write".to_owned()),
+    });
+    let refused = |result: Result<Object, Refusal>, words: &str| {
+        let refusal = result.err().unwrap_or_else(|| panic!("not refused: {words}")).to_string();
+        assert!(refusal.contains(words), "{refusal}");
+    };
+    refused(node.create(&event(&policy, "n2")), "for its own node only");
+    refused(node.create(&event(&pod, "n1")), "about policies only");
+    refused(outside.create(&event(&pod, "far")), "about policies only");
+    node.create(&event(&policy, "n1")).unwrap();
+    outside.create(&event(&policy, "far")).unwrap();
+
+    let taken = slice.clone().with("/endpoints/0/addresses/0", "10.66.6.6");
+    let status = json!({"status": {"backends": 66}});
+    let n2 = Object::named("v1", "Node", "", "n2");
+    let annotation = json!({"metadata": {"annotations": {"balancing.elf.io/nodeProxyIpv4": "10.66.6.6"}}});
+    for client in [&node, &unbound, &outside] {
+        refused(client.put(&taken), "forbidden");
+        refused(client.patch(&policy, "status", status.clone()), "forbidden");
+        refused(client.patch(&n2, "", annotation.clone()), "forbidden");
     }
 }

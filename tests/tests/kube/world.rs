@@ -1,6 +1,9 @@
 //! A cluster of a test: control plane, CRDs, RBAC and nodes with agents.
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 use balancing_tests::*;
 
@@ -9,10 +12,11 @@ pub(crate) const NAMESPACE: &str = "balancing-system";
 /// Version of the policies.
 pub(crate) const VERSION: &str = "balancing.elf.io/v1beta1";
 
-/// A control plane that knows the policies and the agents' rights.
+/// A control plane that knows the policies and everybody's rights, and a controller.
 pub(crate) struct World {
+    // Dropped in this order.
+    pub(crate) controller: RefCell<Controller>,
     pub(crate) plane: ControlPlane,
-    pub(crate) kubeconfig: PathBuf,
 }
 
 /// A condition of a policy: status, reason, message.
@@ -36,15 +40,23 @@ impl World {
 
     /// The CRDs are not installed yet.
     pub(crate) fn without_crds(plane: ControlPlane) -> Self {
-        plane.apply_file(&repository().join("install/rbac/node.yaml"));
-        let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "balancing-agent");
-        Self { plane, kubeconfig }
+        for file in ["node.yaml", "controller.yaml", "external.yaml", "admission.yaml"] {
+            plane.apply_file(&repository().join("install/rbac").join(file));
+        }
+        let mut controller = controller(&plane, "c1");
+        controller.start();
+        Self { controller: RefCell::new(controller), plane }
+    }
+
+    /// Credentials of a node's agent, bound to its Node.
+    pub(crate) fn kubeconfig(&self, node: &str) -> PathBuf {
+        self.plane.node_kubeconfig(NAMESPACE, "balancing-agent", node)
     }
 
     /// A node whose agent has not started yet.
     pub(crate) fn node(&self, name: &str, labels: &[(&str, &str)], ip: &str) -> Node {
         self.plane.add_node(name, labels, ip);
-        Node::in_cluster(&self.plane, name, &self.kubeconfig, NAMESPACE, &[])
+        Node::in_cluster(&self.plane, name, &self.kubeconfig(name), NAMESPACE, &[])
     }
 
     /// Node `n1` with a running agent.
@@ -89,6 +101,12 @@ impl World {
             }
         });
     }
+}
+
+/// A replica of the controller with exactly its rights, not started yet.
+pub(crate) fn controller(plane: &ControlPlane, name: &str) -> Controller {
+    let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "balancing-controller");
+    Controller::new(plane, name, &kubeconfig, NAMESPACE)
 }
 
 /// A condition of an object's status.

@@ -1,16 +1,14 @@
-//! One agent among all: the holder of a Lease of `coordination.k8s.io/v1`.
+//! Leader election: one controller among its replicas is the holder of a Lease of `coordination.k8s.io/v1`.
 //!
 //! Every write names the resource version it was decided on, so of two takers one wins. A candidate never compares
 //! clocks with the holder: a Lease has run out when the candidate itself has seen no renewal for its duration. The
-//! holder gives up well before that when it cannot renew. Candidates watch the Lease instead of asking for it, since
-//! there is one on every node.
+//! holder gives up well before that when it cannot renew. There are few candidates: they ask for the Lease every two seconds.
 
 use std::{
-    pin::pin,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
-use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -19,11 +17,10 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
-    runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{error::Elapsed, sleep, sleep_until, timeout};
 
-use super::pace::jitter;
+use super::{ClusterStats, pace::jitter};
 use balancing_core::names::{FIELD_MANAGER, LEASE};
 
 /// After so long without a renewal the Lease is free.
@@ -34,6 +31,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const RENEW: Duration = Duration::from_secs(5);
 /// Time between attempts that fail.
 const RETRY: Duration = Duration::from_secs(1);
+/// Time between two looks of a candidate at the Lease; after failures it grows to the second one.
+const POLL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(3);
 /// Candidates spread their attempts over this time.
@@ -55,10 +54,11 @@ pub(super) enum ElectionError {
     Lost(String),
 }
 
-/// One agent's part in the election.
-pub(super) struct Election {
+/// One replica's part in the election.
+pub(super) struct Election<'a> {
     api: Api<Lease>,
     identity: String,
+    stats: &'a ClusterStats,
 }
 
 /// A won election.
@@ -71,41 +71,58 @@ pub(super) struct Term {
 /// What a candidate has seen.
 #[derive(Default)]
 struct View {
+    /// Whether the Lease has been asked for with success.
+    is_known: bool,
     lease: Option<Lease>,
-    /// A list is coming in and has not shown the Lease.
-    absent: bool,
     /// When the Lease may be taken; `None` until it is known whether there is one.
     free_at: Option<Instant>,
 }
 
-impl Election {
-    pub(super) fn new(client: Client, namespace: &str, identity: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned() }
+impl<'a> Election<'a> {
+    pub(super) fn new(client: Client, namespace: &str, identity: &str, stats: &'a ClusterStats) -> Self {
+        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), stats }
+    }
+
+    /// Notes whether the API server has answered. A refusal is an answer, too, but not one to work with.
+    fn heard<T>(&self, result: Result<T, ElectionError>) -> Result<T, ElectionError> {
+        let conflict = |error: &ElectionError| matches!(error, ElectionError::Request(e) if is_outdated(e));
+        let is_heard = result.as_ref().map_or_else(conflict, |_| true);
+        self.stats.has_contact.store(is_heard, Relaxed);
+        result
     }
 
     /// Waits until the Lease is won.
     pub(super) async fn win(&self) -> Term {
-        let config = watcher::Config::default().fields(&format!("metadata.name={LEASE}"));
-        let mut news = pin!(watcher(self.api.clone(), config).default_backoff());
-        let mut view = View::default();
+        let (mut view, mut pause, mut told) = (View::default(), POLL.0, String::new());
         loop {
-            let free_at = view.free_at.unwrap_or_else(Instant::now);
-            tokio::select! {
-                event = news.try_next() => match event {
-                    Ok(Some(event)) => view.observe(event, &self.identity, Instant::now()),
-                    Ok(None) => sleep(RETRY).await,
-                    Err(error) => tracing::warn!("Lease {LEASE}: {error}"),
-                },
-                () = sleep_until(free_at.into()), if view.free_at.is_some() => {
-                    let renewed = Instant::now();
-                    match self.write(take(view.lease.as_ref(), &self.identity)).await {
-                        Ok(lease) => return Term { lease, renewed },
-                        // Usually somebody was faster, and the news are under way.
-                        Err(error) => tracing::debug!("{error}"),
+            match self.read().await {
+                Ok(lease) => {
+                    view.observe(lease, &self.identity, Instant::now());
+                    (pause, told) = (POLL.0, String::new());
+                }
+                Err(error) => {
+                    pause = (pause * 2).min(POLL.1);
+                    // The same words again are no news.
+                    let text = error.to_string();
+                    if text != told {
+                        tracing::warn!("{text}");
+                        told = text;
                     }
-                    view.free_at = Some(Instant::now() + RETRY + jitter(RETRY));
                 }
             }
+            let next = Instant::now() + pause + jitter(SPREAD);
+            if let Some(free_at) = view.free_at.filter(|free_at| *free_at <= next) {
+                sleep_until(free_at.into()).await;
+                let renewed = Instant::now();
+                match self.write(take(view.lease.as_ref(), &self.identity)).await {
+                    Ok(lease) => return Term { lease, renewed },
+                    // Usually somebody was faster; the next look shows it.
+                    Err(error) => tracing::debug!("{error}"),
+                }
+                view.free_at = None;
+                view.is_known = false;
+            }
+            sleep_until(next.into()).await;
         }
     }
 
@@ -160,8 +177,8 @@ impl Election {
     }
 
     async fn read(&self) -> Result<Option<Lease>, ElectionError> {
-        let answer = timeout(ANSWER, self.api.get_opt(LEASE)).await.ok().ok_or(ElectionError::NoAnswer)?;
-        Ok(answer.map_err(Box::new)?)
+        let answer = timeout(ANSWER, self.api.get_opt(LEASE)).await;
+        self.heard(answered(answer))
     }
 
     async fn write(&self, lease: Lease) -> Result<Lease, ElectionError> {
@@ -172,30 +189,27 @@ impl Election {
                 None => self.api.create(&params, &lease).await,
             }
         };
-        let answer = timeout(ANSWER, request).await.ok().ok_or(ElectionError::NoAnswer)?;
-        Ok(answer.map_err(Box::new)?)
+        self.heard(answered(timeout(ANSWER, request).await))
     }
 }
 
+fn answered<T>(answer: Result<kube::Result<T>, Elapsed>) -> Result<T, ElectionError> {
+    let answer = answer.map_err(|_elapsed| ElectionError::NoAnswer)?;
+    Ok(answer.map_err(Box::new)?)
+}
+
 impl View {
-    fn observe(&mut self, event: Event<Lease>, identity: &str, now: Instant) {
-        match event {
-            Event::Init => self.absent = true,
-            Event::InitApply(lease) | Event::Apply(lease) => {
-                self.absent = false;
-                let version = |lease: &Lease| lease.metadata.resource_version.clone();
-                // A list that only repeats what is known must not start the wait anew.
-                if self.lease.as_ref().is_none_or(|known| version(known) != version(&lease)) {
-                    self.free_at = Some(now + wait(&lease, identity));
-                    self.lease = Some(lease);
-                }
-            }
-            Event::InitDone if !self.absent => {}
-            Event::InitDone | Event::Delete(_) => {
-                self.lease = None;
-                self.free_at = Some(now + jitter(SPREAD));
-            }
+    fn observe(&mut self, lease: Option<Lease>, identity: &str, now: Instant) {
+        let version =
+            |lease: &Option<Lease>| lease.as_ref().and_then(|l| l.metadata.resource_version.clone());
+        // A look that only repeats what is known must not start the wait anew.
+        if self.is_known && version(&self.lease) == version(&lease) {
+            return;
         }
+        self.is_known = true;
+        self.free_at =
+            Some(now + lease.as_ref().map_or_else(|| jitter(SPREAD), |lease| wait(lease, identity)));
+        self.lease = lease;
     }
 }
 
@@ -207,7 +221,7 @@ fn holder(lease: &Lease) -> &str {
 fn wait(lease: &Lease, identity: &str) -> Duration {
     match holder(lease) {
         "" => jitter(SPREAD),
-        // Left by an agent that ran here before.
+        // Left by this very process: a write whose answer was lost.
         holder if holder == identity => Duration::ZERO,
         _ => {
             let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
@@ -256,29 +270,25 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_is_held_is_waited_for_and_a_repeated_list_starts_nothing_anew() {
+    fn a_lease_that_is_held_is_waited_for_and_a_repeated_look_starts_nothing_anew() {
         let (mut view, now) = (View::default(), Instant::now());
-        view.observe(Event::Init, "me", now);
         assert_eq!(view.free_at, None, "not known yet");
-        view.observe(Event::InitApply(seen("1", "other")), "me", now);
-        view.observe(Event::InitDone, "me", now);
+        view.observe(Some(seen("1", "other")), "me", now);
         let first = free_after(&view, now);
         assert!(first >= DURATION && first <= DURATION + SPREAD, "{first:?}");
         let later = now + RENEW;
-        view.observe(Event::Init, "me", later);
-        view.observe(Event::InitApply(seen("1", "other")), "me", later);
-        view.observe(Event::InitDone, "me", later);
+        view.observe(Some(seen("1", "other")), "me", later);
         assert_eq!(free_after(&view, now), first, "nothing was renewed");
-        view.observe(Event::Apply(seen("2", "other")), "me", later);
+        view.observe(Some(seen("2", "other")), "me", later);
         assert!(free_after(&view, later) >= DURATION, "a renewal");
     }
 
     #[test]
     fn a_free_lease_is_taken_soon() {
         let now = Instant::now();
-        for event in [Event::InitDone, Event::Delete(seen("1", "other"))] {
-            let mut view = View { absent: true, ..View::default() };
-            view.observe(event, "me", now);
+        for before in [None, Some(seen("1", "other"))] {
+            let mut view = View { is_known: before.is_some(), lease: before, ..View::default() };
+            view.observe(None, "me", now);
             assert!(free_after(&view, now) <= SPREAD && view.lease.is_none());
         }
         let mut released = seen("1", "other");

@@ -110,7 +110,6 @@ impl Inside {
                 states: self.scheduler.states().cloned().collect(),
             },
             links: self.world.attacher.sample(),
-            cluster: self.counters.duties(),
         }
     }
 

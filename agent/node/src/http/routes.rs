@@ -1,7 +1,7 @@
 //! What is served: probes from what the data-plane thread said last, scrapes by asking it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -18,8 +18,11 @@ use tokio::{
     time::timeout,
 };
 
+use balancing_kube::cluster::ClusterStats;
+
 use crate::{
     control::Pending,
+    controller::sample,
     dataplane::Probe,
     metrics::{self, Sample},
 };
@@ -51,6 +54,30 @@ async fn readyz(State(probe): State<Probe>) -> Response {
     match probe.unready() {
         reasons if reasons.is_empty() => "ok\n".into_response(),
         reasons => unavailable(&reasons),
+    }
+}
+
+/// `/healthz` and `/readyz` of a controller: ready is who can take over, elected or not.
+pub(super) fn controller_health(stats: Arc<ClusterStats>) -> Router {
+    let ready = async |State(stats): State<Arc<ClusterStats>>| match stats.has_contact.load(Relaxed) {
+        true => "ok\n".into_response(),
+        false => unavailable(&["the API server does not answer; the log says why".to_owned()]),
+    };
+    let healthy = async || "ok\n".into_response();
+    Router::new().route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(stats)
+}
+
+/// `/metrics` of a controller.
+pub(super) fn controller_metrics(stats: Arc<ClusterStats>) -> Router {
+    let scrape = async |State(stats): State<Arc<ClusterStats>>| text(metrics::encode(sample(&stats)));
+    Router::new().route("/metrics", get(scrape)).with_state(stats)
+}
+
+/// An exposition as an answer.
+fn text(text: Result<String, std::fmt::Error>) -> Response {
+    match text {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n").into_response(),
     }
 }
 

@@ -36,7 +36,6 @@ fn sample() -> Sample {
         tables: TableSample::default(),
         reconcile: ReconcileSample::default(),
         links: LinkSample::default(),
-        cluster: None,
     }
 }
 
@@ -68,7 +67,13 @@ impl World {
         let report = Report { is_loaded: true, is_synced: true, problems };
         let (probe, thread) = Probe::of(report, matches!(mood, Mood::Hanging));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { server: start(bound, sender, probe).unwrap(), addresses, agent, _thread: thread, runtime }
+        Self {
+            server: start(bound, super::agent(sender, probe)).unwrap(),
+            addresses,
+            agent,
+            _thread: thread,
+            runtime,
+        }
     }
 
     fn health(&self, path: &str) -> (u16, String) {

@@ -1,12 +1,14 @@
-//! Duties of the elected agent: it writes EndpointSlices and status for the whole cluster.
+//! The controller: it writes EndpointSlices and status for the whole cluster.
 
 use std::{collections::BTreeMap, fmt};
 
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+
 use super::Out;
 
-/// An agent that takes part in elections.
+/// A replica of the controller at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClusterSample {
+pub struct ControllerSample {
     /// It is the elected one.
     pub leader: bool,
     /// What it wrote since it started, by fixed words such as `endpointslice` and `status`.
@@ -22,13 +24,20 @@ pub struct WriteSample {
     pub failed: u64,
 }
 
-pub(super) fn write(sample: Option<&ClusterSample>, out: &mut Out<'_>) -> fmt::Result {
-    let leader = sample.map(|sample| u64::from(sample.leader));
-    out.maybe("leader", "Whether this agent is the elected one", leader)?;
-    let writes = |count: fn(&WriteSample) -> u64| {
-        let rows = sample.into_iter().flat_map(|sample| &sample.writes);
-        rows.map(move |(object, write)| ([("object", *object)], count(write)))
-    };
-    out.counts("cluster_writes", "Objects written for the whole cluster", writes(|w| w.done))?;
-    out.counts("cluster_write_errors", "Writes for the whole cluster that failed", writes(|w| w.failed))
+impl ControllerSample {
+    fn write(&self, out: &mut Out<'_>) -> fmt::Result {
+        out.info("controller_build", "The build that runs", [("version", env!("CARGO_PKG_VERSION"))])?;
+        out.value("leader", "Whether this replica is the elected one", u64::from(self.leader))?;
+        let writes = |count: fn(&WriteSample) -> u64| {
+            self.writes.iter().map(move |(object, write)| ([("object", *object)], count(write)))
+        };
+        out.counts("cluster_writes", "Objects written for the whole cluster", writes(|w| w.done))?;
+        out.counts("cluster_write_errors", "Writes for the whole cluster that failed", writes(|w| w.failed))
+    }
+}
+
+impl Collector for ControllerSample {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.write(&mut Out::new(encoder))
+    }
 }

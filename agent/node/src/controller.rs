@@ -1,0 +1,133 @@
+//! `balancing-agent controller`: what concerns the whole cluster. Several replicas run, one is elected.
+//!
+//! It has an identity of its own and needs no right on a host; it touches no kernel object.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use balancing_core::source::{Batch, SourceStatus};
+use balancing_kube::{
+    client::{ClientError, Connection, connect},
+    cluster::{self, ClusterStats, Context},
+    source::{KubeSource, Scope},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::sleep,
+};
+
+use crate::{
+    config::ControllerConfig,
+    http::{self, HttpError},
+    metrics::{ControllerSample, WriteSample},
+    run::BATCHES,
+};
+
+/// Time between two looks at the source's problems, for the log.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Why the controller cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The credentials for the API server.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Health and metrics.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT; then the Lease is given back.
+///
+/// # Errors
+/// What keeps the controller from starting.
+pub async fn run(config: ControllerConfig) -> Result<(), ControllerError> {
+    let connection = connect(config.kubeconfig.as_deref()).await?;
+    let namespace = config.namespace.clone().unwrap_or_else(|| connection.namespace.clone());
+    let bound = config.listen.bind()?;
+    let receive = |kind| signal(kind).map_err(ControllerError::Signals);
+    let (mut terminate, mut interrupt) =
+        (receive(SignalKind::terminate())?, receive(SignalKind::interrupt())?);
+    let stats = Arc::new(ClusterStats::default());
+    let addresses = bound.addresses();
+    let http = http::start(bound, http::controller(Arc::clone(&stats)))?;
+    let identity = identity(&config.name);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, ?config, "started");
+    http::tell(addresses);
+    let context = Context {
+        client: connection.client.clone(),
+        namespace: namespace.clone(),
+        identity,
+        source: || whole_cluster(&connection, &namespace),
+        stats,
+    };
+    cluster::run(context, async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await;
+    http.stop().await;
+    tracing::info!("stopped; another replica takes over");
+    Ok(())
+}
+
+/// The name of the pod or host and a random part: a name alone may come back, or stand twice.
+fn identity(name: &str) -> String {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    format!("{name}_{:08x}", RandomState::new().build_hasher().finish() as u32)
+}
+
+/// The source of one term; it ends when the receiver is dropped.
+fn whole_cluster(connection: &Connection, namespace: &str) -> mpsc::Receiver<Batch> {
+    let (batches, receiver) = mpsc::channel(BATCHES);
+    let source = KubeSource::new(connection, &Scope::Cluster, namespace);
+    let (status, statuses) = watch::channel(SourceStatus::default());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = source.run(batches, status, std::future::pending()) => {}
+            () = tell_problems(statuses) => {}
+        }
+    });
+    receiver
+}
+
+/// Logs what is wrong with the source when that changes. The same words again are no news.
+async fn tell_problems(statuses: watch::Receiver<SourceStatus>) {
+    let mut told = Vec::new();
+    loop {
+        let problems = statuses.borrow().problems.clone();
+        if problems != told {
+            for problem in &problems {
+                tracing::warn!("{}: {}", problem.path, problem.message);
+            }
+            told = problems;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The counters at this moment.
+pub(crate) fn sample(stats: &ClusterStats) -> ControllerSample {
+    let write = |done: &AtomicU64, failed: &AtomicU64| WriteSample {
+        done: done.load(Relaxed),
+        failed: failed.load(Relaxed),
+    };
+    let writes = [
+        ("endpointslice", write(&stats.slice_writes, &stats.slice_errors)),
+        ("status", write(&stats.status_writes, &stats.status_errors)),
+    ];
+    ControllerSample { leader: stats.is_leader.load(Relaxed), writes: BTreeMap::from(writes) }
+}
