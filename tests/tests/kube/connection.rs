@@ -22,7 +22,7 @@ fn a_connection_that_went_silent_is_noticed() {
     let node = world.started_node();
     let began = Instant::now();
     // The server's packets get lost on the way, those of the agent arrive.
-    world.plane.netns().ip(&["route", "add", "blackhole", "172.31.0.2/32"]);
+    world.plane.netns().ip(&["route", "add", "blackhole", "172.31.1.2/32"]);
     // Twice the time that the documentation names, for busy machines, and half of what a silent server has.
     let view = eventually_within(Duration::from_secs(60), || match node.view() {
         Ok(view) if view.source.problems.iter().any(|problem| problem.contains("not reachable")) => Ok(view),
@@ -30,7 +30,7 @@ fn a_connection_that_went_silent_is_noticed() {
     });
     println!("noticed after {:?}", began.elapsed());
     assert!(view.source.synced, "the last known state stays");
-    world.plane.netns().ip(&["route", "delete", "blackhole", "172.31.0.2/32"]);
+    world.plane.netns().ip(&["route", "delete", "blackhole", "172.31.1.2/32"]);
     eventually_within(Duration::from_secs(120), || match node.view() {
         Ok(view) if view.ready && view.source.problems.is_empty() => Ok(()),
         other => Err(format!("{other:#?}")),

@@ -139,7 +139,11 @@ fn a_token_of_a_node_speaks_for_that_node_only() {
     node.create(&event(&policy, "n1")).unwrap();
     outside.create(&event(&policy, "far")).unwrap();
 
-    let taken = slice.clone().with("/endpoints/0/addresses/0", "10.66.6.6");
+    let taken = slice
+        .clone()
+        .with("/apiVersion", "discovery.k8s.io/v1")
+        .with("/kind", "EndpointSlice")
+        .with("/endpoints/0/addresses/0", "10.66.6.6");
     let status = json!({"status": {"backends": 66}});
     let n2 = Object::named("v1", "Node", "", "n2");
     let annotation = json!({"metadata": {"annotations": {"balancing.elf.io/nodeProxyIpv4": "10.66.6.6"}}});

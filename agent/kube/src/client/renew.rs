@@ -1,13 +1,13 @@
 //! A client that goes on with new credentials when their files have changed.
 //!
 //! Requests look at the files: after a failed one the next, else one every few seconds. So an agent at rest does nothing, and
-//! one that is refused uses new credentials with its next attempt. What is under way ends with what it began with. New
+//! one that is refused uses new credentials with its next attempt. Only broken credentials are looked at by the clock. What is under way ends with what it began with. New
 //! credentials that cannot be used are told, and the old ones stay.
 
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -16,7 +16,10 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use kube::{Client, Error, client::Body};
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, watch},
+    time::sleep,
+};
 use tower::Service;
 
 use super::credentials::{Credentials, Origin, Seen};
@@ -80,12 +83,31 @@ impl Service<Request<Body>> for Renewing {
 }
 
 impl Shared {
-    async fn client(&self) -> Client {
+    async fn client(self: &Arc<Self>) -> Client {
         let mut newest = self.newest.lock().await;
+        let was_broken = newest.broken;
         if self.failed.swap(false, Relaxed) || newest.looked.elapsed() >= PAUSE {
             newest.look(&self.origin, &self.problem).await;
         }
+        if newest.broken && !was_broken {
+            tokio::spawn(look_again(Arc::downgrade(self)));
+        }
         newest.client.clone()
+    }
+}
+
+/// Looks until broken credentials are mended: watches that stand may send no request for minutes.
+async fn look_again(shared: Weak<Shared>) {
+    loop {
+        sleep(PAUSE).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let mut newest = shared.newest.lock().await;
+        if newest.broken {
+            newest.look(&shared.origin, &shared.problem).await;
+        }
+        if !newest.broken {
+            return;
+        }
     }
 }
 
