@@ -87,8 +87,15 @@ stop_pod() { # NAMESPACE POD UID NETNS
 }
 
 # The agent with nothing but the rights of its ServiceAccount.
+start_controller() {
+    kubeconfig controller "$(kubectl create token -n balancing-system balancing-controller)" balancing-system
+    show host balancing-agent controller --kubeconfig "$plane/controller.kubeconfig"
+    nsenter --net=/run/netns/remote -- "$bin/balancing-agent" controller --kubeconfig "$plane/controller.kubeconfig" \
+        --name demo >>"$work/controller.log" 2>&1 &
+}
 start_kube_agent() {
-    kubeconfig agent "$(kubectl create token -n balancing-system balancing-agent)" balancing-system
+    kubeconfig agent "$(kubectl create token -n balancing-system balancing-agent \
+        --bound-object-kind Node --bound-object-name demo-node)" balancing-system
     show host balancing-agent --kubeconfig "$agent_kubeconfig" --node-name demo-node
     nsenter --net=/run/netns/node -- "$bin/balancing-agent" --kubeconfig "$agent_kubeconfig" --node-name demo-node \
         --bpffs "$work/bpf" --run-dir "$work/agent" --cgroup-root "$DEMO_CGROUP" >>"$work/agent.log" 2>&1 &

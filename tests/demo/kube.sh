@@ -34,7 +34,7 @@ title "A cluster: etcd, kube-apiserver, kube-controller-manager and kube-schedul
 start_control_plane
 run "" kubectl version
 run "" kubectl apply --server-side -f install/crds
-run "" kubectl apply -f install/rbac/node.yaml
+run "" kubectl apply -f install/rbac/node.yaml -f install/rbac/controller.yaml -f install/rbac/admission.yaml
 run "" kubectl wait --for=condition=Established crd localredirectpolicies.balancing.elf.io balancingpolicies.balancing.elf.io
 
 title "The cluster's DNS is a Service; a DaemonSet brings a DNS cache to every node"
@@ -55,7 +55,8 @@ until_true "the cluster's DNS" answers "cluster DNS" "${DNS[@]}"
 title "Before: the client asks the Service, and the cluster's DNS on another node answers"
 run client "${DNS[@]}"
 
-title "The agent starts with the rights of its ServiceAccount; the policy is applied"
+title "Controller and agent start, each with the rights of its ServiceAccount; the policy is applied"
+start_controller
 start_kube_agent
 run "" kubectl --kubeconfig "$agent_kubeconfig" auth whoami -o 'jsonpath={.status.userInfo.username}{"\n"}'
 run "" cat $manifests/policy.yaml

@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::{
     fleet::{Fleet, PATIENCE, differences, tables},
     usage::cpu,
-    world::World,
+    world::{CONTROLLER, World},
 };
 
 /// Changes a second.
@@ -32,11 +32,11 @@ pub(crate) struct Cost {
     /// From then until the kernels of all nodes had the last state.
     pub(crate) lag: Duration,
     pub(crate) changes: u32,
-    /// CPU time of each node's agent, until then.
-    pub(crate) cpu: [Duration; 2],
+    /// CPU time of each node's agent and of the controller, until then.
+    pub(crate) cpu: [Duration; 3],
     /// Frontends that each agent wrote.
     pub(crate) published: [f64; 2],
-    /// EndpointSlices and statuses that the elected agent wrote.
+    /// EndpointSlices and statuses that the controller wrote.
     pub(crate) written: [f64; 2],
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn flip(world: &mut World, fleet: &mut Fleet, duration: Duration) -> 
     let changes = RATE * u32::try_from(duration.as_secs()).expect("a short time");
     let flips: Vec<(String, bool)> =
         pods.iter().cycle().take(changes as usize).map(|pod| fleet.flip(*pod)).collect();
-    let pids = world.nodes.each_mut().map(|node| node.agent().pid());
+    let pids = [0, 1, CONTROLLER].map(|place| world.pid(place));
     let counted = counters(world);
     let (before, start) = (pids.map(cpu), Instant::now());
     send(world, flips);
@@ -62,7 +62,7 @@ pub(crate) fn flip(world: &mut World, fleet: &mut Fleet, duration: Duration) -> 
         time,
         lag,
         changes,
-        cpu: [after[0] - before[0], after[1] - before[1]],
+        cpu: [0, 1, CONTROLLER].map(|place| after[place] - before[place]),
         published: [grown[0], grown[1]],
         written: [grown[2], grown[3]],
     }
@@ -73,7 +73,7 @@ fn counters(world: &World) -> [f64; 4] {
         |node| world.metric(node, "balancing_frontends_published_total").expect("the agent counts");
     let written = |object| {
         let name = format!("balancing_cluster_writes_total{{object=\"{object}\"}}");
-        world.metric(0, &name).expect("the agent is the elected one")
+        world.controller.metric(&name).expect("the controller counts")
     };
     [published(0), published(1), written("endpointslice"), written("status")]
 }

@@ -1,4 +1,4 @@
-//! From a change at the API server to the sockets of a client on a node whose agent is not elected.
+//! From a change at the API server to the sockets of a client on a node.
 //!
 //! The client connects all the time, about once a millisecond. What it saw tells when a change was in force.
 
@@ -8,7 +8,7 @@ use balancing_tests::{Churn, Client, Kind, Object, Sample, address, eventually, 
 
 use crate::{
     Report, median,
-    world::{OTHER, World},
+    world::{NODES, World},
 };
 
 /// Most that a change may take to reach a connect.
@@ -38,7 +38,7 @@ struct Scene<'a> {
 }
 
 pub(crate) fn measure(report: &mut Report, world: &World, rounds: usize) {
-    let node = &world.nodes[OTHER];
+    let node = &world.nodes[NODES[1]];
     let _servers = [node.serve(ORIGINAL, &[FRONTEND]), node.serve(LOCAL, &[POD])];
     let pod = Object::pod("latency", "latency", &["10.1.0.1"]).with("/spec/nodeName", "n2");
     let pod = world.plane.run_pod(&pod);

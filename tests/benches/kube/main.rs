@@ -1,7 +1,7 @@
 //! `make bench-kube`: the agent on a real control plane. etcd and API server are real, nodes and pods are data, agents
 //! are release binaries, clients are real sockets.
 //!
-//! Two agents run: that of `n1` is the elected one, that of `n2` is not. The cluster is made once and grows. With
+//! Two agents and a controller run. The cluster is made once and grows. With
 //! `--quick` everything is smaller; those figures only tell that the bench works.
 
 #![allow(clippy::expect_used, reason = "a measurement that cannot be made ends the run")]

@@ -13,7 +13,7 @@ use crate::{
     fleet::{Fleet, PATIENCE, PODS, differences, tables},
     median,
     usage::memory,
-    world::{ELECTED, OTHER, World},
+    world::{CONTROLLER, NODES, World},
 };
 
 /// Between two looks at a kernel's tables, which take some milliseconds.
@@ -81,7 +81,7 @@ pub(crate) fn measure(report: &mut Report, world: &mut World, plan: &Plan) {
     let last = change(report, world, &mut fleet, plan.changes[0]);
     judge_load(report, world, &last);
     for (name, curve) in [("fixed", fixed), ("in proportion", proportional)] {
-        for node in [ELECTED, OTHER] {
+        for node in [NODES[1], CONTROLLER] {
             let growth = per_change(&last, node) / per_change(&curve[0], node);
             let name =
                 format!("CPU per change, {large} Services over {small}, policies {name}, {}", who(node));
@@ -92,14 +92,12 @@ pub(crate) fn measure(report: &mut Report, world: &mut World, plan: &Plan) {
 
 /// What the agents took while changes were made, and have since.
 fn judge_load(report: &mut Report, world: &mut World, cost: &Cost) {
-    for node in [ELECTED, OTHER] {
+    for node in [NODES[1], CONTROLLER] {
         let share = cost.cpu[node].as_secs_f64() / cost.time.as_secs_f64() * 100.0;
-        let name = format!("CPU of the agent at {RATE} changes a second, {}", who(node));
+        let name = format!("CPU at {RATE} changes a second, {}", who(node));
         report.at_most(&name, share, "%", CPU_PERCENT);
-        let pid = world.nodes[node].agent().pid();
-        for (name, field) in
-            [("memory of the agent after that", "VmRSS"), ("peak memory of the agent", "VmHWM")]
-        {
+        let pid = world.pid(node);
+        for (name, field) in [("memory after that", "VmRSS"), ("peak memory", "VmHWM")] {
             report.at_most(&format!("{name}, {}", who(node)), memory(pid, field), "MB", MEMORY_MB);
         }
     }
@@ -112,7 +110,7 @@ fn tell_size(report: &mut Report, fleet: &Fleet, started: Instant) {
 }
 
 fn who(node: usize) -> &'static str {
-    if node == ELECTED { "elected" } else { "not elected" }
+    if node == CONTROLLER { "controller" } else { "agent" }
 }
 
 fn per_change(cost: &Cost, node: usize) -> f64 {
@@ -134,12 +132,8 @@ fn change(report: &mut Report, world: &mut World, fleet: &mut Fleet, duration: D
     let changes = f64::from(cost.changes);
     report.tell("  EndpointSlices written per change", cost.written[0] / changes, "");
     report.tell("  statuses written per change", cost.written[1] / changes, "");
-    for node in [ELECTED, OTHER] {
-        report.tell(
-            &format!("  frontends written per change, {}", who(node)),
-            cost.published[node] / changes,
-            "",
-        );
+    report.tell("  frontends written per change, agent", cost.published[NODES[1]] / changes, "");
+    for node in [NODES[1], CONTROLLER] {
         report.tell(&format!("  CPU per change, {}", who(node)), per_change(&cost, node), "us");
     }
     cost
@@ -147,27 +141,20 @@ fn change(report: &mut Report, world: &mut World, fleet: &mut Fleet, duration: D
 
 fn starts(report: &mut Report, world: &mut World, fleet: &Fleet, count: usize) {
     let size = format!("{} Services, {} policies", fleet.services, fleet.policies);
-    // The other one would take over before the slices are gone.
-    for node in [OTHER, ELECTED] {
-        world.nodes[node].agent().kill();
-    }
+    world.controller.kill();
     world.forget_slices();
-    let first = cold_start(world, fleet, ELECTED);
-    report.tell(&format!("first start at {size}, elected, writes all slices"), first, "s");
-    world.wait_elected();
+    let begin = Instant::now();
+    world.controller.start();
     fleet.wait_settled(world);
-    for node in [ELECTED, OTHER] {
-        let mut times = Vec::new();
-        for _ in 0..count {
-            if world.nodes[node].agent().is_running() {
-                world.nodes[node].agent().kill();
-            }
-            times.push(cold_start(world, fleet, node));
-        }
-        let name = format!("cold start at {size}, {} (median of {count})", who(node));
-        report.at_most(&name, median(&mut times), "s", COLD_START_S);
-        world.wait_elected();
+    let name = format!("first start of the controller at {size}, until the kernels have all slices");
+    report.tell(&name, begin.elapsed().as_secs_f64(), "s");
+    let mut times = Vec::new();
+    for _ in 0..count {
+        world.nodes[NODES[1]].agent().kill();
+        times.push(cold_start(world, fleet, NODES[1]));
     }
+    let name = format!("cold start at {size} (median of {count})");
+    report.at_most(&name, median(&mut times), "s", COLD_START_S);
 }
 
 /// Seconds from process start until the kernel has everything, on a node where no agent ran before.
