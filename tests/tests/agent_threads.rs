@@ -21,8 +21,10 @@ use nix::{
 
 /// Longer than any period of the agent.
 const WATCH: Duration = Duration::from_secs(40);
-/// What a minute of waiting may cost.
+/// What a minute of waiting may cost a release build.
 const CPU_PER_MINUTE: Duration = Duration::from_millis(20);
+/// How much more a build for tests may take, whose client of the API server is not optimised.
+const UNOPTIMISED: u32 = 4;
 
 fn tasks(pid: u32) -> Vec<PathBuf> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -90,7 +92,8 @@ fn waiting_for_a_source_costs_nothing() {
     thread::sleep(WATCH);
     for (waiting, before) in agents.iter().zip(before) {
         let used = cpu(waiting.agent.pid()) - before;
-        let bound = CPU_PER_MINUTE * WATCH.as_secs() as u32 / 60;
+        let factor = if std::env::var_os("BALANCING_BIN").is_some() { 1 } else { UNOPTIMISED };
+        let bound = factor * CPU_PER_MINUTE * WATCH.as_secs() as u32 / 60;
         println!("{}: {used:?} in {WATCH:?}", waiting.cause);
         assert!(used <= bound, "{}: {used:?} in {WATCH:?}, not {bound:?}", waiting.cause);
     }
