@@ -128,6 +128,27 @@ fn a_policy_without_a_window_is_named() {
     assert!(dropped(&node, "qos") > Some(0));
 }
 
+#[test]
+fn exempt_clients_that_do_not_fit_are_told_and_tried_again() {
+    if !require_kernel() {
+        return;
+    }
+    let mut node = Node::with("full-exempt", &["--max-skips", "1"]);
+    let pods = ["a", "b"].map(|name| {
+        let pod = Object::pod(name, name, &["192.0.2.1"]).annotated("balancing.elf.io/redirect", "disabled");
+        pod.with("/spec/hostNetwork", true)
+    });
+    let _cgroups = pods.each_ref().map(|pod| node.pod_cgroup(pod));
+    pods.iter().for_each(|pod| node.apply(pod));
+    node.start_until(|view| view.source.synced && !view.problems.is_empty());
+    let view = node.view().unwrap();
+    assert!(!view.ready, "{view:?}");
+    let words = "table skips is full (1 entries): exempt client of cgroup";
+    assert!(view.problems.iter().any(|problem| problem.contains(words)), "{view:?}");
+    node.delete(&pods[1]);
+    node.wait_view(|view| view.ready && view.problems.is_empty());
+}
+
 /// What `balancingctl status` says of a table.
 fn dropped(node: &Node, table: &str) -> Option<u64> {
     let status = node.ctl_json(&["status"]);

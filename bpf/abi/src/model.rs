@@ -76,6 +76,15 @@ pub enum ClientId {
     Cgroup(u64),
 }
 
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NetnsCookie(cookie) => write!(f, "of network namespace {cookie}"),
+            Self::Cgroup(id) => write!(f, "of cgroup {id}"),
+        }
+    }
+}
+
 /// One policy's decision for a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {

@@ -110,8 +110,8 @@ impl Slots {
         self.free[(slot / u64::BITS) as usize] &= !(1 << (slot % u64::BITS));
     }
 
-    /// The nearest free slot: in the 64 that the wanted place belongs to, which are one page of memory, or in the next that
-    /// have one.
+    /// The wanted slot, else its neighbour, else the first free one of the 64 that are one page of memory with it, else of the next
+    /// 64 that have one.
     pub(crate) fn allocate(&mut self, wanted: u32) -> Option<u32> {
         let (words, first) = (self.free.len(), (wanted / u64::BITS) as usize);
         let word = (0..words).map(|i| (first + i) % words).find(|&word| self.free[word] != 0)?;

@@ -272,11 +272,14 @@ impl Pins {
 
     pub(crate) fn add_skip(&mut self, service_id: u32, client: ClientId) -> Result<(), TableError> {
         let written = self.skips.insert(skip_key(service_id, client), 1, 0);
+        // Of service id 0 are clients that are exempt from all policies.
+        let object = match service_id {
+            0 => format!("exempt client {client}"),
+            _ => format!("policy {service_id}"),
+        };
         written.map_err(|source| match errno(&source) {
-            Some(libc::E2BIG | libc::ENOMEM) => {
-                TableError::full(maps::SKIPS, self.sizes.skips, format!("policy {service_id}"))
-            }
-            _ => operation("write", maps::SKIPS, service_id)(source),
+            Some(libc::E2BIG | libc::ENOMEM) => TableError::full(maps::SKIPS, self.sizes.skips, object),
+            _ => operation("write", maps::SKIPS, object)(source),
         })
     }
 
