@@ -11,6 +11,8 @@ mod admission;
 mod conditions;
 #[path = "kube/connection.rs"]
 mod connection;
+#[path = "kube/generations.rs"]
+mod generations;
 #[path = "kube/nodes.rs"]
 mod nodes;
 #[path = "kube/outage.rs"]
