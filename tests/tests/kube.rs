@@ -13,6 +13,8 @@ mod conditions;
 mod connection;
 #[path = "kube/controller.rs"]
 mod controller;
+#[path = "kube/generations.rs"]
+mod generations;
 #[path = "kube/nodes.rs"]
 mod nodes;
 #[path = "kube/outage.rs"]

@@ -12,6 +12,10 @@ pub const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "balancing.elf.io";
 /// Label of those slices with the service id of their policy.
 pub const LABEL_SERVICE_ID: &str = "balancing.elf.io/service-id";
+/// Annotation of those slices with the generation of their policy. It is no label: nothing is selected by it.
+pub const ANNOTATION_GENERATION: &str = "balancing.elf.io/generation";
+/// Annotation of one of those slices, the head, with the number of slices of that generation.
+pub const ANNOTATION_SLICES: &str = "balancing.elf.io/slices";
 /// Label that keeps kube-proxy away from those slices: they belong to no Service.
 pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// Lease by which the replicas of the controller elect one of them.

@@ -178,6 +178,13 @@ pub struct Endpoints {
     pub slice: ObjectRef,
     /// The policy, which owns the slice.
     pub policy: PolicyRef,
+    /// `metadata.uid` of the policy.
+    pub policy_uid: String,
+    /// `metadata.generation` of the policy whose selector and ports were looked at; `None` = written by an agent of
+    /// an earlier version.
+    pub generation: Option<i64>,
+    /// How many slices this generation has; only one of them, the head, says it.
+    pub set_size: Option<usize>,
     /// The backend ports of the policy that these pods have: name and protocol as in `toPorts`, the number
     /// as the pod has it (`hostPort` mode: the host port).
     pub ports: Vec<Port>,

@@ -94,6 +94,8 @@ pub enum Reason {
     Disabled,
     /// The policy is not for this node or this role.
     NotSelected,
+    /// The EndpointSlices of its generation are not complete; what was in force before stays.
+    Pending,
 }
 
 impl Reason {
@@ -109,6 +111,7 @@ impl Reason {
             Self::Conflicted => "Conflicted",
             Self::Disabled => "Disabled",
             Self::NotSelected => "NotSelected",
+            Self::Pending => "Pending",
         }
     }
 }

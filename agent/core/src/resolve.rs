@@ -18,7 +18,7 @@ use crate::{
         Port,
     },
     plan::{Layer, Reason},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, Wait},
 };
 
 mod backends;
@@ -84,6 +84,8 @@ pub enum Standing {
     Disabled,
     /// It is not for this node or this role; it claims nothing.
     NotSelected,
+    /// Its backends are not known, and never were; it claims nothing.
+    Pending,
 }
 
 /// What one policy makes of the current objects, before it meets other policies.
@@ -126,6 +128,10 @@ pub fn resolve_policy(
         reason: Reason::Applied,
         notes: Vec::new(),
     };
+    let wait = snapshot.wait(&policy.id);
+    if let (Some(Wait::First(_)), Standing::Active) = (wait, resolution.standing) {
+        resolution.standing = Standing::Pending;
+    }
     match (&policy.spec, resolution.standing) {
         (Err(invalid), _) => resolution.stop(Reason::InvalidSpec, problems(invalid)),
         (Ok(_), Standing::Disabled) => {
@@ -135,11 +141,35 @@ pub fn resolve_policy(
         (Ok(_), Standing::NotSelected) => {
             resolution.stop(Reason::NotSelected, why_not_selected(policy.id.kind, settings));
         }
+        (Ok(_), Standing::Pending) => {
+            resolution.stop(Reason::Pending, waits(policy.generation));
+        }
         (Ok(spec), Standing::Active | Standing::Invalid) => {
             resolve_active(&policy.id, spec, &mut resolution, snapshot, settings);
         }
     }
+    if let Some(Wait::Next(generation)) = wait {
+        let kept =
+            if generation == policy.generation { "the last complete list" } else { "the last generation" };
+        let kept = format!("{}; {kept} stays in force", waits(generation));
+        resolution.notes.insert(0, kept);
+        if matches!(resolution.reason, Reason::Applied | Reason::NotSelected) {
+            resolution.reason = Reason::Pending;
+        }
+    }
     resolution
+}
+
+/// Whether the policy needs EndpointSlices before it can be put into force.
+fn needs_slices(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> bool {
+    let over_pods = policy.spec.as_ref().is_ok_and(|spec| matches!(spec.backend, BackendSpec::Pods { .. }));
+    settings.cluster_pods == ClusterPods::Listed
+        && over_pods
+        && standing(policy, snapshot, settings) == Standing::Active
+}
+
+fn waits(generation: i64) -> String {
+    format!("waits for the EndpointSlices of generation {generation}")
 }
 
 /// Whether the policy takes part on this host.

@@ -14,9 +14,13 @@ use crate::objects::{
     RedirectMode, Service,
 };
 
+mod generations;
 mod owners;
 mod pods;
 
+pub use generations::Wait;
+
+use generations::Generations;
 use owners::Owners;
 use pods::Pods;
 
@@ -28,10 +32,9 @@ pub struct Snapshot {
     pods: Pods,
     nodes: BTreeMap<String, Node>,
     services: BTreeMap<ObjectRef, Service>,
+    /// The policies as they are in force.
     owners: Owners,
-    endpoints: BTreeMap<PolicyRef, BTreeMap<ObjectRef, Endpoints>>,
-    /// The policies that own the EndpointSlices.
-    slices: BTreeMap<ObjectRef, PolicyRef>,
+    generations: Generations,
     identities: BTreeMap<String, BTreeSet<ClientId>>,
     dirty: BTreeSet<PolicyRef>,
 }
@@ -93,7 +96,7 @@ impl Snapshot {
         std::mem::take(&mut self.dirty)
     }
 
-    /// A policy.
+    /// A policy: the generation that is in force, the last one where none is.
     #[must_use]
     pub fn policy(&self, key: &PolicyRef) -> Option<&Policy> {
         self.owners.get(key)
@@ -111,7 +114,7 @@ impl Snapshot {
             ("Pod", self.pods.len()),
             ("Node", self.nodes.len()),
             ("Service", self.services.len()),
-            ("EndpointSlice", self.slices.len()),
+            ("EndpointSlice", self.generations.len()),
             (PolicyKind::LocalRedirect.kind(), 0),
             (PolicyKind::Balancing.kind(), 0),
         ]);
@@ -144,9 +147,28 @@ impl Snapshot {
         self.pods.get(key)
     }
 
-    /// What the elected agent selected for a policy.
+    /// A policy as the source has it.
+    #[must_use]
+    pub fn wanted(&self, key: &PolicyRef) -> Option<&Policy> {
+        self.generations.wanted(key).or_else(|| self.owners.get(key))
+    }
+
+    /// For what a policy waits, as of the last [`Self::settle`].
+    #[must_use]
+    pub fn wait(&self, key: &PolicyRef) -> Option<Wait> {
+        self.generations.wait(key)
+    }
+
+    /// What the elected agent selected for the generation of a policy that is in force.
     pub fn endpoints(&self, policy: &PolicyRef) -> impl Iterator<Item = &Endpoints> {
-        self.endpoints.get(policy).into_iter().flat_map(BTreeMap::values)
+        self.generations.in_force(policy)
+    }
+
+    /// Puts the policy into force as the source has it, unless it needs EndpointSlices that are not complete.
+    pub fn settle(&mut self, key: &PolicyRef, needs_slices: bool) {
+        if let Some(policy) = self.generations.settle(key, self.owners.get(key), needs_slices) {
+            self.owners.set(key, Some(policy));
+        }
     }
 
     /// All nodes, by name.
@@ -198,32 +220,27 @@ impl Snapshot {
     }
 
     fn set_policy(&mut self, key: &PolicyRef, new: Option<Policy>) {
-        if self.owners.set(key, new) {
-            self.dirty.insert(key.clone());
+        if self.wanted(key) == new.as_ref() {
+            return;
+        }
+        self.dirty.insert(key.clone());
+        let is_known = self.owners.get(key).is_some();
+        match new {
+            Some(new) => {
+                if !is_known {
+                    self.owners.set(key, Some(new.clone()));
+                }
+                self.generations.put(new, is_known);
+            }
+            None => {
+                self.generations.remove(key);
+                self.owners.set(key, None);
+            }
         }
     }
 
     fn set_endpoints(&mut self, slice: &ObjectRef, new: Option<Endpoints>) {
-        let old_owner = match &new {
-            Some(new) => self.slices.insert(slice.clone(), new.policy.clone()),
-            None => self.slices.remove(slice),
-        };
-        if let Some(owner) = old_owner
-            && let Some(slices) = self.endpoints.get_mut(&owner)
-        {
-            if slices.get(slice) == new.as_ref() {
-                return;
-            }
-            slices.remove(slice);
-            if slices.is_empty() {
-                self.endpoints.remove(&owner);
-            }
-            self.dirty.insert(owner);
-        }
-        if let Some(new) = new {
-            self.dirty.insert(new.policy.clone());
-            self.endpoints.entry(new.policy.clone()).or_default().insert(slice.clone(), new);
-        }
+        self.dirty.extend(self.generations.set_slice(slice, new));
     }
 
     fn set_node(&mut self, name: &str, new: Option<Node>) {
@@ -235,6 +252,8 @@ impl Snapshot {
             let existence = before.name != after.name;
             if existence || before.labels != after.labels {
                 self.dirty.extend(self.owners.with_node_selector().cloned());
+                // What waits may have another selector than what is in force.
+                self.dirty.extend(self.generations.waiting().cloned());
             }
         }
         let (ips, proxies) = (before.ips != after.ips, before.proxy_ips != after.proxy_ips);
@@ -251,10 +270,7 @@ impl Snapshot {
         };
         let here = self.node_name.as_deref();
         let by_pod = self.pods.on_node(name).flat_map(|pod| self.owners.selecting(pod, here));
-        let listed = self.endpoints.iter().filter(|(_, slices)| {
-            slices.values().flat_map(|slice| &slice.list).any(|endpoint| endpoint.node == name)
-        });
-        let by_list = listed.filter_map(|(policy, _)| self.owners.get(policy));
+        let by_list = self.generations.on_node(name).filter_map(|policy| self.owners.get(policy));
         let users = by_pod.chain(by_list).filter(|policy| concerns(policy));
         self.dirty.extend(users.map(|policy| policy.id.clone()));
     }

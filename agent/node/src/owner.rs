@@ -2,7 +2,7 @@
 //!
 //! Level-triggered: a frontend that could not be programmed stays pending and is tried again. Nothing is
 //! touched before the source has delivered its complete list: a policy whose pods are not listed yet looks exactly
-//! like one that has none.
+//! like one that has none. And what an earlier agent left of a policy whose backends are not known then stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,10 +23,12 @@ use balancing_core::{
     view::PolicyView,
 };
 
+mod kept;
 mod names;
 mod report;
 mod traffic;
 
+use kept::Kept;
 use names::Names;
 use traffic::Traffic;
 
@@ -45,6 +47,8 @@ pub struct Owner {
     operations: Operations,
     traffic: Traffic,
     synced: bool,
+    /// `None` until the first decisions.
+    kept: Option<Kept>,
     names: Names,
 }
 
@@ -72,6 +76,7 @@ impl Owner {
             operations: Operations::default(),
             traffic: Traffic::default(),
             synced: false,
+            kept: None,
             names: Names::default(),
         }
     }
@@ -164,6 +169,8 @@ impl Owner {
             return true;
         }
         let delta = self.engine.resolve();
+        let kept = self.kept.get_or_insert_with(|| Kept::start(&self.engine));
+        self.pending.extend(kept.release(&self.engine, self.tables.entries()));
         self.pending.extend(delta.entries.keys());
         self.pass_ids(&delta.verdicts);
         self.names.keep(&mut self.tables, &delta.verdicts, self.engine.verdicts());
@@ -216,7 +223,11 @@ impl Owner {
     }
 
     fn desired(&self, key: &FrontendKey) -> Option<Entry> {
-        self.engine.entry(key).map(|entry| entry.to_model().normalized())
+        let decided = self.engine.entry(key);
+        match &self.kept {
+            Some(kept) => kept.desired(decided.as_ref(), self.tables.entries().get(key)),
+            None => decided.map(|entry| entry.to_model().normalized()),
+        }
     }
 
     /// Remembers failures; `true` when one is new. Thousands of frontends may fail for one reason: that is one line.

@@ -79,7 +79,9 @@ fn nearly(engine: &Engine, key: &FrontendKey, policy: &Policy) -> Option<String>
     let has_port = frontends.ports.iter().any(|p| (p.port, p.protocol) == (key.port, key.protocol));
     match (has_port, resolution.standing) {
         (_, Standing::Invalid) => None,
-        (true, Standing::Disabled | Standing::NotSelected) => Some(resolution.notes.join("; ")),
+        (true, Standing::Disabled | Standing::NotSelected | Standing::Pending) => {
+            Some(resolution.notes.join("; "))
+        }
         (true, Standing::Active) => Some(withdrawn(engine, &policy.id, resolution)),
         (false, _) => {
             let ports: Vec<String> =

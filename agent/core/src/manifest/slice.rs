@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{document::Document, namespace_or_default, notes::Notes};
 use crate::{
-    names::{LABEL_MANAGED_BY, MANAGED_BY},
+    names::{ANNOTATION_GENERATION, ANNOTATION_SLICES, LABEL_MANAGED_BY, MANAGED_BY},
     objects::{Endpoint, Endpoints, ObjectRef, PolicyRef, Port},
 };
 
@@ -27,6 +27,7 @@ struct MetadataFields {
     name: String,
     namespace: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerFields>>,
 }
 
@@ -34,6 +35,7 @@ struct MetadataFields {
 struct OwnerFields {
     kind: String,
     name: String,
+    uid: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +81,7 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Option<
     let Some(owner) = owner else {
         return Err(format!("metadata.ownerReferences: no {kind} owns this slice; delete the slice"));
     };
+    let annotations = metadata.annotations.unwrap_or_default();
     let endpoints = endpoints.unwrap_or_default().into_iter().enumerate();
     Ok(Some(Endpoints {
         slice: ObjectRef {
@@ -86,6 +89,9 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Option<
             name: metadata.name,
         },
         policy: PolicyRef { kind, name: owner.name },
+        policy_uid: owner.uid.unwrap_or_default(),
+        generation: annotations.get(ANNOTATION_GENERATION).and_then(|text| text.parse().ok()),
+        set_size: annotations.get(ANNOTATION_SLICES).and_then(|text| text.parse().ok()),
         ports: ports
             .unwrap_or_default()
             .into_iter()

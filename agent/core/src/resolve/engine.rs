@@ -17,7 +17,7 @@ use crate::{
     resolve::{
         Resolution, Role, Settings, Standing,
         ids::{Bid, Ids},
-        resolve_policy,
+        needs_slices, resolve_policy,
         settle::{Claim, Claims, Rank},
         standing,
         verdict::{Contest, verdict},
@@ -90,6 +90,10 @@ impl Engine {
     /// Resolves what the changes since the last call touched.
     pub fn resolve(&mut self) -> Delta {
         let dirty = self.snapshot.take_dirty();
+        for policy in &dirty {
+            let needs = self.snapshot.wanted(policy).map(|p| needs_slices(p, &self.snapshot, &self.settings));
+            self.snapshot.settle(policy, needs.unwrap_or(false));
+        }
         let touched = self.bid(dirty);
         let fresh: Vec<Fresh> = touched.iter().cloned().map(|policy| self.resolve_one(policy)).collect();
         let resolved = fresh.iter().filter(|(_, owner)| owner.is_some()).count();

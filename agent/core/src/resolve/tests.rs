@@ -7,6 +7,7 @@ mod backends;
 mod balancing;
 mod cluster;
 mod frontends;
+mod generations;
 mod laws;
 mod pairing;
 mod precedence;

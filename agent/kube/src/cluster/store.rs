@@ -50,8 +50,8 @@ impl Store {
         self.taken.insert(name);
     }
 
-    /// The writes that are left to do for a policy.
-    pub(super) fn plan(&self, policy: &str, wanted: Option<&Wanted>) -> Vec<SliceOp> {
+    /// The writes that are left to do for a policy, in steps.
+    pub(super) fn plan(&self, policy: &str, wanted: Option<&Wanted>) -> Vec<Vec<SliceOp>> {
         let names = self.by_policy.get(policy).into_iter().flatten();
         let known = names.filter_map(|name| Some((name.as_str(), self.mirror.get(name)?))).collect();
         plan(wanted, &known, &self.taken)

@@ -16,6 +16,7 @@ fn slice() -> Value {
             "namespace": "system",
             "name": "web-1",
             "labels": {"endpointslice.kubernetes.io/managed-by": "balancing.elf.io"},
+            "annotations": {"balancing.elf.io/generation": "7", "balancing.elf.io/slices": "2"},
             "ownerReferences": [{"kind": "BalancingPolicy", "name": "web", "uid": "u"}],
         },
         "addressType": "IPv4",
@@ -62,12 +63,25 @@ fn a_slice_of_ours_lists_the_endpoints_of_its_policy() {
     let expected = Endpoints {
         slice: reference("system", "web-1"),
         policy: PolicyRef { kind: PolicyKind::Balancing, name: "web".to_owned() },
+        policy_uid: "u".to_owned(),
+        generation: Some(7),
+        set_size: Some(2),
         ports: vec![Port { port: 8080, protocol: Protocol::Tcp, name: "http".to_owned() }],
         // Who does not say that it is ready gets no connection.
         list: vec![first, endpoint("10.0.0.2", false), endpoint("10.0.0.3", false)],
     };
     assert_eq!(*endpoints, expected);
     assert_eq!(messages(&manifest), [""; 0]);
+}
+
+/// As agents of an earlier version write them.
+#[test]
+fn a_slice_may_not_say_of_which_generation_it_is() {
+    let mut tree = slice();
+    tree["metadata"].as_object_mut().unwrap().remove("annotations");
+    let manifest = read(tree);
+    let [Object::Endpoints(endpoints)] = manifest.objects.as_slice() else { panic!("{manifest:?}") };
+    assert_eq!((endpoints.generation, endpoints.set_size, endpoints.list.len()), (None, None, 3));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::{
     objects::{
         BackendPort, BackendSpec, Endpoint, LabelSelector, ObjectRef, Pod, PodBackend, PolicyRef, PolicySpec,
-        Port, Service,
+        Port, RedirectMode, Service,
     },
     resolve::{ClusterPods, Family, Role, Settings, backends::target},
     snapshot::Snapshot,
@@ -29,9 +29,8 @@ pub(super) fn select<'a>(
 ) -> Vec<Candidate<'a>> {
     match &spec.backend {
         BackendSpec::LocalPods(pods) => local(pods, &spec.node_selector, snapshot, settings),
-        BackendSpec::Pods { .. } if settings.cluster_pods == ClusterPods::Listed => {
-            let slices = snapshot.endpoints(id);
-            slices.flat_map(|slice| slice.list.iter().map(|e| Candidate::Listed(e, &slice.ports))).collect()
+        BackendSpec::Pods { pods, mode } if settings.cluster_pods == ClusterPods::Listed => {
+            listed(id, pods, *mode, snapshot, settings)
         }
         BackendSpec::Pods { pods, .. } => {
             let found = snapshot.select(&pods.selector, pods.namespace.as_deref(), None);
@@ -39,6 +38,29 @@ pub(super) fn select<'a>(
         }
         BackendSpec::Addresses { .. } => Vec::new(),
     }
+}
+
+/// The listed pods. Of those that are reached at their own address the ones of this node are known first-hand and without
+/// the way over a slice, so what a slice says of them does not count. Ways through a node need ports that whoever listed
+/// the pods has looked at.
+fn listed<'a>(
+    id: &PolicyRef,
+    pods: &PodBackend,
+    mode: RedirectMode,
+    snapshot: &'a Snapshot,
+    settings: &Settings,
+) -> Vec<Candidate<'a>> {
+    let knows_own = settings.role == Role::Node && mode == RedirectMode::PodEndpoint;
+    let here = knows_own.then_some(settings.node_name.as_str());
+    let slices = snapshot.endpoints(id);
+    let all = slices.flat_map(|slice| slice.list.iter().map(move |e| (e, slice.ports.as_slice())));
+    let elsewhere = all.filter(|(endpoint, _)| here != Some(endpoint.node.as_str()));
+    let mut found: Vec<_> = elsewhere.map(|(endpoint, ports)| Candidate::Listed(endpoint, ports)).collect();
+    if here.is_some() {
+        let own = snapshot.select(&pods.selector, pods.namespace.as_deref(), here);
+        found.extend(own.into_iter().map(Candidate::Pod));
+    }
+    found
 }
 
 /// The pods of this node; for the whole cluster those of every node that applies the policy.

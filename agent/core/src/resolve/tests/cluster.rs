@@ -136,6 +136,9 @@ fn mk_slices(pod: &Pod, policy: &Policy, mode: RedirectMode) -> Vec<Object> {
         Object::Endpoints(Endpoints {
             slice: ObjectRef { namespace: "balancing".to_owned(), name: format!("{}-{n}", pod.name) },
             policy: policy.id.clone(),
+            policy_uid: policy.uid.clone(),
+            generation: None,
+            set_size: None,
             ports: pods.ports.iter().filter_map(number).collect(),
             list: vec![Endpoint {
                 ip: *ip,
@@ -157,8 +160,11 @@ fn both_ways(pods: &[Pod], policy: &Policy, mode: RedirectMode) -> [BTreeMap<Str
         lab.put(mk_node(THERE, &["192.168.0.2"], &["10.255.0.2"]));
         lab.put(policy.clone());
         for pod in pods {
-            if cluster_pods == ClusterPods::Selected {
+            // The pods of its own node every agent knows.
+            if cluster_pods == ClusterPods::Selected || pod.node == HERE {
                 lab.put(pod.clone());
+            }
+            if cluster_pods == ClusterPods::Selected {
                 continue;
             }
             for slice in mk_slices(pod, policy, mode) {
@@ -204,11 +210,12 @@ fn a_listed_pod_that_becomes_unready_or_leaves_is_no_backend() {
     let shows = |lab: &Lab| lab.shows(key(FRONT, 80, Tcp));
     // Slices may come before their policy.
     let pods = [mk_pod("a", &["10.0.0.1"]), mk_pod("b", &["10.0.0.2"])];
+    let pods = pods.map(|pod| Pod { node: THERE.to_owned(), ..pod });
     for slice in pods.iter().flat_map(|pod| mk_slices(pod, &policy, PodEndpoint)) {
         lab.change([(slice.key(), Some(slice))]);
     }
     lab.put(policy.clone());
-    lab.put(mk_pod("unlisted", &["10.0.0.3"]));
+    lab.put(Pod { node: THERE.to_owned(), ..mk_pod("unlisted", &["10.0.0.3"]) });
     assert_eq!(shows(&lab), "10.0.0.1:8080 10.0.0.2:8080", "only what is listed counts");
     let unready = Pod { ready: false, ..pods[0].clone() };
     for slice in mk_slices(&unready, &policy, PodEndpoint) {

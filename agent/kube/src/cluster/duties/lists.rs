@@ -1,4 +1,5 @@
-//! Which slices are written when.
+//! Which slices are written when. Of the steps that are left to do for a policy only the first is sent; when it has ended
+//! the policy is looked at again, so that the next step follows from what is known then.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -30,6 +31,8 @@ pub(super) struct SliceWork {
     running: usize,
     /// Policies for which the objects, and not only the slices, have changed.
     fresh: BTreeSet<String>,
+    /// Policies of which one step has ended and the next one follows.
+    halfway: BTreeSet<String>,
     failures: Backoff<String>,
     /// Policies whose slices somebody else keeps changing.
     disputes: Backoff<String>,
@@ -40,6 +43,8 @@ pub(super) struct SliceWork {
 struct Progress {
     left: usize,
     failed: bool,
+    /// Another step follows.
+    goes_on: bool,
 }
 
 impl Duties<'_> {
@@ -69,18 +74,21 @@ impl Duties<'_> {
 
     fn plan_slices(&mut self, policy: String, now: Instant) {
         let id = PolicyRef { kind: PolicyKind::Balancing, name: policy.clone() };
-        let ops = self.store.plan(&policy, wanted(&self.engine, &id).as_ref());
-        let fresh = self.slices.fresh.remove(&policy);
-        if ops.is_empty() {
+        let mut steps = self.store.plan(&policy, wanted(&self.engine, &id).as_ref()).into_iter();
+        let (fresh, halfway) = (self.slices.fresh.remove(&policy), self.slices.halfway.remove(&policy));
+        let Some(ops) = steps.next() else {
             self.slices.failures.reset(&policy);
             return self.slices.queue.done(&policy);
-        }
+        };
         if fresh {
             self.slices.disputes.reset(&policy);
-        } else {
+        } else if !halfway {
             self.slices.disputes.fail(&policy, now);
         }
-        self.slices.progress.insert(policy.clone(), Progress { left: ops.len(), failed: false });
+        self.slices.progress.insert(
+            policy.clone(),
+            Progress { left: ops.len(), failed: false, goes_on: steps.next().is_some() },
+        );
         self.slices.ops.extend(ops.into_iter().map(|op| (policy.clone(), op)));
     }
 
@@ -178,14 +186,18 @@ impl SliceWork {
         if progress.left > 0 {
             return;
         }
-        let failed = progress.failed;
+        let (failed, goes_on) = (progress.failed, progress.goes_on);
         self.progress.remove(&policy);
         self.queue.done(&policy);
         if failed {
             let at = self.failures.fail(&policy, now);
             self.queue.add(policy, at);
-        } else {
-            self.failures.reset(&policy);
+            return;
+        }
+        self.failures.reset(&policy);
+        if goes_on {
+            self.halfway.insert(policy.clone());
+            self.queue.add(policy, now);
         }
     }
 }

@@ -43,7 +43,12 @@ pub(crate) fn wanted(engine: &Engine, id: &PolicyRef) -> Option<Wanted> {
             groups.entry(group).or_default().insert(name, endpoint(pod, ip, snapshot));
         }
     }
-    let owner = Owner { policy: id.name.clone(), uid: policy.uid.clone(), service_id: resolution.service_id };
+    let owner = Owner {
+        policy: id.name.clone(),
+        uid: policy.uid.clone(),
+        service_id: resolution.service_id,
+        generation: Some(policy.generation),
+    };
     Some(Wanted { owner, groups })
 }
 

@@ -13,7 +13,10 @@ use k8s_openapi::{
 
 use super::{Endpoint, Endpoints, Group, Known, Owner, Slice};
 use balancing_core::{
-    names::{GROUP, LABEL_MANAGED_BY, LABEL_PROXY_NAME, LABEL_SERVICE_ID, MANAGED_BY, VERSION},
+    names::{
+        ANNOTATION_GENERATION, ANNOTATION_SLICES, GROUP, LABEL_MANAGED_BY, LABEL_PROXY_NAME,
+        LABEL_SERVICE_ID, MANAGED_BY, VERSION,
+    },
     objects::{ObjectRef, Port},
     resolve::Family,
 };
@@ -29,6 +32,7 @@ pub(crate) fn to_api(slice: &Slice, namespace: &str, replaces: Option<&Known>) -
             uid: replaces.map(|known| known.uid.clone()),
             resource_version: replaces.map(|known| known.version.clone()),
             labels: Some(labels(slice.owner.service_id)),
+            annotations: Some(annotations(slice.owner.generation, slice.set_size)),
             owner_references: Some(vec![reference(&slice.owner)]),
             ..ObjectMeta::default()
         },
@@ -47,6 +51,10 @@ pub(crate) fn from_api(object: &EndpointSlice) -> Known {
     let no_labels = BTreeMap::new();
     let found_labels = meta.labels.as_ref().unwrap_or(&no_labels);
     let service_id = found_labels.get(LABEL_SERVICE_ID).and_then(|id| id.parse().ok()).unwrap_or(0);
+    let no_annotations = BTreeMap::new();
+    let found_annotations = meta.annotations.as_ref().unwrap_or(&no_annotations);
+    let generation = found_annotations.get(ANNOTATION_GENERATION).and_then(|text| text.parse().ok());
+    let set_size = found_annotations.get(ANNOTATION_SLICES).and_then(|text| text.parse().ok());
     let of_a_family =
         [Family::V4, Family::V6].map(|family| family.to_string()).contains(&object.address_type);
     let owner = Owner {
@@ -54,6 +62,7 @@ pub(crate) fn from_api(object: &EndpointSlice) -> Known {
         policy: found.filter(|_| of_a_family).map_or(String::new(), |r| r.name.clone()),
         uid: found.map_or(String::new(), |r| r.uid.clone()),
         service_id,
+        generation,
     };
     let family = if object.address_type == Family::V6.to_string() { Family::V6 } else { Family::V4 };
     let listed_ports = object.ports.as_deref().unwrap_or_default();
@@ -61,12 +70,16 @@ pub(crate) fn from_api(object: &EndpointSlice) -> Known {
     let endpoints: Endpoints = object.endpoints.iter().filter_map(endpoint_from_api).collect();
     let exact = references == [reference(&owner)]
         && labels(service_id).iter().all(|(name, value)| found_labels.get(name) == Some(value))
+        && [ANNOTATION_GENERATION, ANNOTATION_SLICES]
+            .iter()
+            .all(|name| annotations(generation, set_size).get(*name) == found_annotations.get(*name))
         && ports.len() == listed_ports.len()
         && endpoints.len() == object.endpoints.len();
     Known {
         slice: Slice {
             name: meta.name.clone().unwrap_or_default(),
             owner,
+            set_size,
             group: Group { family, ports },
             endpoints,
         },
@@ -92,6 +105,12 @@ fn labels(service_id: u32) -> BTreeMap<String, String> {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
+}
+
+fn annotations(generation: Option<i64>, set_size: Option<usize>) -> BTreeMap<String, String> {
+    let generation = generation.map(|number| (ANNOTATION_GENERATION.to_owned(), number.to_string()));
+    let set_size = set_size.map(|number| (ANNOTATION_SLICES.to_owned(), number.to_string()));
+    generation.into_iter().chain(set_size).collect()
 }
 
 /// With it Kubernetes removes the slice after its policy, even when no agent runs any more.
