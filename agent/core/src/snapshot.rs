@@ -156,7 +156,7 @@ impl Snapshot {
     /// For what a policy waits, as of the last [`Self::settle`].
     #[must_use]
     pub fn wait(&self, key: &PolicyRef) -> Option<Wait> {
-        self.generations.wait(key)
+        self.generations.wait(self.owners.get(key)?)
     }
 
     /// What the elected agent selected for the generation of a policy that is in force.
@@ -224,18 +224,13 @@ impl Snapshot {
             return;
         }
         self.dirty.insert(key.clone());
-        let is_known = self.owners.get(key).is_some();
-        match new {
-            Some(new) => {
-                if !is_known {
-                    self.owners.set(key, Some(new.clone()));
-                }
-                self.generations.put(new, is_known);
-            }
-            None => {
-                self.generations.remove(key);
-                self.owners.set(key, None);
-            }
+        let Some(new) = new else {
+            self.generations.remove(key);
+            self.owners.set(key, None);
+            return;
+        };
+        if self.generations.put(&new, self.owners.get(key).is_some()) {
+            self.owners.set(key, Some(new));
         }
     }
 

@@ -27,15 +27,8 @@ pub(super) struct Generations {
     owners: BTreeMap<ObjectRef, PolicyRef>,
     /// Those that are in force: a complete set, empty where a policy has no pods.
     in_force: BTreeMap<PolicyRef, Vec<Arc<Endpoints>>>,
-    waiting: BTreeMap<PolicyRef, Waiting>,
-}
-
-/// A policy that is not in force as it is now.
-#[derive(Debug)]
-struct Waiting {
-    policy: Policy,
-    /// Nothing of it is in force, not even an earlier generation.
-    is_new: bool,
+    /// Policies that wait: as the source has it where something earlier is in force, `None` where nothing is.
+    waiting: BTreeMap<PolicyRef, Option<Policy>>,
 }
 
 /// For what a policy waits.
@@ -66,10 +59,10 @@ impl Generations {
         self.in_force.iter().filter(move |(_, list)| on(list)).map(|(policy, _)| policy)
     }
 
-    /// For what a policy waits.
-    pub(super) fn wait(&self, policy: &PolicyRef) -> Option<Wait> {
-        let Waiting { policy, is_new } = self.waiting.get(policy)?;
-        Some(if *is_new { Wait::First(policy.generation) } else { Wait::Next(policy.generation) })
+    /// For what a policy waits; `current` is the one that is in force, or nothing of it is.
+    pub(super) fn wait(&self, current: &Policy) -> Option<Wait> {
+        let next = self.waiting.get(&current.id)?;
+        Some(next.as_ref().map_or(Wait::First(current.generation), |next| Wait::Next(next.generation)))
     }
 
     /// Policies that wait.
@@ -79,13 +72,15 @@ impl Generations {
 
     /// The policy as the source has it, if another is in force.
     pub(super) fn wanted(&self, policy: &PolicyRef) -> Option<&Policy> {
-        self.waiting.get(policy).map(|waiting| &waiting.policy)
+        self.waiting.get(policy)?.as_ref()
     }
 
-    /// Puts a policy; [`Self::settle`] decides when it is in force. `is_known`: one of that name is.
-    pub(super) fn put(&mut self, policy: Policy, is_known: bool) {
-        let is_new = self.waiting.get(&policy.id).map_or(!is_known, |waiting| waiting.is_new);
-        self.waiting.insert(policy.id.clone(), Waiting { policy, is_new });
+    /// Puts a policy; [`Self::settle`] decides when it is in force. `is_known`: there is one of that name. Whether it takes
+    /// that one's place at once, because nothing of it is in force.
+    pub(super) fn put(&mut self, policy: &Policy, is_known: bool) -> bool {
+        let is_new = !is_known || self.waiting.get(&policy.id).is_some_and(Option::is_none);
+        self.waiting.insert(policy.id.clone(), (!is_new).then(|| policy.clone()));
+        is_new
     }
 
     /// The policy is gone, and with it what was in force.
@@ -130,25 +125,25 @@ impl Generations {
     ) -> Option<Policy> {
         let current = current?;
         let waiting = self.waiting.remove(key);
-        let wanted = waiting.as_ref().map_or(current, |waiting| &waiting.policy);
+        let is_new = matches!(waiting, Some(None));
+        let next = waiting.flatten();
+        let wanted = next.as_ref().unwrap_or(current);
         if !needs {
             self.in_force.remove(key);
-            return waiting.map(|waiting| waiting.policy);
+            return next;
         }
         if let Some(list) = self.complete(wanted, wanted.generation) {
             self.in_force.insert(key.clone(), list);
-            return waiting.map(|waiting| waiting.policy);
+            return next;
         }
-        let is_new = waiting.as_ref().is_some_and(|waiting| waiting.is_new);
-        let wanted = waiting.map_or_else(|| current.clone(), |waiting| waiting.policy);
-        let lives = current.uid == wanted.uid && self.is_in_force(current);
-        let in_force = if lives && !is_new { self.keep(key, current, &wanted) } else { wanted.clone() };
-        let is_new = is_new || !lives;
-        if is_new {
+        if is_new || current.uid != wanted.uid || !self.is_in_force(current) {
             self.in_force.remove(key);
+            self.waiting.insert(key.clone(), None);
+            return next;
         }
-        self.waiting.insert(key.clone(), Waiting { policy: wanted, is_new });
-        Some(in_force)
+        let kept = self.keep(key, current, wanted);
+        self.waiting.insert(key.clone(), Some(next.unwrap_or_else(|| current.clone())));
+        Some(kept)
     }
 
     /// What stays in force of a policy that has to wait: what depends on its generation. Pods may change within that.

@@ -1,0 +1,110 @@
+//! Which endpoints are listed, with which ports.
+
+use super::*;
+
+fn mk_engine() -> Engine {
+    Engine::new(Settings {
+        role: Role::Cluster,
+        node_name: String::new(),
+        cluster_pods: ClusterPods::Selected,
+        ..mk_settings()
+    })
+}
+
+fn ports_of(wanted: &Wanted) -> Vec<(Vec<u16>, Vec<&str>)> {
+    let ports = |group: &Group| group.ports.iter().map(|port| port.port).collect();
+    wanted.groups.iter().map(|(g, e)| (ports(g), e.keys().map(|pod| pod.name.as_str()).collect())).collect()
+}
+
+#[test]
+fn endpoints_tell_what_is_known_of_a_pod() {
+    let mut engine = mk_engine();
+    let front = at_address("169.254.0.90", &[("", 80, Tcp)]);
+    put(&mut engine, mk_balancing("b", front, web_pods(&[("", 8080, Tcp)]), RedirectMode::PodEndpoint));
+    let mut node = mk_node("node-a", &["192.168.0.1"], &[]);
+    node.labels = labels(&[("topology.kubernetes.io/zone", "z1")]);
+    put(&mut engine, node.clone());
+    put(&mut engine, mk_pod("a", &["10.0.0.1", "fd00::1"]));
+    let mut leaving = mk_pod("leaving", &["10.0.0.2"]);
+    leaving.terminating = true;
+    put(&mut engine, leaving);
+    let mut finished = mk_pod("finished", &["10.0.0.3"]);
+    finished.finished = true;
+    put(&mut engine, finished);
+    put(&mut engine, mk_pod("pending", &[]));
+    put(&mut engine, mk_pod("odd", &["169.254.1.1", "fe80::1"]));
+    let wanted = wanted(&engine, &balancing("b")).unwrap();
+    let listed = &wanted.groups[&mk_group(Family::V4, 8080)];
+    assert_eq!(listed.len(), 2);
+    let first = listed.iter().find(|(pod, _)| pod.name == "a").unwrap().1;
+    let expected = Endpoint {
+        uid: "uid-a".to_owned(),
+        ip: ip("10.0.0.1"),
+        node: "node-a".to_owned(),
+        zone: "z1".to_owned(),
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+    assert_eq!(*first, expected);
+    let leaving = listed.iter().find(|(pod, _)| pod.name == "leaving").unwrap().1;
+    assert_eq!((leaving.ready, leaving.serving, leaving.terminating), (false, true, true));
+    assert_eq!(wanted.groups[&mk_group(Family::V6, 8080)].len(), 1);
+    // Another zone is news for the policies of the pods there, other labels are none.
+    node.labels = labels(&[("topology.kubernetes.io/zone", "z2"), ("x", "y")]);
+    assert_eq!(put(&mut engine, node.clone()), BTreeSet::from([balancing("b")]));
+    node.labels.remove("x");
+    assert!(put(&mut engine, node).is_empty());
+}
+
+#[test]
+fn ports_are_those_the_pod_has() {
+    let mut engine = mk_engine();
+    let front = || at_address("169.254.0.90", &[("a", 80, Tcp), ("b", 81, Tcp)]);
+    let ports = || web_pods(&[("a", 20080, Tcp), ("b", 20081, Tcp)]);
+    let mut both = mk_pod("both", &["10.0.0.1"]);
+    both.ports = vec![mk_container_port("a", 80, Some(20080)), mk_container_port("b", 81, Some(20081))];
+    let mut one = mk_pod("one", &["10.0.0.2"]);
+    one.ports = vec![mk_container_port("a", 90, Some(20080))];
+    let mut host = mk_pod("host", &["192.168.0.1"]);
+    host.host_network = true;
+    for pod in [both, one, host, mk_pod("none", &["10.0.0.3"])] {
+        put(&mut engine, pod);
+    }
+    let mut shown = |mode| {
+        put(&mut engine, mk_balancing("b", front(), ports(), mode));
+        let wanted = wanted(&engine, &balancing("b")).unwrap();
+        let shown = ports_of(&wanted);
+        shown.iter().map(|(ports, pods)| format!("{ports:?}: {}", pods.join(" "))).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(RedirectMode::PodEndpoint), ["[20080, 20081]: both host none one"]);
+    assert_eq!(shown(RedirectMode::HostPort), ["[]: none", "[20080]: one", "[20080, 20081]: both host"]);
+    assert_eq!(
+        shown(RedirectMode::NodeProxy),
+        ["[80, 81]: both", "[90, 20081]: one", "[20080, 20081]: host none"]
+    );
+}
+
+#[test]
+fn only_active_policies_over_pods_have_slices() {
+    let mut engine = mk_engine();
+    let front = || at_address("169.254.0.90", &[("", 80, Tcp)]);
+    let policy = || mk_balancing("b", front(), web_pods(&[("", 8080, Tcp)]), RedirectMode::PodEndpoint);
+    put(&mut engine, mk_pod("a", &["10.0.0.1"]));
+    put(&mut engine, mk_node("node-a", &[], &[]));
+    put(&mut engine, policy());
+    assert!(wanted(&engine, &balancing("b")).is_some());
+    put(&mut engine, policy().with(|spec| spec.enabled = false));
+    assert_eq!(wanted(&engine, &balancing("b")), None, "disabled");
+    put(
+        &mut engine,
+        policy().with(|spec| {
+            spec.out_cluster = false;
+            spec.node_selector = balancing_core::resolve::fixtures::selector(&[("no", "node")]);
+        }),
+    );
+    assert_eq!(wanted(&engine, &balancing("b")), None, "for no host");
+    put(&mut engine, balancing_core::resolve::fixtures::mk_addresses("b", front(), &["10.9.9.9"], 80));
+    assert_eq!(wanted(&engine, &balancing("b")), None, "no pods");
+    assert_eq!(wanted(&engine, &balancing("gone")), None);
+}
