@@ -178,7 +178,7 @@ impl Inside {
 
     async fn work(&mut self, inputs: Inputs) {
         let Inputs { mut batches, mut requests, status, .. } = inputs;
-        self.reconcile();
+        Arc::clone(&self.busy).during(|| self.reconcile());
         loop {
             let due = self.scheduler.next_due().unwrap_or_else(|| Instant::now() + IDLE);
             tokio::select! {
@@ -197,7 +197,7 @@ impl Inside {
                     let _busy = self.busy.begin();
                     self.answer(pending, &status.borrow().clone());
                 }
-                () = sleep_until(due.into()) => self.reconcile(),
+                () = sleep_until(due.into()) => Arc::clone(&self.busy).during(|| self.reconcile()),
             }
         }
     }
@@ -214,7 +214,6 @@ impl Inside {
 
     /// Makes the kernel as the objects want it; what fails is tried again later.
     fn reconcile(&mut self) {
-        let _busy = self.busy.begin();
         let start = Instant::now();
         self.scheduler.run(&mut self.world, start);
         let report = self.make_report();

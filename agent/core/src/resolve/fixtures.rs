@@ -2,9 +2,7 @@
 
 #![allow(
     missing_docs,
-    clippy::expect_used,
     clippy::new_without_default,
-    clippy::unwrap_used,
     reason = "short helpers of tests, which panic like tests"
 )]
 
@@ -35,7 +33,7 @@ pub const HERE: &str = "node-a";
 pub const THERE: &str = "node-b";
 
 pub fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 pub fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
@@ -174,7 +172,8 @@ pub fn mk_addresses(name: &str, frontend: FrontendSpec, addresses: &[&str], port
 impl Policy {
     /// Changes the spec.
     pub fn with(mut self, change: impl FnOnce(&mut PolicySpec)) -> Self {
-        change(self.spec.as_mut().unwrap());
+        let spec = self.spec.as_mut().unwrap_or_else(|error| panic!("{error:?}"));
+        change(spec);
         self
     }
 
