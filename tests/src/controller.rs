@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitStatus};
 
-use crate::{Agent, ControlPlane, NetNs, Place, http_get, node::eventually};
+use crate::{Agent, ControlPlane, NetNs, Place, http_get, metric, node::eventually};
 
 /// `balancing-agent controller` on a host of its own that reaches the API server. It is killed on drop.
 #[derive(Debug)]
@@ -70,9 +70,7 @@ impl Controller {
     #[must_use]
     pub fn metric(&self, row: &str) -> Option<f64> {
         let (_, text) = ask(&self.host, Self::METRICS, "/metrics")?;
-        let value =
-            text.lines().find_map(|line| line.strip_prefix(row)?.strip_prefix(' ').map(str::to_owned));
-        value?.parse().ok()
+        metric(&text, row)
     }
 
     /// Waits until it is the elected one.

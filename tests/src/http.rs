@@ -21,6 +21,12 @@ pub fn http_post(address: SocketAddr, path: &str, json: &str) -> Option<(u16, St
     request(address, &format!("{head}Content-Type: application/json\r\n\r\n{json}"))
 }
 
+/// The value of a row of metrics, by name and labels.
+#[must_use]
+pub fn metric(text: &str, row: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(row)?.strip_prefix(' '))?.parse().ok()
+}
+
 // HTTP/1.0: the server closes after the answer and does not chunk it.
 fn request(address: SocketAddr, request: &str) -> Option<(u16, String)> {
     let patience = Duration::from_secs(15);

@@ -55,7 +55,7 @@ pub use cgroup::Cgroup;
 pub use client::Client;
 pub use cluster::{ApiClient, ControlPlane, ControlPlaneBuilder, Kubectl, Refusal};
 pub use controller::Controller;
-pub use http::{http_get, http_post};
+pub use http::{http_get, http_post, metric};
 pub use kernel::require_kernel;
 pub use netns::NetNs;
 pub use nix::errno::Errno;

@@ -29,7 +29,7 @@ mod pairing;
 mod settle;
 mod verdict;
 
-pub use backends::{Family, ProxyTarget, target};
+pub use backends::{Family, ProxyTarget, reach};
 pub use engine::{Delta, Engine};
 pub(crate) use frontends::Frontends;
 

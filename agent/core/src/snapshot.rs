@@ -264,9 +264,9 @@ impl Snapshot {
             None => false,
         };
         let here = self.node_name.as_deref();
-        let by_pod = self.pods.on_node(name).flat_map(|pod| self.owners.selecting(pod, here));
-        let by_list = self.generations.on_node(name).filter_map(|policy| self.owners.get(policy));
-        let users = by_pod.chain(by_list).filter(|policy| concerns(policy));
+        // A pod that is listed comes with the address it is reached at.
+        let users = self.pods.on_node(name).flat_map(|pod| self.owners.selecting(pod, here));
+        let users = users.filter(|policy| concerns(policy));
         self.dirty.extend(users.map(|policy| policy.id.clone()));
     }
 }

@@ -41,13 +41,13 @@ const TURN: usize = 4096;
 /// What a source watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// For an agent on a node: policies, Services, Nodes, the pods of the node and the EndpointSlices that the
-    /// elected agent writes.
+    /// For an agent on a node: policies, Services, its own Node, the pods of the node and the EndpointSlices that the
+    /// controller writes.
     Node {
         /// The node.
         name: String,
     },
-    /// For an agent outside the cluster: BalancingPolicies, Services, Nodes and those EndpointSlices.
+    /// For an agent outside the cluster: BalancingPolicies, Services and those EndpointSlices.
     External,
     /// For the elected agent: policies, Services, Nodes and all pods that are not finished.
     Cluster,

@@ -41,7 +41,7 @@ fn everybody_may_do_what_they_do_and_nothing_else() {
     let rights: &[(u8, Right)] = &[
         (node | external | controller, ("watch", "balancingpolicies.balancing.elf.io", "")),
         (node | external | controller, ("list", "services", "")),
-        (node | external | controller, ("watch", "nodes", "")),
+        (node | controller, ("watch", "nodes", "")),
         (node | external | controller, ("watch", "endpointslices.discovery.k8s.io", NAMESPACE)),
         (node | external, ("create", "events.events.k8s.io", "default")),
         (node | controller, ("watch", "localredirectpolicies.balancing.elf.io", "")),

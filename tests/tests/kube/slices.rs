@@ -91,7 +91,7 @@ fn a_hundred_endpoints_a_slice_and_none_when_the_policy_is_gone() {
     });
 }
 
-/// The ways through a node need what only the elected agent sees: the pods' ports.
+/// An agent sees its own Node only: where pods of other nodes are reached is in the slices.
 #[test]
 fn host_ports_and_node_proxies() {
     if !require_kernel() {
@@ -122,10 +122,16 @@ fn host_ports_and_node_proxies() {
     let mut client = node.client();
     answered_by(&mut client, "169.254.0.10:80", "n2-host-port");
     answered_by(&mut client, "169.254.0.12:80", "n2-proxy");
+    let addresses = |slice: &Object| text(slice, "/endpoints/0/addresses/0").to_owned();
+    let listed: BTreeSet<String> = slices(&world).iter().map(addresses).collect();
+    assert_eq!(listed, BTreeSet::from(["", "192.0.2.102", "192.0.2.2"].map(str::to_owned)));
     assert_eq!(node.wait_policy("closed", |view| view.accepted).backends, 0);
     // The address of the node changes.
     let moved = json!({"metadata": {"annotations": {"balancing.elf.io/nodeProxyIpv4": "192.0.2.103"}}});
     world.plane.client().patch(&Object::named("v1", "Node", "", "n2"), "", moved).unwrap();
     let _moved = node.serve("n2-moved", &["192.0.2.103:30080"]);
     answered_by(&mut client, "169.254.0.12:80", "n2-moved");
+    let heard = "balancing_watch_events_total{kind=\"Node\"}";
+    let (_, metrics) = node.http(Node::METRICS, "/metrics").unwrap();
+    assert_eq!(metric(&metrics, heard), Some(0.0), "n1 hears of n2's Node");
 }

@@ -13,17 +13,19 @@ use balancing_abi::model::{self, ClientId, Protocol};
 
 use crate::{
     objects::{
-        BackendPort, BackendSpec, ObjectRef, PolicyRef, PolicySpec, RedirectMode, Service, WeightedAddress,
+        BackendPort, BackendSpec, ObjectRef, Pod, PolicyRef, PolicySpec, Port, RedirectMode, Service,
+        WeightedAddress,
     },
     plan::Backend,
-    resolve::{Role, Settings},
+    resolve::{ClusterPods, Role, Settings},
     snapshot::Snapshot,
 };
 
 use candidate::Candidate;
+use reach::Obstacle;
 
 mod candidate;
-pub mod target;
+pub mod reach;
 
 /// So many names are written out before a message only counts.
 const NAMES: usize = 5;
@@ -65,6 +67,8 @@ pub(super) struct Pool<'a> {
     snapshot: &'a Snapshot,
     /// Where the pods of a LocalRedirectPolicy are, as messages say it.
     place: &'static str,
+    /// Pods of other nodes are known by what the controller lists.
+    is_listed: bool,
     selected: Vec<Candidate<'a>>,
     eligible: Vec<Candidate<'a>>,
     /// Whether a family that was asked for has a backend.
@@ -109,8 +113,11 @@ impl<'a> Pool<'a> {
         let selected = candidate::select(id, spec, snapshot, settings);
         let eligible = selected.iter().copied().filter(|pod| pod.is_ready()).collect();
         let place = if settings.role == Role::Cluster { "" } else { " on this node" };
+        let is_listed =
+            settings.cluster_pods == ClusterPods::Listed && matches!(spec.backend, BackendSpec::Pods { .. });
         let (families, left_out, targets) = Default::default();
         Self {
+            is_listed,
             spec: &spec.backend,
             service,
             snapshot,
@@ -159,6 +166,9 @@ impl<'a> Pool<'a> {
             }
         };
         match pods {
+            Some(_) if self.selected.is_empty() && self.is_listed => {
+                notes.push("the controller lists no pod for it; the policy's status tells why".to_owned());
+            }
             Some(place) if self.selected.is_empty() => {
                 notes.push(format!("no pod{place} matches spec.backend's endpointSelector"));
             }
@@ -183,77 +193,69 @@ impl<'a> Pool<'a> {
     fn pods(&mut self, port: &BackendPort, mode: RedirectMode, family: Family) -> Vec<Backend> {
         let mut found = Vec::with_capacity(self.eligible.len());
         for at in 0..self.eligible.len() {
-            let pod = self.eligible[at];
-            let own = pod.address(family);
-            // The way through a node ends at an address of the pod in the same family. A source
-            // that knows no pod address is believed.
-            if own.is_none() && (mode == RedirectMode::PodEndpoint || !pod.has_no_address()) {
-                continue;
-            }
-            let address = match mode {
-                RedirectMode::PodEndpoint => own,
-                RedirectMode::HostPort => self.host_address(pod, port, family),
-                RedirectMode::NodeProxy => self.proxy_address(pod, own, port, family),
+            let candidate = self.eligible[at];
+            let address = match candidate {
+                Candidate::Pod(pod) => self.known(pod, port, mode, family),
+                Candidate::Listed(endpoint, ports) => {
+                    candidate::listed_at(endpoint, ports, port, mode, family)
+                }
             };
             let Some(address) = address else { continue };
             found.push(Backend {
                 target: model::Backend { address, port: port.port.port, weight: 1 },
-                pod: Some(pod.name()),
-                node: Some(pod.node().to_owned()).filter(|node| !node.is_empty()),
+                pod: Some(candidate.name()),
+                node: Some(candidate.node().to_owned()).filter(|node| !node.is_empty()),
             });
         }
         found
     }
 
-    /// The node's address, if the pod's host port is open on it.
-    fn host_address(&mut self, pod: Candidate<'_>, port: &BackendPort, family: Family) -> Option<IpAddr> {
-        if !pod.opens_on_node(port) {
-            self.leave_out(format!("no hostPort {}/{} declared", port.port.port, port.port.protocol), pod);
-            return None;
-        }
-        let node = || self.snapshot.node(pod.node()).and_then(|node| family.pick(&node.ips));
-        let address = pod.host_address(family).or_else(node);
-        if address.is_none() {
-            self.leave_out(format!("no {family} address of the pod's node known"), pod);
-        }
-        address
-    }
-
-    fn proxy_address(
-        &mut self,
-        pod: Candidate<'_>,
-        own: Option<IpAddr>,
-        port: &BackendPort,
-        family: Family,
-    ) -> Option<IpAddr> {
-        let Some(address) = self.snapshot.node(pod.node()).and_then(|node| family.pick(&node.proxy_ips))
-        else {
-            let node = if pod.node().is_empty() { "(no node)" } else { pod.node() };
-            let why = format!("node without an {family} proxy address in its annotation");
-            self.left_out.entry(why).or_default().insert(node.to_owned());
-            return None;
+    /// The address of a pod that is known by itself; one that has to be left out is noted.
+    fn known(&mut self, pod: &Pod, port: &BackendPort, mode: RedirectMode, family: Family) -> Option<IpAddr> {
+        let node = self.snapshot.node(&pod.node);
+        let address = match reach::address(pod, node, port, mode, family, self.service) {
+            Ok(address) => address,
+            Err(obstacle) => {
+                self.leave_out(obstacle, pod, port, family);
+                return None;
+            }
         };
-        let Some(target_port) = pod.target_port(port, self.service) else {
-            self.leave_out(format!("no container port for the targetPort of port {}", port.port.port), pod);
-            return None;
-        };
-        if let Some(pod_address) = own {
-            self.targets.insert(ProxyTarget {
-                node: pod.node().to_owned(),
-                address,
-                port: port.port.port,
-                protocol: port.port.protocol,
-                pod: pod.name(),
-                pod_address,
-                target_port,
-            });
+        if mode == RedirectMode::NodeProxy {
+            self.note_target(pod, address, port, family);
         }
         Some(address)
     }
 
-    fn leave_out(&mut self, why: String, pod: Candidate<'_>) {
-        let ObjectRef { namespace, name } = pod.name();
-        self.left_out.entry(why).or_default().insert(format!("{namespace}/{name}"));
+    fn note_target(&mut self, pod: &Pod, address: IpAddr, port: &BackendPort, family: Family) {
+        let own = family.pick(&pod.ips);
+        let Some((pod_address, target_port)) = own.zip(reach::port(port, pod, self.service)) else { return };
+        self.targets.insert(ProxyTarget {
+            node: pod.node.clone(),
+            address,
+            port: port.port.port,
+            protocol: port.port.protocol,
+            pod: ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() },
+            pod_address,
+            target_port,
+        });
+    }
+
+    fn leave_out(&mut self, obstacle: Obstacle, pod: &Pod, port: &BackendPort, family: Family) {
+        let Port { port, protocol, .. } = &port.port;
+        let why = match obstacle {
+            // The note on families without a backend says it.
+            Obstacle::NoAddress => return,
+            Obstacle::NoHostPort => format!("no hostPort {port}/{protocol} declared"),
+            Obstacle::NoNodeAddress => format!("no {family} address of the pod's node known"),
+            Obstacle::NoProxyAddress => format!("node without an {family} proxy address in its annotation"),
+            Obstacle::NoTargetPort => format!("no container port for the targetPort of port {port}"),
+        };
+        let name = match obstacle {
+            Obstacle::NoProxyAddress if pod.node.is_empty() => "(no node)".to_owned(),
+            Obstacle::NoProxyAddress => pod.node.clone(),
+            _ => format!("{}/{}", pod.namespace, pod.name),
+        };
+        self.left_out.entry(why).or_default().insert(name);
     }
 }
 

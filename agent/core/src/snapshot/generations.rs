@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::objects::{BackendSpec, Endpoints, ObjectRef, Policy, PolicyRef};
+use crate::objects::{BackendSpec, Endpoints, ObjectRef, Policy, PolicyRef, RedirectMode};
 
 /// Slices, and who waits for them.
 #[derive(Debug, Default)]
@@ -49,14 +49,6 @@ impl Generations {
     /// The slices of a policy that are in force.
     pub(super) fn in_force(&self, policy: &PolicyRef) -> impl Iterator<Item = &Endpoints> {
         self.in_force.get(policy).into_iter().flatten().map(AsRef::as_ref)
-    }
-
-    /// Policies with an endpoint on that node in force.
-    pub(super) fn on_node(&self, node: &str) -> impl Iterator<Item = &PolicyRef> {
-        let on = move |list: &Vec<Arc<Endpoints>>| {
-            list.iter().flat_map(|slice| &slice.list).any(|endpoint| endpoint.node == node)
-        };
-        self.in_force.iter().filter(move |(_, list)| on(list)).map(|(policy, _)| policy)
     }
 
     /// For what a policy waits; `current` is the one that is in force, or nothing of it is.
@@ -165,12 +157,13 @@ impl Generations {
     }
 
     /// The complete set of slices of a generation. Slices without a generation come from an agent of an earlier version:
-    /// as long as there are no others they are a complete set of any generation.
+    /// as long as there are no others they are a complete set of any generation. They have the addresses of pods, which are
+    /// of no use where pods are reached through their nodes.
     fn complete(&self, policy: &Policy, generation: i64) -> Option<Vec<Arc<Endpoints>>> {
         let own = self.slices.get(&policy.id)?.values().filter(|slice| slice.policy_uid == policy.uid);
         let own: Vec<_> = own.cloned().collect();
         if own.iter().all(|slice| slice.generation.is_none()) {
-            return (!own.is_empty()).then_some(own);
+            return (!own.is_empty() && is_reached_itself(policy)).then_some(own);
         }
         let mut set = own;
         set.retain(|slice| slice.generation == Some(generation));
@@ -183,4 +176,10 @@ impl Generations {
         let earlier = |list: &Vec<Arc<Endpoints>>| list.iter().all(|slice| slice.generation.is_none());
         !self.slices.contains_key(key) && self.in_force.get(key).is_some_and(earlier)
     }
+}
+
+/// Whether the backends are pods at their own addresses.
+fn is_reached_itself(policy: &Policy) -> bool {
+    let backend = policy.spec.as_ref().map(|spec| &spec.backend);
+    matches!(backend, Ok(BackendSpec::Pods { mode: RedirectMode::PodEndpoint, .. }))
 }

@@ -102,21 +102,31 @@ impl Scope {
             target.labels = Some(format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
             target
         };
-        let pods = |fields: String| Target { fields: Some(fields), ..Target::new(Kind::Pod, None) };
-        let kinds: &[Kind] = match self {
-            Self::Node { .. } | Self::Cluster => {
-                &[Kind::LocalRedirectPolicy, Kind::BalancingPolicy, Kind::Service, Kind::Node]
-            }
-            Self::External => &[Kind::BalancingPolicy, Kind::Service, Kind::Node],
-        };
-        let mut targets: Vec<_> = kinds.iter().map(|kind| Target::new(*kind, None)).collect();
+        let selected = |kind, fields: String| Target { fields: Some(fields), ..Target::new(kind, None) };
+        let plain = |kinds: &[Kind]| kinds.iter().map(|kind| Target::new(*kind, None)).collect::<Vec<_>>();
         match self {
-            Self::Node { name } => targets.extend([pods(format!("spec.nodeName={name}")), slices()]),
-            Self::External => targets.push(slices()),
-            // Finished pods are no backends, and a cluster with many jobs has many of them.
-            Self::Cluster => targets.push(pods("status.phase!=Succeeded,status.phase!=Failed".to_owned())),
+            // Nodes report all the time; what an agent needs of the others is in the slices.
+            Self::Node { name } => {
+                let mut targets = plain(&[Kind::LocalRedirectPolicy, Kind::BalancingPolicy, Kind::Service]);
+                targets.push(selected(Kind::Node, format!("metadata.name={name}")));
+                targets.push(selected(Kind::Pod, format!("spec.nodeName={name}")));
+                targets.push(slices());
+                targets
+            }
+            Self::External => {
+                let mut targets = plain(&[Kind::BalancingPolicy, Kind::Service]);
+                targets.push(slices());
+                targets
+            }
+            Self::Cluster => {
+                let mut targets =
+                    plain(&[Kind::LocalRedirectPolicy, Kind::BalancingPolicy, Kind::Service, Kind::Node]);
+                // Finished pods are no backends, and a cluster with many jobs has many of them.
+                let unfinished = "status.phase!=Succeeded,status.phase!=Failed".to_owned();
+                targets.push(selected(Kind::Pod, unfinished));
+                targets
+            }
         }
-        targets
     }
 }
 

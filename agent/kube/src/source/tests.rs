@@ -153,6 +153,7 @@ async fn all_lists_come_and_then_it_is_synced() {
     let world = fake.world();
     for asked in [
         "/api/v1/pods?&fieldSelector=spec.nodeName%3Dn1&limit=500&continue=2",
+        "/api/v1/nodes?&fieldSelector=metadata.name%3Dn1&limit=500",
         "/apis/balancing.elf.io/v1beta1/localredirectpolicies?&limit=500",
         "/apis/discovery.k8s.io/v1/namespaces/own/endpointslices?&labelSelector=\
          endpointslice.kubernetes.io%2Fmanaged-by%3Dbalancing.elf.io&limit=500",
@@ -168,7 +169,7 @@ async fn scopes_watch_what_their_role_needs() {
         targets.iter().map(|target| target.kind.name()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(kinds(&node_scope()), "LocalRedirectPolicy BalancingPolicy Service Node Pod EndpointSlice");
-    assert_eq!(kinds(&Scope::External), "BalancingPolicy Service Node EndpointSlice");
+    assert_eq!(kinds(&Scope::External), "BalancingPolicy Service EndpointSlice");
     assert_eq!(kinds(&Scope::Cluster), "LocalRedirectPolicy BalancingPolicy Service Node Pod");
 }
 

@@ -1,13 +1,13 @@
-//! A selected pod: one that is known by itself, or one that the elected agent listed.
+//! A selected pod: one that is known by itself, or one that the controller listed.
 
 use std::net::IpAddr;
 
 use crate::{
     objects::{
         BackendPort, BackendSpec, Endpoint, LabelSelector, ObjectRef, Pod, PodBackend, PolicyRef, PolicySpec,
-        Port, RedirectMode, Service,
+        Port, RedirectMode,
     },
-    resolve::{ClusterPods, Family, Role, Settings, backends::target},
+    resolve::{ClusterPods, Family, Role, Settings},
     snapshot::Snapshot,
 };
 
@@ -30,7 +30,7 @@ pub(super) fn select<'a>(
     match &spec.backend {
         BackendSpec::LocalPods(pods) => local(pods, &spec.node_selector, snapshot, settings),
         BackendSpec::Pods { pods, mode } if settings.cluster_pods == ClusterPods::Listed => {
-            listed(id, pods, *mode, snapshot, settings)
+            listed(id, pods, snapshot, settings)
         }
         BackendSpec::Pods { pods, .. } => {
             let found = snapshot.select(&pods.selector, pods.namespace.as_deref(), None);
@@ -40,18 +40,15 @@ pub(super) fn select<'a>(
     }
 }
 
-/// The listed pods. Of those that are reached at their own address the ones of this node are known first-hand and without
-/// the way over a slice, so what a slice says of them does not count. Ways through a node need ports that whoever listed
-/// the pods has looked at.
+/// The listed pods. Those of this node are known first-hand and without the way over a slice, so what a slice says of them
+/// does not count.
 fn listed<'a>(
     id: &PolicyRef,
     pods: &PodBackend,
-    mode: RedirectMode,
     snapshot: &'a Snapshot,
     settings: &Settings,
 ) -> Vec<Candidate<'a>> {
-    let knows_own = settings.role == Role::Node && mode == RedirectMode::PodEndpoint;
-    let here = knows_own.then_some(settings.node_name.as_str());
+    let here = (settings.role == Role::Node).then_some(settings.node_name.as_str());
     let slices = snapshot.endpoints(id);
     let all = slices.flat_map(|slice| slice.list.iter().map(move |e| (e, slice.ports.as_slice())));
     let elsewhere = all.filter(|(endpoint, _)| here != Some(endpoint.node.as_str()));
@@ -61,6 +58,19 @@ fn listed<'a>(
         found.extend(own.into_iter().map(Candidate::Pod));
     }
     found
+}
+
+/// The address of a listed pod, if the slice is of the family and lists it for the port. Slices of an earlier version,
+/// which may be older than the policy's ports, hold addresses of pods, and these are reached at any port.
+pub(super) fn listed_at(
+    endpoint: &Endpoint,
+    ports: &[Port],
+    port: &BackendPort,
+    mode: RedirectMode,
+    family: Family,
+) -> Option<IpAddr> {
+    let is_for_port = mode == RedirectMode::PodEndpoint || ports.contains(&port.port);
+    Some(endpoint.ip).filter(|ip| is_for_port && Family::of(*ip) == family)
 }
 
 /// The pods of this node; for the whole cluster those of every node that applies the policy.
@@ -102,46 +112,6 @@ impl<'a> Candidate<'a> {
         match self {
             Self::Pod(pod) => &pod.node,
             Self::Listed(endpoint, _) => &endpoint.node,
-        }
-    }
-
-    /// The address in a family.
-    pub(super) fn address(self, family: Family) -> Option<IpAddr> {
-        match self {
-            Self::Pod(pod) => family.pick(&pod.ips),
-            Self::Listed(endpoint, _) => Some(endpoint.ip).filter(|ip| Family::of(*ip) == family),
-        }
-    }
-
-    /// Whether a way through its node may be taken although no address in the family is known.
-    pub(super) fn has_no_address(self) -> bool {
-        matches!(self, Self::Pod(pod) if pod.ips.is_empty())
-    }
-
-    /// See [`Pod::opens_on_node`].
-    pub(super) fn opens_on_node(self, port: &BackendPort) -> bool {
-        match self {
-            Self::Pod(pod) => pod.opens_on_node(&port.port),
-            Self::Listed(_, ports) => ports.contains(&port.port),
-        }
-    }
-
-    /// The address of its node that the pod itself tells.
-    pub(super) fn host_address(self, family: Family) -> Option<IpAddr> {
-        match self {
-            Self::Pod(pod) => family.pick(&pod.host_ips),
-            Self::Listed(..) => None,
-        }
-    }
-
-    /// Its port behind a node's proxy address.
-    pub(super) fn target_port(self, port: &BackendPort, service: Option<&Service>) -> Option<u16> {
-        match self {
-            Self::Pod(pod) => target::port(port, pod, service),
-            Self::Listed(_, ports) => {
-                let same = |p: &&Port| (p.protocol, &p.name) == (port.port.protocol, &port.port.name);
-                ports.iter().find(same).map(|p| p.port)
-            }
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Decisions on behalf of the whole cluster, and pods that the elected agent listed.
+//! Decisions on behalf of the whole cluster, and pods that the controller listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fixtures::*;
 use crate::{
     objects::{
-        Endpoint, Endpoints, FrontendSpec, Node, Object, ObjectRef, Pod, Policy, Port, PortRef,
+        BackendPort, Endpoint, Endpoints, FrontendSpec, Node, Object, ObjectRef, Pod, Policy, PortRef,
         RedirectMode::{self, HostPort, NodeProxy, PodEndpoint},
     },
     plan::{Entry, Reason},
-    resolve::{ClusterPods, Role, Settings, target},
+    resolve::{ClusterPods, Family, Role, Settings, reach},
 };
 
 const FRONT: &str = "169.254.0.90";
@@ -119,45 +119,58 @@ fn what_was_touched_is_told_and_nothing_else() {
     assert_eq!(lab.delete(other).touched, BTreeSet::from([balancing("db")]), "gone is touched, too");
 }
 
-/// What the elected agent lists of a pod, as `cluster::slices` does: one slice for each family.
+/// The nodes with their addresses.
+fn mk_nodes() -> [Node; 2] {
+    [
+        mk_node(HERE, &["192.168.0.1", "fd00:1::1"], &["10.255.0.1", "fd00:2::1"]),
+        mk_node(THERE, &["192.168.0.2"], &["10.255.0.2"]),
+    ]
+}
+
+/// What the controller lists of a pod, as `cluster::slices` does: one slice for each family.
 fn mk_slices(pod: &Pod, policy: &Policy, mode: RedirectMode) -> Vec<Object> {
     let crate::objects::BackendSpec::Pods { pods, .. } = &policy.spec.as_ref().unwrap().backend else {
         panic!("not a policy over pods")
     };
-    let number = |port: &crate::objects::BackendPort| {
-        let number = match mode {
-            PodEndpoint => Some(port.port.port),
-            HostPort => pod.opens_on_node(&port.port).then_some(port.port.port),
-            NodeProxy => target::port(port, pod, None),
-        };
-        Some(Port { port: number?, ..port.port.clone() })
-    };
-    let slice = |(n, ip): (usize, &std::net::IpAddr)| {
-        Object::Endpoints(Endpoints {
+    let nodes = mk_nodes();
+    let node = nodes.iter().find(|node| node.name == pod.node);
+    let slice = |(n, family): (usize, Family)| {
+        let at = |port: &&BackendPort| reach::address(pod, node, port, mode, family, None).ok();
+        let ip = pods.ports.iter().find_map(|port| at(&port))?;
+        Some(Object::Endpoints(Endpoints {
             slice: ObjectRef { namespace: "balancing".to_owned(), name: format!("{}-{n}", pod.name) },
             policy: policy.id.clone(),
             policy_uid: policy.uid.clone(),
-            generation: None,
-            set_size: None,
-            ports: pods.ports.iter().filter_map(number).collect(),
+            generation: Some(policy.generation),
+            // Each is its own head, so that any number of them is complete.
+            set_size: Some(1),
+            ports: pods
+                .ports
+                .iter()
+                .filter(|port| at(port).is_some())
+                .map(|port| port.port.clone())
+                .collect(),
             list: vec![Endpoint {
-                ip: *ip,
+                ip,
                 pod: mk_ref(&pod.name),
                 node: pod.node.clone(),
                 zone: String::new(),
                 ready: pod.is_available(),
             }],
-        })
+        }))
     };
-    pod.ips.iter().enumerate().map(slice).collect()
+    [Family::V4, Family::V6].into_iter().enumerate().filter_map(slice).collect()
 }
 
 /// The entries with the pods known, and with the pods listed.
 fn both_ways(pods: &[Pod], policy: &Policy, mode: RedirectMode) -> [BTreeMap<String, Entry>; 2] {
     [ClusterPods::Selected, ClusterPods::Listed].map(|cluster_pods| {
         let mut lab = Lab::with_settings(Settings { cluster_pods, ..mk_settings() });
-        lab.put(mk_node(HERE, &["192.168.0.1", "fd00:1::1"], &["10.255.0.1", "fd00:2::1"]));
-        lab.put(mk_node(THERE, &["192.168.0.2"], &["10.255.0.2"]));
+        // Of other nodes an agent knows what the slices say.
+        let nodes = mk_nodes().into_iter();
+        for node in nodes.filter(|node| cluster_pods == ClusterPods::Selected || node.name == HERE) {
+            lab.put(node);
+        }
         lab.put(policy.clone());
         for pod in pods {
             // The pods of its own node every agent knows.

@@ -28,6 +28,10 @@ fn mk_endpoint(ip: &str, node: &str) -> Endpoint {
     Endpoint { ip: self::ip(ip), pod, node: node.to_owned(), zone: String::new(), ready: true }
 }
 
+fn through_nodes() -> BackendSpec {
+    BackendSpec::Pods { pods: web_pods(&[("", 8080, Tcp)]), mode: RedirectMode::HostPort }
+}
+
 /// Slice `n` of a policy's generation, with pods on another node.
 fn mk_slice(n: u32, policy: &Policy, set_size: Option<usize>, pods: &[&str]) -> Endpoints {
     Endpoints {
@@ -256,14 +260,15 @@ fn pods_of_this_node_need_no_slice() {
     assert_eq!(shows(&lab), "10.0.0.1:8080 10.0.1.1:8080", "own pods as they are known here");
     lab.put(Pod { terminating: true, ..mk_pod("own", &["10.0.1.1"]) });
     assert_eq!(shows(&lab), "10.0.0.1:8080");
-    // Ways through a node need what only the elected agent looked at.
-    let through = policy.edited(|spec| {
-        spec.backend = BackendSpec::Pods { pods: web_pods(&[("", 8080, Tcp)]), mode: RedirectMode::HostPort };
-    });
+    // On the way through nodes, too: of its own one an agent knows the addresses.
+    let through = policy.edited(|spec| spec.backend = through_nodes());
     lab.put(mk_node(HERE, &["192.168.0.1"], &[]));
     lab.put(through.clone());
-    lab.put(Endpoints { generation: Some(2), ..slice.clone() });
-    assert_eq!(shows(&lab), "192.168.0.1:8080");
+    let mut own = mk_pod("own", &["10.0.1.1"]);
+    own.ports = vec![mk_container_port("", 80, Some(8080))];
+    lab.put(own);
+    lab.put(mk_slice(0, &through, Some(1), &["192.168.0.2"]));
+    assert_eq!(shows(&lab), "192.168.0.1:8080 192.168.0.2:8080");
     // Outside the cluster nothing is known first-hand.
     let outside = Settings {
         role: Role::External,
@@ -275,6 +280,17 @@ fn pods_of_this_node_need_no_slice() {
     lab.put(mk_web());
     lab.put(slice);
     assert_eq!(shows(&lab), "10.0.0.1:8080 10.0.1.9:8080");
+}
+
+/// An earlier version lists addresses of pods, which lead nowhere with a port of the node.
+#[test]
+fn slices_of_an_earlier_version_do_not_tell_the_addresses_of_nodes() {
+    let (mut lab, policy) = (mk_lab(), mk_web().edited(|spec| spec.backend = through_nodes()));
+    lab.put(mk_earlier(0, &policy, &["10.0.0.1"]));
+    lab.put(policy.clone());
+    assert_eq!((shows(&lab).as_str(), wait(&lab)), ("-", Some(Wait::First(2))));
+    lab.put(mk_slice(0, &policy, Some(1), &["192.168.0.2"]));
+    assert_eq!((shows(&lab).as_str(), wait(&lab)), ("192.168.0.2:8080", None));
 }
 
 #[test]

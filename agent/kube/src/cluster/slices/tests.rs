@@ -2,7 +2,7 @@
 
 use super::*;
 use balancing_core::{
-    objects::{PolicyRef, RedirectMode},
+    objects::{Pod, PolicyRef, PortRef, RedirectMode},
     resolve::{
         ClusterPods, Engine, Role, Settings,
         fixtures::{

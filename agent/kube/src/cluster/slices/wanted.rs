@@ -10,7 +10,7 @@ use balancing_core::{
     objects::{
         BackendPort, BackendSpec, FrontendSpec, ObjectRef, Pod, PolicyRef, Port, RedirectMode, Service,
     },
-    resolve::{Engine, Family, Standing, target},
+    resolve::{Engine, Family, Standing, reach},
     snapshot::Snapshot,
 };
 
@@ -34,12 +34,12 @@ pub(crate) fn wanted(engine: &Engine, id: &PolicyRef) -> Option<Wanted> {
         if pod.finished {
             continue;
         }
-        let numbers = pods.ports.iter().filter_map(|port| port_of(pod, port, *mode, service));
-        let ports: BTreeSet<Port> = numbers.take(PORTS).collect();
         for family in [Family::V4, Family::V6] {
-            let Some(ip) = family.pick(&pod.ips).filter(is_listable) else { continue };
-            let group = Group { family, ports: ports.clone() };
+            let Some((ip, ports)) = reached_at(pod, &pods.ports, *mode, family, service, snapshot) else {
+                continue;
+            };
             let name = ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() };
+            let group = Group { family, ports };
             groups.entry(group).or_default().insert(name, endpoint(pod, ip, snapshot));
         }
     }
@@ -64,15 +64,24 @@ fn endpoint(pod: &Pod, ip: IpAddr, snapshot: &Snapshot) -> Endpoint {
     }
 }
 
-/// The backend port with the number under which this pod is reached, if it is.
-fn port_of(pod: &Pod, port: &BackendPort, mode: RedirectMode, service: Option<&Service>) -> Option<Port> {
-    match mode {
-        RedirectMode::PodEndpoint => Some(port.port.clone()),
-        RedirectMode::HostPort => pod.opens_on_node(&port.port).then(|| port.port.clone()),
-        RedirectMode::NodeProxy => {
-            Some(Port { port: target::port(port, pod, service)?, ..port.port.clone() })
-        }
-    }
+/// Where connections to the pod go, and the backend ports for which they do: its own address, or one of its node.
+fn reached_at(
+    pod: &Pod,
+    ports: &[BackendPort],
+    mode: RedirectMode,
+    family: Family,
+    service: Option<&Service>,
+    snapshot: &Snapshot,
+) -> Option<(IpAddr, BTreeSet<Port>)> {
+    let node = snapshot.node(&pod.node);
+    let reached = ports.iter().filter_map(|port| {
+        let ip = reach::address(pod, node, port, mode, family, service).ok().filter(is_listable)?;
+        Some((ip, port.port.clone()))
+    });
+    // The address does not depend on the port.
+    let mut at = None;
+    let ports = reached.take(PORTS).map(|(ip, port)| (at = Some(ip), port).1).collect();
+    Some((at?, ports))
 }
 
 /// One address that the API server refuses in a slice would keep all others out of it, too (Kubernetes 1.36,

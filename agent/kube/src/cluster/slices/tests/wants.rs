@@ -68,21 +68,35 @@ fn ports_are_those_the_pod_has() {
     one.ports = vec![mk_container_port("a", 90, Some(20080))];
     let mut host = mk_pod("host", &["192.168.0.1"]);
     host.host_network = true;
-    for pod in [both, one, host, mk_pod("none", &["10.0.0.3"])] {
+    let elsewhere = Pod { node: "node-x".to_owned(), ..both.clone() };
+    let elsewhere = Pod { name: "elsewhere".to_owned(), ..elsewhere };
+    for pod in [both, one, host, elsewhere, mk_pod("none", &["10.0.0.3"])] {
         put(&mut engine, pod);
     }
+    put(&mut engine, mk_node("node-a", &["192.168.0.1"], &["10.255.0.1"]));
     let mut shown = |mode| {
-        put(&mut engine, mk_balancing("b", front(), ports(), mode));
+        let mut named = ports();
+        if mode == RedirectMode::NodeProxy {
+            named.ports[1].target = Some(PortRef::Name("b".to_owned()));
+        }
+        put(&mut engine, mk_balancing("b", front(), named, mode));
         let wanted = wanted(&engine, &balancing("b")).unwrap();
+        let ips: BTreeSet<_> = wanted.groups.values().flatten().map(|(_, e)| e.ip.to_string()).collect();
         let shown = ports_of(&wanted);
-        shown.iter().map(|(ports, pods)| format!("{ports:?}: {}", pods.join(" "))).collect::<Vec<_>>()
+        let shown = shown.iter().map(|(ports, pods)| format!("{ports:?}: {}", pods.join(" ")));
+        (shown.collect::<Vec<_>>().join(", "), ips.into_iter().collect::<Vec<_>>().join(" "))
     };
-    assert_eq!(shown(RedirectMode::PodEndpoint), ["[20080, 20081]: both host none one"]);
-    assert_eq!(shown(RedirectMode::HostPort), ["[]: none", "[20080]: one", "[20080, 20081]: both host"]);
-    assert_eq!(
-        shown(RedirectMode::NodeProxy),
-        ["[80, 81]: both", "[90, 20081]: one", "[20080, 20081]: host none"]
-    );
+    let pairs = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    let own = "10.0.0.1 10.0.0.2 10.0.0.3 192.168.0.1";
+    assert_eq!(shown(RedirectMode::PodEndpoint), pairs("[20080, 20081]: both elsewhere host none one", own));
+    // Nothing is known of the node of one pod.
+    let through = pairs("[20080]: one, [20080, 20081]: both host", "192.168.0.1");
+    assert_eq!(shown(RedirectMode::HostPort), through);
+    let proxied = pairs("[20080]: host none one, [20080, 20081]: both", "10.255.0.1");
+    assert_eq!(shown(RedirectMode::NodeProxy), proxied);
+    // The node's addresses are news for the policies of its pods.
+    let moved = mk_node("node-a", &["192.168.0.1"], &["10.255.0.9"]);
+    assert_eq!(put(&mut engine, moved), BTreeSet::from([balancing("b")]));
 }
 
 #[test]
