@@ -64,7 +64,7 @@ pub struct ControlPlane {
     /// Controller manager and scheduler.
     others: Vec<Process>,
     api_server: Option<Process>,
-    _etcd: Process,
+    etcd: Option<Process>,
     place: Place,
     netns: NetNs,
     _cgroup: Cgroup,
@@ -111,12 +111,11 @@ impl ControlPlaneBuilder {
         netns.add_address(&format!("{ADDRESS}/32"), "lo");
         let place = Place::default().in_netns(&netns).in_cgroup(&cgroup);
         let pki = Pki::create(&files);
-        let etcd = Process::start("etcd", &mut servers::etcd(&place, &files.path().join("etcd"))).brief();
         let mut plane = ControlPlane {
             client: ApiClient::new(&netns, &pki.admin),
             api_server: None,
             others: Vec::new(),
-            _etcd: etcd,
+            etcd: None,
             place,
             netns,
             _cgroup: cgroup,
@@ -126,6 +125,7 @@ impl ControlPlaneBuilder {
             nodes: Mutex::default(),
             links: AtomicU8::new(0),
         };
+        plane.start_store();
         plane.start_api_server();
         plane.start_others(&self);
         plane

@@ -21,6 +21,8 @@ mod nodes;
 mod outage;
 #[path = "kube/pods.rs"]
 mod pods;
+#[path = "kube/restore.rs"]
+mod restore;
 #[path = "kube/rights.rs"]
 mod rights;
 #[path = "kube/services.rs"]

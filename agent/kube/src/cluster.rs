@@ -18,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use balancing_core::source::Batch;
+use crate::source::Delivery;
 use election::{Election, ElectionError};
 
 mod duties;
@@ -64,7 +64,7 @@ pub struct Context<S> {
     pub namespace: String,
     /// Who this is in the election: no two processes have the same.
     pub identity: String,
-    /// Starts a source of the whole cluster's policies, Services, Nodes and pods; called at the begin of each term.
+    /// Starts a source of the scope [`Cluster`](crate::source::Scope::Cluster); called at the begin of each term.
     /// The source ends when its receiver is dropped.
     pub source: S,
     /// Counters.
@@ -82,7 +82,7 @@ enum End {
 /// then is dropped, and the Lease is given back.
 pub async fn run<S>(context: Context<S>, cancel: impl Future<Output = ()>)
 where
-    S: FnMut() -> mpsc::Receiver<Batch>,
+    S: FnMut() -> mpsc::Receiver<Delivery>,
 {
     let Context { client, namespace, identity, mut source, stats } = context;
     let mut cancel = pin!(cancel);

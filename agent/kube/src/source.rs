@@ -8,20 +8,22 @@
 //! not allowed leave everything as it was and are reported. Only the server saying so, or a later list that is
 //! complete, deletes an object.
 
-use std::{future::Future, pin::pin, sync::Arc};
+use std::{collections::BTreeSet, future::Future, pin::pin, sync::Arc};
 
 use ::kube::Client;
 use futures::{FutureExt as _, StreamExt as _, stream::select_all};
+use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::client::Connection;
 use balancing_core::source::{Batch, SourceStatus};
 use health::Health;
-use kind::{Kind, Target};
+use kind::Target;
 use merge::Merge;
 use read::Reading;
 use watcher::{Signal, Watch};
 
+pub(crate) use kind::Kind;
 pub use stats::{KindStats, WatchStats};
 
 mod backoff;
@@ -49,8 +51,44 @@ pub enum Scope {
     },
     /// For an agent outside the cluster: BalancingPolicies, Services and those EndpointSlices.
     External,
-    /// For the elected agent: policies, Services, Nodes and all pods that are not finished.
+    /// For the controller: policies, Services, Nodes, all pods that are not finished, and the EndpointSlices that it
+    /// writes.
     Cluster,
+}
+
+/// What goes out at once: changes of objects, and what the server said of kinds whose text the consumer reads itself.
+#[derive(Debug)]
+pub struct Delivery {
+    pub(crate) batch: Batch,
+    pub(crate) texts: Vec<Text>,
+}
+
+/// What the server said of an object, or of a list; in the order in which it said so.
+#[derive(Debug)]
+pub(crate) struct Text {
+    pub(crate) kind: Kind,
+    pub(crate) event: Event<Box<RawValue>>,
+}
+
+/// What happens to objects of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event<T> {
+    /// A list begins; an earlier one that did not end does not count.
+    Begin,
+    /// The list has this object.
+    Listed(T),
+    /// The list is complete; the version of the server's data.
+    End(String),
+    /// An object is new or different.
+    Put(T),
+    /// An object is gone; how it was last.
+    Gone(T),
+}
+
+impl From<Delivery> for Batch {
+    fn from(delivery: Delivery) -> Self {
+        delivery.batch
+    }
 }
 
 /// Objects of an API server.
@@ -89,9 +127,9 @@ impl KubeSource {
     ///
     /// Objects go out as they come. A batch is synced once every kind has delivered a complete list with or before
     /// it.
-    pub async fn run(
+    pub async fn run<D: From<Delivery>>(
         mut self,
-        batches: mpsc::Sender<Batch>,
+        batches: mpsc::Sender<D>,
         status: watch::Sender<SourceStatus>,
         cancel: impl Future<Output = ()>,
     ) {
@@ -99,6 +137,8 @@ impl KubeSource {
         let mut state = State {
             merge: Merge::new(self.targets.iter().map(|target| target.kind)),
             health: Health::new(self.server),
+            with_texts: self.targets.iter().filter(|t| t.has_texts()).map(|t| t.kind).collect(),
+            texts: Vec::new(),
         };
         status.send_modify(|status| status.description = self.description);
         let contact = Arc::new(Notify::new());
@@ -112,18 +152,18 @@ impl KubeSource {
             tokio::select! {
                 () = &mut cancel => return,
                 () = batches.closed() => return,
-                permit = batches.reserve(), if state.merge.is_due() => match permit {
-                    Ok(permit) => permit.send(state.merge.take()),
+                permit = batches.reserve(), if state.is_due() => match permit {
+                    Ok(permit) => permit.send(state.deliver().into()),
                     Err(_) => return,
                 },
-                Some((kind, signal)) = signals.next(), if state.merge.has_room() => state.take(kind, signal),
+                Some((kind, signal)) = signals.next(), if state.has_room() => state.take(kind, signal),
                 Ok(()) = self.credentials.changed() => {
                     state.health.credentials(self.credentials.borrow_and_update().clone());
                 }
             }
             // What came with it goes into the same batch.
             for _ in 0..TURN {
-                if !state.merge.has_room() {
+                if !state.has_room() {
                     break;
                 }
                 let Some(Some((kind, signal))) = signals.next().now_or_never() else { break };
@@ -138,29 +178,59 @@ impl KubeSource {
 struct State {
     merge: Merge,
     health: Health,
+    /// Kinds whose texts go out.
+    with_texts: BTreeSet<Kind>,
+    texts: Vec<Text>,
 }
 
 impl State {
+    fn has_room(&self) -> bool {
+        self.merge.has_room() && self.texts.len() < TURN
+    }
+
+    fn is_due(&self) -> bool {
+        self.merge.is_due() || !self.texts.is_empty()
+    }
+
+    fn deliver(&mut self) -> Delivery {
+        Delivery { batch: self.merge.take(), texts: std::mem::take(&mut self.texts) }
+    }
+
     fn take(&mut self, kind: Kind, signal: Signal) {
         match signal {
             Signal::Page { first, last, mut objects } => {
                 self.health.works(kind);
                 objects.iter_mut().for_each(|reading| self.note(reading));
-                for key in self.merge.page(kind, first, last, objects) {
+                self.add_texts(kind, first, last.as_deref(), &mut objects);
+                for key in self.merge.page(kind, first, last.is_some(), objects) {
                     self.health.object(&key, Vec::new());
                 }
             }
             Signal::Changed(mut reading) => {
                 self.note(&mut reading);
+                let text = reading.text.take();
+                self.texts.extend(text.map(|text| Text { kind, event: Event::Put(text) }));
                 self.merge.change(kind, reading);
             }
-            Signal::Gone(key) => {
+            Signal::Gone(key, text) => {
+                self.texts.extend(text.map(|text| Text { kind, event: Event::Gone(text) }));
                 self.health.object(&key, Vec::new());
                 self.merge.gone(kind, key);
             }
             Signal::Watching => self.health.works(kind),
             Signal::Failed(failure) => self.health.failed(kind, failure),
         }
+    }
+
+    /// Keeps the texts of a page, where the consumer reads them.
+    fn add_texts(&mut self, kind: Kind, first: bool, last: Option<&str>, objects: &mut [Reading]) {
+        if !self.with_texts.contains(&kind) {
+            return;
+        }
+        let begin = first.then_some(Event::Begin);
+        let listed = objects.iter_mut().filter_map(|reading| reading.text.take()).map(Event::Listed);
+        let end = last.map(|version| Event::End(version.to_owned()));
+        self.texts.extend(begin.into_iter().chain(listed).chain(end).map(|event| Text { kind, event }));
     }
 
     fn note(&mut self, reading: &mut Reading) {

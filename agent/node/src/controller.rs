@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use balancing_core::source::{Batch, SourceStatus};
+use balancing_core::source::SourceStatus;
 use balancing_kube::{
     client::{ClientError, Connection, connect},
     cluster::{self, ClusterStats, Context},
-    source::{KubeSource, Scope},
+    source::{Delivery, KubeSource, Scope},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -91,7 +91,7 @@ fn identity(name: &str) -> String {
 }
 
 /// The source of one term; it ends when the receiver is dropped.
-fn whole_cluster(connection: &Connection, namespace: &str) -> mpsc::Receiver<Batch> {
+fn whole_cluster(connection: &Connection, namespace: &str) -> mpsc::Receiver<Delivery> {
     let (batches, receiver) = mpsc::channel(BATCHES);
     let source = KubeSource::new(connection, &Scope::Cluster, namespace);
     let (status, statuses) = watch::channel(SourceStatus::default());

@@ -1,10 +1,15 @@
 //! What a test does to the store behind the API server's back, by etcd's JSON gateway:
 //! <https://etcd.io/docs/v3.6/dev-guide/api_grpc_gateway/>.
 
+use std::{fs, path::PathBuf, process::Command};
+
 use serde_json::{Value, json};
 
-use super::{ControlPlane, servers::ETCD};
-use crate::{http::http_post, must::Must, node::address};
+use super::{
+    ControlPlane,
+    servers::{self, ETCD},
+};
+use crate::{Process, http::http_post, must::Must, node::address};
 
 /// A key outside what the API server looks at (`/test` in base64).
 const KEY: &str = "L3Rlc3Q=";
@@ -14,6 +19,43 @@ impl ControlPlane {
     pub(super) fn touch_store(&self) -> String {
         let answer = self.ask_etcd("/v3/kv/put", &json!({"key": KEY}));
         answer["header"]["revision"].as_str().must("learn the revision of etcd").to_owned()
+    }
+
+    /// Stops the servers, keeps a copy of the data and starts them again.
+    pub fn save_store(&mut self) {
+        self.stop_store();
+        let (data, copy) = (self.data(), self.copy());
+        let status = Command::new("cp").arg("-a").args([&data, &copy]).status().must("start cp");
+        assert!(status.success(), "cp fails: {status}");
+        self.start_store();
+        self.start_api_server();
+    }
+
+    /// Puts the copy in force, as an administrator restores etcd after a loss: what was written since is gone, and its
+    /// versions are given a second time.
+    pub fn restore_store(&mut self) {
+        self.stop_store();
+        fs::remove_dir_all(self.data()).must("remove the data of etcd");
+        fs::rename(self.copy(), self.data()).must("put the copy in its place");
+        self.start_store();
+        self.start_api_server();
+    }
+
+    pub(super) fn start_store(&mut self) {
+        self.etcd = Some(Process::start("etcd", &mut servers::etcd(&self.place, &self.data())).brief());
+    }
+
+    fn stop_store(&mut self) {
+        self.stop_api_server();
+        self.etcd.take().must("stop etcd: it is not running").kill();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.files.path().join("etcd")
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.files.path().join("etcd-copy")
     }
 
     /// Makes etcd forget all that was before now, as the API server does every five minutes. It keeps the

@@ -1,4 +1,4 @@
-//! The loop of the elected agent: objects and news in, writes out.
+//! The loop of the elected replica: objects and news in, writes out.
 //!
 //! Level-triggered: news only say which policy to look at, and what is written follows from what is known then. For
 //! one policy all writes of slices, and the one of its status, end before the next are decided. Nothing is written
@@ -7,7 +7,6 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
 use balancing_abi::model::{Clients, PolicyKind};
-use futures::StreamExt as _;
 use kube::Client;
 use tokio::{
     sync::mpsc,
@@ -18,14 +17,15 @@ use tokio::{
 use super::{
     ClusterStats,
     mirror::{Item, Mirror},
-    news::{News, Observed, news},
+    news::{News, Observed},
     requests::{Outcome, WriteError, Writer},
     store::Store,
 };
+use crate::source::Delivery;
 use balancing_core::{
     objects::PolicyRef,
     resolve::{ClusterPods, Engine, Role, Settings},
-    source::{Batch, Change},
+    source::Change,
 };
 use lists::SliceWork;
 use reports::StatusWork;
@@ -59,22 +59,20 @@ struct Duties<'a> {
 pub(super) async fn perform(
     client: &Client,
     namespace: &str,
-    mut batches: mpsc::Receiver<Batch>,
+    mut deliveries: mpsc::Receiver<Delivery>,
     stats: &ClusterStats,
 ) -> String {
     let mut duties = Duties::new(Writer::new(client, namespace), stats);
-    let mut news = news(client, namespace);
     loop {
         let due = duties.next_due();
         tokio::select! {
-            batch = batches.recv() => {
-                let Some(batch) = batch else { return "the source has ended".to_owned() };
-                duties.apply(batch);
-                while let Ok(more) = batches.try_recv() {
+            delivery = deliveries.recv() => {
+                let Some(delivery) = delivery else { return "the source has ended".to_owned() };
+                duties.apply(delivery);
+                while let Ok(more) = deliveries.try_recv() {
                     duties.apply(more);
                 }
             }
-            Some(item) = news.next() => duties.observe(item),
             Some(done) = duties.tasks.join_next() => {
                 if let Err(error) = duties.finish(done) {
                     return error.to_string();
@@ -110,7 +108,8 @@ impl<'a> Duties<'a> {
         }
     }
 
-    fn apply(&mut self, batch: Batch) {
+    fn apply(&mut self, Delivery { batch, texts }: Delivery) {
+        texts.into_iter().filter_map(News::read).for_each(|item| self.observe(item));
         self.synced |= batch.synced;
         self.engine.apply(batch.changes.into_iter().map(|change| match change {
             Change::Upsert(object) => (object.key(), Some(object)),

@@ -2,11 +2,11 @@
 //!
 //! An own write is known at once, while news about it come later and out of date ones may come in between; the
 //! resource version tells them apart. It is a number that grows with every change (Kubernetes 1.35, "Resource
-//! versions": comparable as integers).
+//! versions": comparable as integers). Only an etcd that was restored goes back; then what the server has counts.
 
 use std::collections::BTreeMap;
 
-use kube::runtime::watcher::Event;
+use crate::source::Event;
 
 /// An object at one version; `None` = it is known to be gone.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Mirror<V> {
     entries: BTreeMap<String, Entry<V>>,
     /// A new list that is not complete yet.
     incoming: BTreeMap<String, Entry<V>>,
+    /// The newest version that was known when that list began.
+    before: u64,
     listed: bool,
 }
 
@@ -32,7 +34,7 @@ pub(super) type Changed<V> = Vec<(String, Option<V>)>;
 
 impl<V> Default for Mirror<V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), incoming: BTreeMap::new(), listed: false }
+        Self { entries: BTreeMap::new(), incoming: BTreeMap::new(), before: 0, listed: false }
     }
 }
 
@@ -49,8 +51,9 @@ impl<V: PartialEq> Mirror<V> {
     /// Takes in news.
     pub(super) fn observe(&mut self, event: Event<Item<V>>) -> Changed<V> {
         match event {
-            Event::Apply((name, version, value)) => self.put(name, version, Some(value)),
-            Event::Delete((name, version, _)) => {
+            Event::Put((name, version, value)) => self.put(name, version, Some(value)),
+            Event::Gone((name, version, _)) => {
+                self.incoming.remove(&name);
                 let changed = self.put(name.clone(), version, None);
                 // Nothing older can come after this, so the memory of it may go.
                 if self.get(&name).is_none() {
@@ -58,19 +61,41 @@ impl<V: PartialEq> Mirror<V> {
                 }
                 changed
             }
-            Event::Init => {
+            Event::Begin => {
                 self.incoming.clear();
+                self.before = self.entries.values().map(|entry| entry.version).max().unwrap_or(0);
                 Vec::new()
             }
-            Event::InitApply((name, version, value)) => {
+            Event::Listed((name, version, value)) => {
                 self.incoming.insert(name, Entry { version, value: Some(value) });
                 Vec::new()
             }
-            Event::InitDone => {
+            Event::End(version) => {
                 self.listed = true;
-                self.replace()
+                // What is not a number does not say that anything is newer.
+                let version = version.parse().unwrap_or(u64::MAX);
+                // A list tells what is in force when it is asked for, so it is as new as all that was known then.
+                if version < self.before {
+                    self.forget_versions();
+                }
+                self.replace(version)
             }
         }
+    }
+
+    /// The answer to a read that was sent when `known` was the version: an older one says that the server's data went
+    /// back.
+    pub(super) fn read(&mut self, (name, version, value): Item<V>, known: u64) -> Changed<V> {
+        if version < known
+            && let Some(entry) = self.entries.get_mut(&name)
+        {
+            entry.version = version;
+        }
+        self.put(name, version, Some(value))
+    }
+
+    fn forget_versions(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.version = 0);
     }
 
     /// The answer to an own write or read; without a value the object is gone as of that version.
@@ -85,11 +110,12 @@ impl<V: PartialEq> Mirror<V> {
         if same { Vec::new() } else { vec![(name, old.and_then(|old| old.value))] }
     }
 
-    /// Puts the complete list in force. What was written after the list was made stays.
-    fn replace(&mut self) -> Changed<V> {
+    /// Puts the complete list of a version in force. What was written after that stays.
+    fn replace(&mut self, list: u64) -> Changed<V> {
         let incoming = std::mem::take(&mut self.incoming);
-        let gone: Vec<String> =
-            self.entries.keys().filter(|name| !incoming.contains_key(*name)).cloned().collect();
+        let is_gone =
+            |(name, entry): &(&String, &Entry<V>)| entry.version <= list && !incoming.contains_key(*name);
+        let gone: Vec<String> = self.entries.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         let mut changed = Changed::new();
         for name in gone {
             let old = self.entries.remove(&name).and_then(|entry| entry.value);
@@ -115,25 +141,25 @@ mod tests {
     #[test]
     fn old_news_do_not_undo_an_own_write() {
         let mut mirror = Mirror::default();
-        mirror.observe(Event::Apply(item("a", 5, "old")));
+        mirror.observe(Event::Put(item("a", 5, "old")));
         mirror.put("a".to_owned(), 9, Some("mine"));
-        assert!(mirror.observe(Event::Apply(item("a", 7, "between"))).is_empty());
+        assert!(mirror.observe(Event::Put(item("a", 7, "between"))).is_empty());
         assert_eq!(mirror.get("a"), Some(&"mine"));
-        assert!(mirror.observe(Event::Apply(item("a", 9, "mine"))).is_empty(), "the echo is no change");
-        assert_eq!(mirror.observe(Event::Apply(item("a", 10, "theirs"))), [("a".to_owned(), Some("mine"))]);
+        assert!(mirror.observe(Event::Put(item("a", 9, "mine"))).is_empty(), "the echo is no change");
+        assert_eq!(mirror.observe(Event::Put(item("a", 10, "theirs"))), [("a".to_owned(), Some("mine"))]);
     }
 
     #[test]
     fn what_was_deleted_stays_deleted() {
         let mut mirror = Mirror::default();
-        mirror.observe(Event::Apply(item("a", 5, "old")));
+        mirror.observe(Event::Put(item("a", 5, "old")));
         assert_eq!(mirror.put("a".to_owned(), 6, None), [("a".to_owned(), Some("old"))]);
-        assert!(mirror.observe(Event::Apply(item("a", 5, "old"))).is_empty());
+        assert!(mirror.observe(Event::Put(item("a", 5, "old"))).is_empty());
         assert_eq!(mirror.get("a"), None, "news from before");
-        mirror.observe(Event::Delete(item("a", 7, "old")));
+        mirror.observe(Event::Gone(item("a", 7, "old")));
         assert!(mirror.get("a").is_none() && mirror.entries.is_empty(), "nothing is remembered for ever");
         mirror.put("b".to_owned(), 9, Some("again"));
-        mirror.observe(Event::Delete(item("b", 8, "first")));
+        mirror.observe(Event::Gone(item("b", 8, "first")));
         assert_eq!(mirror.get("b"), Some(&"again"), "the deletion is older");
     }
 
@@ -141,14 +167,34 @@ mod tests {
     fn a_new_list_replaces_everything_but_newer_writes() {
         let mut mirror = Mirror::default();
         assert!(!mirror.is_listed());
-        mirror.observe(Event::Apply(item("gone", 1, "x")));
+        mirror.observe(Event::Put(item("gone", 1, "x")));
+        mirror.observe(Event::Begin);
         mirror.put("mine".to_owned(), 9, Some("new"));
-        mirror.observe(Event::Init);
-        mirror.observe(Event::InitApply(item("mine", 3, "old")));
-        mirror.observe(Event::InitApply(item("other", 4, "y")));
-        let changed = mirror.observe(Event::InitDone);
+        mirror.put("created".to_owned(), 10, Some("new"));
+        mirror.observe(Event::Listed(item("mine", 3, "old")));
+        mirror.observe(Event::Listed(item("other", 4, "y")));
+        mirror.observe(Event::Listed(item("late", 4, "z")));
+        mirror.observe(Event::Gone(item("late", 5, "z")));
+        let changed = mirror.observe(Event::End("6".to_owned()));
         assert_eq!(changed, [("gone".to_owned(), Some("x")), ("other".to_owned(), None)]);
         assert!(mirror.is_listed());
-        assert_eq!((mirror.get("mine"), mirror.get("gone")), (Some(&"new"), None));
+        let found = ["mine", "created", "gone", "late"].map(|name| mirror.get(name).copied());
+        assert_eq!(found, [Some("new"), Some("new"), None, None]);
+    }
+
+    #[test]
+    fn what_the_server_has_counts_when_its_data_went_back() {
+        let mut mirror = Mirror::default();
+        mirror.observe(Event::Put(item("a", 90, "new")));
+        mirror.observe(Event::Put(item("lost", 80, "x")));
+        mirror.observe(Event::Begin);
+        mirror.observe(Event::Listed(item("a", 30, "old")));
+        let changed = mirror.observe(Event::End("40".to_owned()));
+        assert_eq!(changed, [("lost".to_owned(), Some("x")), ("a".to_owned(), Some("new"))]);
+        assert_eq!((mirror.get("a"), mirror.get("lost")), (Some(&"old"), None));
+        assert_eq!(mirror.put("a".to_owned(), 41, Some("mine")).len(), 1, "later writes count from there");
+        // The same by a read, which may be what tells first.
+        assert_eq!(mirror.read(item("a", 35, "older"), 41), [("a".to_owned(), Some("mine"))]);
+        assert!(mirror.read(item("a", 34, "late"), 20).is_empty(), "an answer to an earlier question");
     }
 }

@@ -1,26 +1,21 @@
-//! Watches what the elected agent writes: EndpointSlices of ours, and the `status` of the policies.
-//!
-//! The streams never end; what goes wrong is logged, and the watch starts again after a while.
+//! What the controller reads itself of what its source hears: EndpointSlices of ours, and the `status` of the policies.
 
 use balancing_abi::model::PolicyKind;
-use futures::{
-    Stream, StreamExt as _,
-    future::ready,
-    stream::{BoxStream, select_all},
-};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta},
-    runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
     mirror::Item,
     slices::{Known, wire},
     status::Status,
 };
-use balancing_core::names::{GROUP, LABEL_MANAGED_BY, MANAGED_BY, VERSION};
+use crate::source::{Event, Kind, Text};
+use balancing_core::names::{GROUP, VERSION};
 
 /// A policy, as far as its status goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,19 +34,17 @@ pub(super) enum News {
     Policy(PolicyKind, Event<Item<Observed>>),
 }
 
-/// All news.
-pub(super) fn news(client: &Client, namespace: &str) -> impl Stream<Item = News> + Unpin {
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
-    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
-    let slices = heard("EndpointSlices", watcher(slices, ours).default_backoff())
-        .map(|event| News::Slice(convert(event, |slice| slice_item(&slice))));
-    let policies = [PolicyKind::LocalRedirect, PolicyKind::Balancing].map(|kind| {
-        let stream = watcher(policies(client, kind), watcher::Config::default()).default_backoff();
-        let news = heard(kind.kind(), stream)
-            .map(move |event| News::Policy(kind, convert(event, |policy| policy_item(&policy))));
-        news.boxed()
-    });
-    select_all(policies.into_iter().chain([slices.boxed()]))
+impl News {
+    /// What a text says; nothing where it is not what the API server would store.
+    pub(super) fn read(Text { kind, event }: Text) -> Option<Self> {
+        let policy = |kind, event| Some(Self::Policy(kind, read(event, policy_item)?));
+        match kind {
+            Kind::LocalRedirectPolicy => policy(PolicyKind::LocalRedirect, event),
+            Kind::BalancingPolicy => policy(PolicyKind::Balancing, event),
+            Kind::EndpointSlice => Some(Self::Slice(read(event, slice_item)?)),
+            Kind::Service | Kind::Node | Kind::Pod => None,
+        }
+    }
 }
 
 /// The policies of a kind, whatever their spec looks like.
@@ -87,23 +80,21 @@ fn version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
 
-fn heard<K: Send + 'static>(
-    what: &'static str,
-    stream: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-) -> BoxStream<'static, Event<K>> {
-    let heard = stream.filter_map(move |event| {
-        let event = event.inspect_err(|error| tracing::warn!("watching {what}: {error}; tried again"));
-        ready(event.ok())
-    });
-    heard.boxed()
-}
-
-fn convert<K, V>(event: Event<K>, item: impl Fn(K) -> Item<V>) -> Event<Item<V>> {
-    match event {
-        Event::Apply(object) => Event::Apply(item(object)),
-        Event::Delete(object) => Event::Delete(item(object)),
-        Event::Init => Event::Init,
-        Event::InitApply(object) => Event::InitApply(item(object)),
-        Event::InitDone => Event::InitDone,
-    }
+fn read<T: for<'a> Deserialize<'a>, V>(
+    event: Event<Box<RawValue>>,
+    item: impl Fn(&T) -> Item<V>,
+) -> Option<Event<Item<V>>> {
+    let read = |text: Box<RawValue>| {
+        let object = serde_json::from_str(text.get());
+        let object =
+            object.inspect_err(|error| tracing::warn!("an object of the API server is left out: {error}"));
+        object.ok().map(|object| item(&object))
+    };
+    Some(match event {
+        Event::Begin => Event::Begin,
+        Event::Listed(text) => Event::Listed(read(text)?),
+        Event::End(version) => Event::End(version),
+        Event::Put(text) => Event::Put(read(text)?),
+        Event::Gone(text) => Event::Gone(read(text)?),
+    })
 }

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube::runtime::watcher::Event;
-
 use super::{
     mirror::{Changed, Item, Mirror},
     slices::{Known, SliceOp, Wanted, plan},
 };
+use crate::source::Event;
 
 /// All slices.
 #[derive(Debug, Default)]
@@ -39,7 +38,13 @@ impl Store {
         self.index(changed)
     }
 
-    /// The answer to an own write or read, as [`Mirror::put`].
+    /// The answer to a read, as [`Mirror::read`].
+    pub(super) fn read(&mut self, item: Item<Known>, known: u64) -> BTreeSet<String> {
+        let changed = self.mirror.read(item, known);
+        self.index(changed)
+    }
+
+    /// The answer to an own write, as [`Mirror::put`].
     pub(super) fn put(&mut self, name: String, version: u64, value: Option<Known>) -> BTreeSet<String> {
         let changed = self.mirror.put(name, version, value);
         self.index(changed)

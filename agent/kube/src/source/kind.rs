@@ -21,7 +21,7 @@ const WATCH_SECONDS: (u32, u32) = (230, 290);
 
 /// A kind of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     LocalRedirectPolicy,
     BalancingPolicy,
     Service,
@@ -30,11 +30,23 @@ pub(super) enum Kind {
     EndpointSlice,
 }
 
+/// How a consumer gets the objects of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As objects.
+    Objects,
+    /// As the server's text.
+    Texts,
+    /// As both.
+    Both,
+}
+
 /// The objects of one kind that are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) kind: Kind,
     pub(super) api_version: String,
+    pub(super) form: Form,
     path: String,
     labels: Option<String>,
     fields: Option<String>,
@@ -119,8 +131,12 @@ impl Scope {
                 targets
             }
             Self::Cluster => {
-                let mut targets =
-                    plain(&[Kind::LocalRedirectPolicy, Kind::BalancingPolicy, Kind::Service, Kind::Node]);
+                // What it writes, `status` and slices, the controller reads itself.
+                let policies = plain(&[Kind::LocalRedirectPolicy, Kind::BalancingPolicy]).into_iter();
+                let mut targets: Vec<_> =
+                    policies.map(|target| Target { form: Form::Both, ..target }).collect();
+                targets.extend(plain(&[Kind::Service, Kind::Node]));
+                targets.push(Target { form: Form::Texts, ..slices() });
                 // Finished pods are no backends, and a cluster with many jobs has many of them.
                 let unfinished = "status.phase!=Succeeded,status.phase!=Failed".to_owned();
                 targets.push(selected(Kind::Pod, unfinished));
@@ -140,30 +156,55 @@ impl Target {
         };
         let within = namespace.map(|n| format!("namespaces/{n}/")).unwrap_or_default();
         let path = format!("/{root}/{api_version}/{within}{plural}");
-        Self { kind, api_version, path, labels: None, fields: None }
+        Self { kind, api_version, path, form: Form::Objects, labels: None, fields: None }
+    }
+
+    /// Whether the consumer gets the server's text.
+    pub(super) fn has_texts(&self) -> bool {
+        self.form != Form::Objects
     }
 
     /// The request for a page: the first one, or the one that `token` stands for.
     pub(super) fn list(&self, token: Option<String>) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
+        self.page(token, PAGE)
+    }
+
+    /// The request for one object, whose answer tells how new the data of the server is.
+    pub(super) fn probe(&self) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
+        self.page(None, 1)
+    }
+
+    /// Without a version the server answers with what is in force when it is asked, from its cache where it can make sure
+    /// of that (Kubernetes, "API Concepts", Semantics for get and list).
+    fn page(&self, token: Option<String>, limit: u32) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
         let params = ListParams {
             label_selector: self.labels.clone(),
             field_selector: self.fields.clone(),
-            limit: Some(PAGE),
+            limit: Some(limit),
             continue_token: token,
             ..ListParams::default()
         };
         Request::new(&self.path).list(&params).map_err(kube::Error::BuildRequest)
     }
 
+    /// The request for everything that exists when it is asked, and all that happens after.
+    pub(super) fn stream(&self) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
+        let params = self.watch_params().initial_events();
+        Request::new(&self.path).watch(&params, "").map_err(kube::Error::BuildRequest)
+    }
+
     /// The request for everything that happens after `version`.
     pub(super) fn watch(&self, version: &str) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
+        Request::new(&self.path).watch(&self.watch_params(), version).map_err(kube::Error::BuildRequest)
+    }
+
+    fn watch_params(&self) -> WatchParams {
         let (least, most) = WATCH_SECONDS;
-        let params = WatchParams {
+        WatchParams {
             label_selector: self.labels.clone(),
             field_selector: self.fields.clone(),
             timeout: Some(least + random(most - least)),
             ..WatchParams::default()
-        };
-        Request::new(&self.path).watch(&params, version).map_err(kube::Error::BuildRequest)
+        }
     }
 }

@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn reading(name: &str, content: Content) -> Reading {
-        Reading { key: key(name), version: String::new(), content, problems: Vec::new() }
+        Reading { key: key(name), version: String::new(), content, problems: Vec::new(), text: None }
     }
 
     fn node(name: &str) -> Reading {

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::kind::Target;
+use super::kind::{Form, Target};
 use balancing_core::{
     manifest,
     objects::{Object, ObjectKey},
@@ -42,7 +42,7 @@ pub(super) enum Next {
 }
 
 /// What an object says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Reading {
     pub(super) key: ObjectKey,
     /// `metadata.resourceVersion`
@@ -50,6 +50,8 @@ pub(super) struct Reading {
     pub(super) content: Content,
     /// What could not be read, one line each.
     pub(super) problems: Vec<String>,
+    /// The object as the server sent it, where the consumer wants that.
+    pub(super) text: Option<Box<RawValue>>,
 }
 
 /// What was read of an object.
@@ -87,6 +89,11 @@ impl<'a> Page<'a> {
         self.items.iter().flatten().copied()
     }
 
+    /// The version of the server's data when it answered.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.metadata.resource_version.as_deref()
+    }
+
     /// `None` when the server says neither what comes next nor which version this is.
     pub(super) fn next(&self) -> Option<Next> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
@@ -104,6 +111,16 @@ pub(super) fn read_key(target: &Target, text: &RawValue) -> Option<(ObjectKey, S
 /// The whole object; `None` as for [`read_key`].
 pub(super) fn read(target: &Target, text: &RawValue) -> Option<Reading> {
     let (key, version) = read_key(target, text)?;
+    let own_text = target.has_texts().then(|| text.to_owned());
+    if target.form == Form::Texts {
+        return Some(Reading {
+            key,
+            version,
+            content: Content::Ignored,
+            problems: Vec::new(),
+            text: own_text,
+        });
+    }
     let mut manifest = manifest::read_one(text, &target.api_version, target.kind.name());
     let more = manifest.problems.len().saturating_sub(LISTED_PROBLEMS);
     let listed = manifest.problems.drain(..).take(LISTED_PROBLEMS).map(|problem| problem.message);
@@ -116,5 +133,5 @@ pub(super) fn read(target: &Target, text: &RawValue) -> Option<Reading> {
         None if manifest.unreadable.is_empty() => Content::Ignored,
         None => Content::Unreadable,
     };
-    Some(Reading { key, version, content, problems })
+    Some(Reading { key, version, content, problems, text: own_text })
 }

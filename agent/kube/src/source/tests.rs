@@ -1,6 +1,10 @@
 //! A source on a server that does what a test tells it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -133,9 +137,34 @@ fn cluster_scoped(name: &str) -> Value {
 
 #[tokio::test]
 async fn all_lists_come_and_then_it_is_synced() {
+    let streams = requests_for_lists(false).await;
+    assert!(streams.iter().all(|request| request.contains("watch=true")), "{streams:?}");
+    let asked = "/api/v1/nodes?&watch=true&timeoutSeconds=N&fieldSelector=metadata.name%3Dn1&allowWatchBookmarks=true\
+                 &sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=";
+    assert!(streams.contains(asked), "{streams:?}");
+}
+
+/// A server without streams.
+#[tokio::test]
+async fn all_pages_of_lists_come_and_then_it_is_synced() {
+    let pages = requests_for_lists(true).await;
+    for asked in [
+        "/api/v1/pods?&fieldSelector=spec.nodeName%3Dn1&limit=500&continue=2",
+        "/api/v1/nodes?&fieldSelector=metadata.name%3Dn1&limit=500",
+        "/apis/balancing.elf.io/v1beta1/localredirectpolicies?&limit=500",
+        "/apis/discovery.k8s.io/v1/namespaces/own/endpointslices?&labelSelector=\
+         endpointslice.kubernetes.io%2Fmanaged-by%3Dbalancing.elf.io&limit=500",
+    ] {
+        assert!(pages.contains(asked), "{asked}: {pages:?}");
+    }
+}
+
+/// Lists everything; the requests that were made, without the random part of their time-outs.
+async fn requests_for_lists(pages_only: bool) -> BTreeSet<String> {
     let fake = Fake::start().await;
     {
         let mut world = fake.world();
+        world.pages_only = pages_only;
         for name in ["a", "b", "c", "d", "e"] {
             world.put("pods", pod(name, "10.0.0.1"));
             world.put("nodes", cluster_scoped(name));
@@ -150,16 +179,15 @@ async fn all_lists_come_and_then_it_is_synced() {
     assert_eq!((harness.problems(), harness.deleted.as_slice()), (Vec::new(), [].as_slice()));
     let status = harness.status.borrow().clone();
     assert!(status.synced && status.description.starts_with("kube:http://127.0.0.1:"), "{status:?}");
+    assert!(harness.stats.kinds().all(|kind| (kind.events(), kind.errors()) == (0, 0)));
     let world = fake.world();
-    for asked in [
-        "/api/v1/pods?&fieldSelector=spec.nodeName%3Dn1&limit=500&continue=2",
-        "/api/v1/nodes?&fieldSelector=metadata.name%3Dn1&limit=500",
-        "/apis/balancing.elf.io/v1beta1/localredirectpolicies?&limit=500",
-        "/apis/discovery.k8s.io/v1/namespaces/own/endpointslices?&labelSelector=\
-         endpointslice.kubernetes.io%2Fmanaged-by%3Dbalancing.elf.io&limit=500",
-    ] {
-        assert!(world.requests.contains(asked), "{asked}: {:?}", world.requests);
-    }
+    let plain = |request: &String| match request.split_once("timeoutSeconds=") {
+        Some((before, after)) => {
+            format!("{before}timeoutSeconds=N{}", after.trim_start_matches(char::is_numeric))
+        }
+        None => request.clone(),
+    };
+    world.requests.iter().map(plain).collect()
 }
 
 #[tokio::test]
@@ -170,7 +198,8 @@ async fn scopes_watch_what_their_role_needs() {
     };
     assert_eq!(kinds(&node_scope()), "LocalRedirectPolicy BalancingPolicy Service Node Pod EndpointSlice");
     assert_eq!(kinds(&Scope::External), "BalancingPolicy Service EndpointSlice");
-    assert_eq!(kinds(&Scope::Cluster), "LocalRedirectPolicy BalancingPolicy Service Node Pod");
+    let all = "LocalRedirectPolicy BalancingPolicy Service Node EndpointSlice Pod";
+    assert_eq!(kinds(&Scope::Cluster), all, "each once");
 }
 
 #[tokio::test]
@@ -285,6 +314,28 @@ async fn after_an_outage_it_goes_on_quietly_where_it_was() {
     assert!(harness.stats.kinds().all(|kind| kind.relists() == 0));
 }
 
+/// An etcd that was restored gives versions a second time. A watch from a version that is yet to come is silent.
+#[tokio::test]
+async fn data_that_went_back_are_listed_anew() {
+    let fake = Fake::start().await;
+    fake.world().put("pods", pod("a", "10.0.0.1"));
+    for name in ["b", "c", "d"] {
+        fake.world().put("pods", pod(name, "10.0.0.1"));
+    }
+    let mut harness = Harness::start(&fake, &node_scope());
+    harness.until("synced", |h| h.synced && fake.world().watches() == RESOURCES.len()).await;
+    {
+        let mut world = fake.world();
+        world.answers = RESOURCES.iter().map(|resource| (*resource, 503)).collect();
+        world.go_back(1, &["b", "c", "d"]);
+    }
+    harness.until("reported", |h| !h.problems().is_empty()).await;
+    fake.world().answers.clear();
+    harness.until("gone", |h| h.problems().is_empty() && h.known.len() == 1).await;
+    fake.world().put("pods", pod("e", "10.0.0.1"));
+    harness.until("changes come again", |h| h.pod("e").is_some()).await;
+}
+
 #[tokio::test]
 async fn kinds_that_are_missing_or_forbidden_hold_up_no_others() {
     let fake = Fake::start().await;
@@ -295,7 +346,7 @@ async fn kinds_that_are_missing_or_forbidden_hold_up_no_others() {
     harness.until("reported", |h| h.problems().len() == 2).await;
     let problems = harness.problems();
     assert!(problems[0].starts_with("LocalRedirectPolicy: ") && problems[0].contains("crds"), "{problems:?}");
-    assert!(problems[1].starts_with("Service: not allowed to list services"), "{problems:?}");
+    assert!(problems[1].starts_with("Service: not allowed to watch services"), "{problems:?}");
     assert!(!harness.synced && !harness.status.borrow().synced);
     fake.world().answers.clear();
     harness.until("synced", |h| h.synced && h.problems().is_empty()).await;
@@ -331,7 +382,7 @@ async fn it_ends_when_told_and_when_nobody_listens() {
     let fake = Fake::start().await;
     for told in [true, false] {
         let source = KubeSource::new(&fake.connection(), &Scope::External, "own");
-        let (sender, mut batches) = mpsc::channel(16);
+        let (sender, mut batches) = mpsc::channel::<Batch>(16);
         let (status, _) = watch::channel(SourceStatus::default());
         let (cancel, cancelled) = tokio::sync::oneshot::channel::<()>();
         let task = tokio::spawn(source.run(sender, status, async { drop(cancelled.await) }));

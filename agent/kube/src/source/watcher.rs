@@ -3,48 +3,50 @@
 //!
 //! It knows no state but the version. It tells when a watch stands again after a failure, which is why it does not
 //! use `kube::runtime::watcher`: that one keeps it to itself, and a quiet kind would count as failed for ever.
+//!
+//! A list is a stream that goes on as the watch, which the server takes from its cache, and of which neither side holds
+//! more than an object (Kubernetes 1.34, "API Concepts", Streaming lists). A server that has no streams is asked for
+//! pages. Both say what is in force when they are asked, however far behind the server's cache is.
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{
-    Stream, StreamExt as _,
-    stream::{BoxStream, unfold},
-};
-use kube::{Client, Error, core::WatchEvent};
+use futures::{Stream, stream::unfold};
+use kube::Client;
 use serde_json::value::RawValue;
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
-};
+use tokio::{sync::Notify, time::sleep};
 
 use super::{
     backoff::{Backoff, missing},
-    failure::{Failure, Verb, Verdict, judge, judge_status},
+    failure::{Failure, Verdict},
     kind::{Kind, Target},
-    read::{Next, Page, Reading, read, read_key},
+    read::Reading,
     stats::KindStats,
 };
 use balancing_core::objects::ObjectKey;
+use following::Open;
+
+mod following;
+mod listing;
 
 /// A watch that lived this long was a good one, whatever ended it.
 const STEADY: Duration = Duration::from_secs(5);
 
 /// What a watch has to say.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "the large one is the frequent one")]
 pub(super) enum Signal {
     /// Objects of a list. Several pages make a list.
     Page {
         /// A list begins; an earlier one that did not end does not count.
         first: bool,
-        /// The list ends: what it did not have is gone.
-        last: bool,
+        /// The list ends: what it did not have is gone. It is of this version.
+        last: Option<String>,
         objects: Vec<Reading>,
     },
     /// An object is new or different.
     Changed(Reading),
-    /// An object is gone.
-    Gone(ObjectKey),
+    /// An object is gone; how it was last, where the consumer wants texts.
+    Gone(ObjectKey, Option<Box<RawValue>>),
     /// Changes come in from now on.
     Watching,
     /// A list or watch failed. It goes on after a wait.
@@ -66,30 +68,22 @@ pub(super) struct Watch {
     away: bool,
     /// Told when the server is there again.
     contact: Arc<Notify>,
+    /// The server may know streams.
+    streams: bool,
     listed: bool,
 }
 
 enum State {
-    /// A page is asked for next.
-    List {
-        token: Option<String>,
-    },
+    /// A list is asked for next, or with a token its next page.
+    List { token: Option<String> },
+    /// Something broke. Before the watch goes on, the server is asked how new its data is: those of an etcd that was
+    /// restored are older, and it would be silent until they have caught up.
+    Check { version: String },
     /// A watch is asked for next.
-    Start {
-        version: String,
-    },
+    Start { version: String },
+    /// A stream or watch stands.
     Open(Open),
 }
-
-/// A watch that stands.
-struct Open {
-    version: String,
-    lines: Lines,
-    since: Instant,
-    heard: bool,
-}
-
-type Lines = BoxStream<'static, Result<WatchEvent<Box<RawValue>>, Error>>;
 
 impl Watch {
     /// A watch that begins with a list. The watches of a server share `contact`: the first that the server answers
@@ -105,6 +99,7 @@ impl Watch {
             delay: None,
             away: false,
             contact,
+            streams: true,
             listed: false,
         }
     }
@@ -122,7 +117,9 @@ impl Watch {
             }
             // A list is what helps unless the step says otherwise.
             let signal = match std::mem::replace(&mut self.state, State::List { token: None }) {
+                State::List { token: None } if self.streams => self.stream().await,
                 State::List { token } => self.list(token).await,
+                State::Check { version } => self.check(version).await,
                 State::Start { version } => self.start(version).await,
                 State::Open(open) => self.follow(open).await,
             };
@@ -157,110 +154,10 @@ impl Watch {
         self.expiries.reset();
     }
 
-    /// Asks for a page.
-    async fn list(&mut self, token: Option<String>) -> Option<Signal> {
-        let first = token.is_none();
-        let (next, objects) = match self.fetch(token.clone()).await {
-            Ok(page) => page,
-            Err(error) => {
-                return self.fail(State::List { token }, judge(self.target.kind, Verb::List, &error));
-            }
-        };
-        self.answered();
-        let last = matches!(next, Next::Watch(_));
-        self.state = match next {
-            Next::Page(token) => State::List { token: Some(token) },
-            Next::Watch(version) => State::Start { version },
-        };
-        if last && self.listed {
+    /// A list is complete.
+    fn count_list(&mut self) {
+        if std::mem::replace(&mut self.listed, true) {
             self.stats.count_relist();
-        }
-        self.listed |= last;
-        Some(Signal::Page { first, last, objects })
-    }
-
-    async fn fetch(&mut self, token: Option<String>) -> Result<(Next, Vec<Reading>), Error> {
-        let text = self.client.request_text(self.target.list(token)?).await?;
-        let page = Page::parse(&text).map_err(Error::SerdeError)?;
-        let next = page.next().ok_or_else(|| {
-            Error::SerdeError(serde::de::Error::custom("the list has no metadata.resourceVersion"))
-        })?;
-        let objects = page.items().filter_map(|item| self.named(read(&self.target, item))).collect();
-        Ok((next, objects))
-    }
-
-    /// Asks for a watch.
-    async fn start(&mut self, version: String) -> Option<Signal> {
-        let lines = match self.target.watch(&version) {
-            Ok(request) => self.client.request_events(request).await,
-            Err(error) => Err(error),
-        };
-        match lines {
-            Ok(lines) => {
-                self.answered();
-                let lines = lines.boxed();
-                self.state = State::Open(Open { version, lines, since: Instant::now(), heard: false });
-                Some(Signal::Watching)
-            }
-            Err(error) => self.fail(State::Start { version }, judge(self.target.kind, Verb::Watch, &error)),
-        }
-    }
-
-    /// Waits for the next change.
-    async fn follow(&mut self, mut open: Open) -> Option<Signal> {
-        let line = open.lines.next().await;
-        if matches!(line, Some(Ok(WatchEvent::Error(_)) | Err(_)) | None) {
-            return self.end(open, line.and_then(verdict(self.target.kind)));
-        }
-        open.heard = true;
-        self.stats.hear();
-        self.proved();
-        let signal = match line {
-            Some(Ok(WatchEvent::Added(text) | WatchEvent::Modified(text))) => {
-                self.stats.count_event();
-                self.named(read(&self.target, &text)).map(|mut reading| {
-                    advance(&mut open.version, std::mem::take(&mut reading.version));
-                    Signal::Changed(reading)
-                })
-            }
-            Some(Ok(WatchEvent::Deleted(text))) => {
-                self.stats.count_event();
-                self.named(read_key(&self.target, &text)).map(|(key, version)| {
-                    advance(&mut open.version, version);
-                    Signal::Gone(key)
-                })
-            }
-            Some(Ok(WatchEvent::Bookmark(bookmark))) => {
-                advance(&mut open.version, bookmark.metadata.resource_version);
-                None
-            }
-            Some(Ok(WatchEvent::Error(_)) | Err(_)) | None => None,
-        };
-        self.state = State::Open(open);
-        signal
-    }
-
-    /// A watch is over: the server ended it, or something broke.
-    fn end(&mut self, open: Open, verdict: Option<Verdict>) -> Option<Signal> {
-        let steady = open.since.elapsed() >= STEADY;
-        if steady {
-            self.proved();
-        }
-        match verdict {
-            // The usual end: the server bounds the time of a watch. One that ends at once is not usual.
-            None => {
-                self.delay = (!open.heard && !steady).then(|| self.backoff.next());
-                self.state = State::Start { version: open.version };
-                None
-            }
-            // Connections break; whether the server is away will be seen when it is asked again.
-            Some(Verdict::Again(Failure::Server(..))) if open.heard || steady => {
-                self.stats.count_error();
-                self.delay = Some(self.backoff.next());
-                self.state = State::Start { version: open.version };
-                None
-            }
-            Some(verdict) => self.fail(State::Start { version: open.version }, verdict),
         }
     }
 
@@ -297,21 +194,5 @@ impl Watch {
             tracing::debug!(kind = self.target.kind.name(), "the API server sent an object without a name");
         }
         reading
-    }
-}
-
-/// What ended a watch.
-fn verdict(kind: Kind) -> impl Fn(Result<WatchEvent<Box<RawValue>>, Error>) -> Option<Verdict> {
-    move |line| match line {
-        Ok(WatchEvent::Error(status)) => Some(judge_status(kind, Verb::Watch, &status)),
-        Ok(_) => None,
-        Err(error) => Some(judge(kind, Verb::Watch, &error)),
-    }
-}
-
-/// The version to go on from; an object without one says nothing about it.
-fn advance(version: &mut String, new: String) {
-    if !new.is_empty() {
-        *version = new;
     }
 }

@@ -136,9 +136,8 @@ impl Duties<'_> {
         result: Result<Outcome, WriteError>,
     ) -> BTreeSet<String> {
         match result {
-            Ok(
-                Outcome::Written((name, version, known)) | Outcome::Outdated(Some((name, version, known))),
-            ) => self.store.put(name, version, Some(known)),
+            Ok(Outcome::Written((name, version, known))) => self.store.put(name, version, Some(known)),
+            Ok(Outcome::Outdated(Some(found))) => self.store.read(found, version),
             Ok(Outcome::Deleted | Outcome::Outdated(None)) => {
                 self.store.put(name, version.saturating_add(1), None)
             }

@@ -40,6 +40,8 @@ pub(super) struct World {
     /// Type and object by resource and version.
     events: Vec<(String, u64, &'static str, Value)>,
     watchers: Vec<(String, mpsc::UnboundedSender<String>)>,
+    /// Lists are given in pages only, as by a server without streams.
+    pub(super) pages_only: bool,
     /// Statuses by resource instead of an answer.
     pub(super) answers: BTreeMap<&'static str, u16>,
     /// Path and query of all requests.
@@ -135,14 +137,37 @@ impl World {
         self.watchers.len()
     }
 
+    /// Its data become those of an earlier version, without these objects.
+    pub(super) fn go_back(&mut self, version: u64, without: &[&str]) {
+        self.version = version;
+        self.events.clear();
+        self.objects.retain(|(_, name), _| !without.contains(&name.as_str()));
+        self.end_watches();
+    }
+
+    fn all(&self, resource: &str) -> Vec<&Value> {
+        self.objects.iter().filter(|((of, _), _)| of == resource).map(|(_, object)| object).collect()
+    }
+
     fn list(&self, resource: &str, from: usize) -> Value {
-        let all: Vec<_> =
-            self.objects.iter().filter(|((of, _), _)| of == resource).map(|(_, object)| object).collect();
+        let all = self.all(resource);
         let items: Vec<_> = all.iter().skip(from).take(PAGE).collect();
         let next = from + items.len();
         let token = if next < all.len() { next.to_string() } else { String::new() };
         json!({"kind": "List", "apiVersion": "v1", "items": items,
                "metadata": {"resourceVersion": self.version.to_string(), "continue": token}})
+    }
+
+    /// Everything that exists, a mark, and what happens after.
+    fn stream(&mut self, resource: &str) -> Body {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.all(resource).iter().for_each(|object| sender.send(line("ADDED", object)).unwrap());
+        let metadata = json!({"resourceVersion": self.version.to_string(),
+                              "annotations": {"k8s.io/initial-events-end": "true"}});
+        let mark = json!({"kind": "Any", "apiVersion": "v1", "metadata": metadata});
+        sender.send(line("BOOKMARK", &mark)).unwrap();
+        self.watchers.push((resource.to_owned(), sender));
+        body(receiver)
     }
 
     fn watch(&mut self, resource: &str, version: u64) -> Body {
@@ -154,10 +179,14 @@ impl World {
             missed.for_each(|(_, _, what, object)| sender.send(line(what, object)).unwrap());
             self.watchers.push((resource.to_owned(), sender));
         }
-        Body::from_stream(unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|line| (Ok::<_, std::io::Error>(line), receiver))
-        }))
+        body(receiver)
     }
+}
+
+fn body(receiver: mpsc::UnboundedReceiver<String>) -> Body {
+    Body::from_stream(unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|line| (Ok::<_, std::io::Error>(line), receiver))
+    }))
 }
 
 fn line(what: &str, object: &Value) -> String {
@@ -178,9 +207,13 @@ async fn answer(State(world): State<Arc<Mutex<World>>>, request: Request<Body>) 
         uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
     let number = |name: &str| query.get(name).and_then(|text| text.parse().ok()).unwrap_or_default();
     let mut response = Response::builder();
-    let body = if let Some(code) = world.answers.get(resource.as_str()) {
+    let is_stream = query.contains_key("sendInitialEvents");
+    let refusal = (is_stream && world.pages_only).then_some(&422);
+    let body = if let Some(code) = world.answers.get(resource.as_str()).or(refusal) {
         response = response.status(StatusCode::from_u16(*code).unwrap());
         Body::from(status(*code).to_string())
+    } else if is_stream {
+        world.stream(&resource)
     } else if query.contains_key("watch") {
         world.watch(&resource, number("resourceVersion"))
     } else {
