@@ -7,11 +7,13 @@ use std::{num::NonZeroU32, path::PathBuf};
 use balancing_dataplane::{loader::Sizes, model::Clients};
 use clap::{Args, Parser, Subcommand};
 
-use crate::http::{Listen, ListenAddress};
+use crate::http::Listen;
 use balancing_core::resolve::{ClusterPods, Role, Settings};
 use balancing_kube::api::PLURALS;
 
-const MIN_CONNECTIONS: u32 = 1 << 16;
+use values::{Problems, given};
+
+mod values;
 
 /// Client-side load balancing for Kubernetes: the node agent.
 #[derive(Debug, Parser)]
@@ -244,10 +246,6 @@ impl Cli {
     }
 }
 
-/// Collects problems; a wrong value is replaced by its default so that the others are looked at too.
-#[derive(Default)]
-struct Problems(Vec<String>);
-
 impl Problems {
     fn run(&mut self, args: RunArgs) -> Config {
         let scope = self.choice(
@@ -336,117 +334,6 @@ impl Problems {
             json: self.choice("--log-format", &args.log_format, &[("text", false), ("json", true)]),
         }
     }
-
-    /// The capacity of a table.
-    fn rows(&mut self, flag: &str, value: Option<&str>, default: u32) -> u32 {
-        self.number(flag, value, default, 1..=u32::MAX / 64)
-    }
-
-    fn listen(&mut self, flag: &str, value: &str) -> Option<ListenAddress> {
-        if value.is_empty() || value == "off" {
-            return None;
-        }
-        let address = value.parse().map_err(|error| self.0.push(format!("{flag} {value}: {error}")));
-        address.ok()
-    }
-
-    fn source(
-        &mut self,
-        value: &str,
-        kubeconfig: Option<PathBuf>,
-        namespace: Option<String>,
-    ) -> SourceConfig {
-        if let Some(path) = value.strip_prefix("dir:").filter(|path| !path.is_empty()) {
-            return SourceConfig::Dir(PathBuf::from(path));
-        }
-        if value != "kube" {
-            self.0.push(format!(
-                "--source {value}: must be kube, or dir:PATH, a directory of Kubernetes objects"
-            ));
-        }
-        SourceConfig::Kube { kubeconfig: given(kubeconfig), namespace: self.namespace(namespace) }
-    }
-
-    fn namespace(&mut self, namespace: Option<String>) -> Option<String> {
-        let namespace = namespace.filter(|name| !name.is_empty());
-        if let Some(name) = namespace.as_ref().filter(|name| !is_dns_label(name)) {
-            self.0.push(format!(
-                "--namespace {name}: must be the name of a namespace: lower-case letters, digits and '-', at most 63"
-            ));
-        }
-        namespace
-    }
-
-    /// A name that was given, else that of the host.
-    fn host_name(&mut self, flag: &str, given: Option<String>) -> String {
-        if let Some(name) = given.filter(|name| !name.is_empty()) {
-            return name;
-        }
-        match std::fs::read_to_string("/proc/sys/kernel/hostname") {
-            Ok(name) => name.trim().to_owned(),
-            Err(error) => {
-                self.0.push(format!("{flag} is missing and the host's name cannot be read: {error}"));
-                String::new()
-            }
-        }
-    }
-
-    fn connections(&mut self, value: Option<&str>, default: u32) -> u32 {
-        let n = self.number("--max-connections", value, default, MIN_CONNECTIONS..=1 << 26);
-        if n.is_power_of_two() {
-            return n;
-        }
-        self.0.push(format!("--max-connections {n}: must be a power of two; use {}", n.next_power_of_two()));
-        default
-    }
-
-    fn number(
-        &mut self,
-        flag: &str,
-        value: Option<&str>,
-        default: u32,
-        range: std::ops::RangeInclusive<u32>,
-    ) -> u32 {
-        let Some(value) = value else { return default };
-        match value.parse::<u32>() {
-            Ok(n) if range.contains(&n) => n,
-            _ => {
-                let (low, high) = (range.start(), range.end());
-                self.0.push(format!("{flag} {value}: must be a number from {low} to {high}"));
-                default
-            }
-        }
-    }
-
-    fn choice<T: Copy>(&mut self, flag: &str, value: &str, choices: &[(&str, T)]) -> T {
-        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
-            return *choice;
-        }
-        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        self.0.push(format!("{flag} {value}: must be one of {}", names.join(", ")));
-        choices[0].1
-    }
-
-    fn absolute(&mut self, flag: &str, path: PathBuf) -> PathBuf {
-        if !path.is_absolute() {
-            self.0.push(format!("{flag} {}: must be an absolute path", path.display()));
-        }
-        path
-    }
-}
-
-/// An empty value in a pod's environment means unset.
-fn given(path: Option<PathBuf>) -> Option<PathBuf> {
-    path.filter(|path| !path.as_os_str().is_empty())
-}
-
-/// Whether a namespace can have that name (Kubernetes, "Object Names and IDs", RFC 1123 label names).
-fn is_dns_label(name: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    (1..=63).contains(&name.len())
-        && name.bytes().all(|b| inner(b) || b == b'-')
-        && name.bytes().next().is_some_and(inner)
-        && name.bytes().next_back().is_some_and(inner)
 }
 
 #[cfg(test)]

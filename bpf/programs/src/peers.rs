@@ -73,7 +73,8 @@ impl Storage {
         let (address, port) = dialled.peer();
         let translator = config::clients();
         self.locked(|peers| {
-            // Older translations than the connection name nothing that is heard through it, also not from now on.
+            // Older translations than the connection name nothing that is heard through it. A socket that connects to the
+            // same address again, with another in between, is not told from one that stayed.
             if connected != 0 && peers.connected != connected {
                 for i in 0..UDP_PEERS {
                     peers.peers[i].reference = 0;
