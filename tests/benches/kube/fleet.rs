@@ -15,8 +15,8 @@ use crate::world::World;
 
 mod objects;
 
-pub(crate) use objects::{PODS, Shape};
-use objects::{PORT, node_ip, node_name, pod_ip, pod_name, service, service_ip};
+pub(crate) use objects::{PODS, Shape, node_name};
+use objects::{PORT, node_ip, pod_ip, pod_name, service, service_ip};
 
 /// Services whose pods are made at once: agents look in vain for cgroups until all of them are.
 const BATCH: usize = 25;

@@ -11,12 +11,14 @@ use std::{env, process::ExitCode, time::Instant};
 
 mod changes;
 mod fleet;
+mod kubelets;
 mod latency;
 #[path = "../report.rs"]
 mod report;
 mod scale;
 mod starts;
 mod usage;
+mod watch;
 mod world;
 
 use report::{Report, median};
@@ -24,7 +26,8 @@ use world::World;
 
 /// `true` = quick.
 type Measure = fn(&mut Report, &mut World, bool);
-const PARTS: [(&str, Measure); 2] = [("latency", latency::measure), ("scale", scale::measure)];
+const PARTS: [(&str, Measure); 3] =
+    [("latency", latency::measure), ("scale", scale::measure), ("watch", watch::measure)];
 
 fn main() -> ExitCode {
     if !balancing_tests::require_kernel() {
