@@ -46,6 +46,18 @@ impl Fleet {
         Self { services: 0, policies: 0, shape, ready: Vec::new(), cgroups: Vec::new() }
     }
 
+    /// A number of Services, all nodes and pods; these go into the store behind the API server's back.
+    pub(crate) fn stored(world: &mut World, shape: Shape, services: usize) -> Self {
+        let mut fleet = Self { services: 0, policies: 0, shape, ready: Vec::new(), cgroups: Vec::new() };
+        let new = fleet.add_services(world, services);
+        let pods: Vec<Object> = fleet.pods(new).collect();
+        for pod in &pods {
+            fleet.give_cgroup(world, pod);
+        }
+        world.plane.store(other_nodes(world, shape), pods);
+        fleet
+    }
+
     /// Adds Services and their pods up to a number. The API server makes everything, as in a real cluster.
     pub(crate) fn grow(&mut self, world: &World, services: usize) {
         let new = self.add_services(world, services);

@@ -12,6 +12,7 @@ use std::{env, process::ExitCode, time::Instant};
 mod changes;
 mod fleet;
 mod kubelets;
+mod large;
 mod latency;
 #[path = "../report.rs"]
 mod report;
@@ -26,8 +27,12 @@ use world::World;
 
 /// `true` = quick.
 type Measure = fn(&mut Report, &mut World, bool);
-const PARTS: [(&str, Measure); 3] =
-    [("latency", latency::measure), ("scale", scale::measure), ("watch", watch::measure)];
+const PARTS: [(&str, Measure); 4] = [
+    ("latency", latency::measure),
+    ("scale", scale::measure),
+    ("watch", watch::measure),
+    ("large", large::measure),
+];
 
 fn main() -> ExitCode {
     if !balancing_tests::require_kernel() {

@@ -111,7 +111,7 @@ fn who(node: usize) -> &'static str {
     if node == CONTROLLER { "controller" } else { "agent" }
 }
 
-fn per_change(cost: &Cost, node: usize) -> f64 {
+pub(crate) fn per_change(cost: &Cost, node: usize) -> f64 {
     cost.cpu[node].as_secs_f64() * 1e6 / f64::from(cost.changes)
 }
 

@@ -18,6 +18,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The start of a controller that finds no EndpointSlices.
 pub(crate) struct First {
     pub(crate) begin: Instant,
+    /// From the begin until it was elected.
+    pub(crate) elected: Duration,
+    /// From the begin until it had written as many as there were before.
+    pub(crate) written: Duration,
 }
 
 /// Starts another controller without the EndpointSlices of the one that runs.
@@ -29,13 +33,15 @@ pub(crate) fn first_slices(world: &mut World) -> First {
     let begin = Instant::now();
     world.controller.start();
     world.controller.wait_elected();
+    let elected = begin.elapsed();
     let count = || world.controller.metric("balancing_cluster_writes_total{object=\"endpointslice\"}");
     eventually_within(PATIENCE, || match count() {
         Some(count) if count >= slices as f64 => Ok(()),
         other => Err(format!("{other:?} of {slices} slices are written")),
     });
+    let written = begin.elapsed();
     assert_eq!(world.slices().len(), slices, "each was written once");
-    First { begin }
+    First { begin, elected, written }
 }
 
 /// Seconds from process start until the kernel has everything, on a node where no agent ran before.
