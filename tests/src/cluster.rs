@@ -29,6 +29,7 @@ mod etcd;
 mod kubectl;
 mod pki;
 mod servers;
+mod traffic;
 mod workload;
 
 use std::{

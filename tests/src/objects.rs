@@ -194,7 +194,7 @@ impl From<Value> for Object {
 }
 
 /// A UID of the usual form that goes with a name.
-fn uid_of(name: &str) -> String {
+pub(crate) fn uid_of(name: &str) -> String {
     let mut digits = String::new();
     for byte in name.bytes().chain([0; 6]).take(6) {
         // Writing to a string cannot fail.

@@ -37,7 +37,8 @@ struct Scene<'a> {
     rounds: usize,
 }
 
-pub(crate) fn measure(report: &mut Report, world: &World, rounds: usize) {
+pub(crate) fn measure(report: &mut Report, world: &mut World, quick: bool) {
+    let (world, rounds) = (&*world, if quick { 5 } else { 25 });
     let node = &world.nodes[NODES[1]];
     let _servers = [node.serve(ORIGINAL, &[FRONTEND]), node.serve(LOCAL, &[POD])];
     let pod = Object::pod("latency", "latency", &["10.1.0.1"]).with("/spec/nodeName", "n2");

@@ -1,31 +1,28 @@
 //! A large cluster: starts, memory, and what changes cost, also while it grows.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
-
-use balancing_tests::eventually_within;
+use std::time::{Duration, Instant};
 
 use crate::{
     Report,
     changes::{Cost, RATE, flip},
-    fleet::{Fleet, PATIENCE, PODS, differences, tables},
+    fleet::{Fleet, PODS, Shape},
     median,
+    starts::{cold_start, first_slices},
     usage::memory,
     world::{CONTROLLER, NODES, World},
 };
 
-/// Between two looks at a kernel's tables, which take some milliseconds.
-const LOOK: Duration = Duration::from_millis(20);
 const COLD_START_S: f64 = 5.0;
 const MEMORY_MB: f64 = 150.0;
 const CPU_PERCENT: f64 = 20.0;
 /// More than that is growth and no noise.
 const GROWTH: f64 = 1.2;
 
+/// Pods about as large as small ones of real life.
+const SHAPE: Shape = Shape { nodes: 100, local: Some(10), variables: 20 };
+
 /// How much is measured.
-pub(crate) struct Plan {
+struct Plan {
     /// Services at each step.
     services: [usize; 3],
     /// Policies at the last step.
@@ -37,13 +34,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) const FULL: Self = Self {
+    const FULL: Self = Self {
         services: [500, 1_000, 2_000],
         policies: 500,
         starts: 3,
         changes: [Duration::from_secs(60), Duration::from_secs(20)],
     };
-    pub(crate) const QUICK: Self = Self {
+    const QUICK: Self = Self {
         services: [50, 100, 200],
         policies: 50,
         starts: 1,
@@ -56,8 +53,9 @@ impl Plan {
     }
 }
 
-pub(crate) fn measure(report: &mut Report, world: &mut World, plan: &Plan) {
-    let mut fleet = Fleet::new(world);
+pub(crate) fn measure(report: &mut Report, world: &mut World, quick: bool) {
+    let plan = if quick { &Plan::QUICK } else { &Plan::FULL };
+    let mut fleet = Fleet::new(world, SHAPE);
     let [small, middle, large] = plan.services;
     let mut fixed = Vec::new();
     let mut proportional = Vec::new();
@@ -113,7 +111,7 @@ fn who(node: usize) -> &'static str {
     if node == CONTROLLER { "controller" } else { "agent" }
 }
 
-fn per_change(cost: &Cost, node: usize) -> f64 {
+pub(crate) fn per_change(cost: &Cost, node: usize) -> f64 {
     cost.cpu[node].as_secs_f64() * 1e6 / f64::from(cost.changes)
 }
 
@@ -141,13 +139,10 @@ fn change(report: &mut Report, world: &mut World, fleet: &mut Fleet, duration: D
 
 fn starts(report: &mut Report, world: &mut World, fleet: &Fleet, count: usize) {
     let size = format!("{} Services, {} policies", fleet.services, fleet.policies);
-    world.controller.kill();
-    world.forget_slices();
-    let begin = Instant::now();
-    world.controller.start();
+    let first = first_slices(world);
     fleet.wait_settled(world);
     let name = format!("first start of the controller at {size}, until the kernels have all slices");
-    report.tell(&name, begin.elapsed().as_secs_f64(), "s");
+    report.tell(&name, first.begin.elapsed().as_secs_f64(), "s");
     let mut times = Vec::new();
     for _ in 0..count {
         world.nodes[NODES[1]].agent().kill();
@@ -155,19 +150,4 @@ fn starts(report: &mut Report, world: &mut World, fleet: &Fleet, count: usize) {
     }
     let name = format!("cold start at {size} (median of {count})");
     report.at_most(&name, median(&mut times), "s", COLD_START_S);
-}
-
-/// Seconds from process start until the kernel has everything, on a node where no agent ran before.
-fn cold_start(world: &mut World, fleet: &Fleet, node: usize) -> f64 {
-    let wanted = fleet.wanted(node);
-    let (status, message) = world.nodes[node].cleanup();
-    assert!(status.success(), "cleanup: {message}");
-    let start = Instant::now();
-    world.nodes[node].agent().start(|| true);
-    let found = eventually_within(PATIENCE, || {
-        let right = differences(&tables(&world.nodes[node]), &wanted);
-        right.map(|()| start.elapsed()).inspect_err(|_| thread::sleep(LOOK))
-    });
-    world.nodes[node].wait_view(|view| view.ready);
-    found.as_secs_f64()
 }

@@ -10,22 +10,51 @@ use kube::api::Patch;
 use serde_json::{Value, json};
 
 use super::{ControlPlane, client::Refusal};
-use crate::{Object, must::Must, node::eventually};
+use crate::{Object, must::Must, node::eventually, objects::uid_of};
 
 impl ControlPlane {
     /// Adds a ready node with one address, and room for pods for a scheduler.
     pub fn add_node(&self, name: &str, labels: &[(&str, &str)], address: &str) -> Object {
+        let node = self.ready_node(name, labels, address);
+        self.client().create(&node).must(format_args!("add node {name}"))
+    }
+
+    /// As [`ControlPlane::add_node`] for many nodes by name and address, several at a time.
+    pub fn add_nodes(&self, nodes: impl IntoIterator<Item = (String, String)>) {
+        let nodes: Vec<Object> =
+            nodes.into_iter().map(|(name, address)| self.ready_node(&name, &[], &address)).collect();
+        self.client().create_many(nodes).must("add nodes");
+    }
+
+    /// Adds very many ready nodes, by name and address, and running pods, which keep their uids: straight into the
+    /// store, in a small part of the time that the API server takes for them. Nothing checks them. The API server is
+    /// down meanwhile, and no watch can be resumed: see [`ControlPlane::expire_watches`].
+    ///
+    /// # Panics
+    /// When the API server is not running.
+    #[track_caller]
+    pub fn store(&mut self, nodes: impl IntoIterator<Item = (String, String)>, pods: Vec<Object>) {
+        self.stop_api_server();
+        let nodes = nodes.into_iter().map(|(name, address)| {
+            // What has no uid does not exist to a patch.
+            self.ready_node(&name, &[], &address).with("/metadata/uid", uid_of(&name))
+        });
+        self.put_into_store(nodes);
+        self.put_into_store(pods.into_iter().map(|pod| self.completed(&pod)));
+        self.compact();
+        self.start_api_server();
+    }
+
+    fn ready_node(&self, name: &str, labels: &[(&str, &str)], address: &str) -> Object {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), address.to_owned());
         let labels: serde_json::Map<String, Value> =
             labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
         let room = json!({"cpu": "64", "memory": "64Gi", "pods": "10000"});
-        let node = Object::node(name, address)
+        Object::node(name, address)
             .with("/metadata/labels", labels)
             .with("/status/capacity", room.clone())
             .with("/status/allocatable", room)
-            .with("/status/conditions", json!([{"type": "Ready", "status": "True"}]));
-        let node = self.client().create(&node).must(format_args!("add node {name}"));
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), address.to_owned());
-        node
+            .with("/status/conditions", json!([{"type": "Ready", "status": "True"}]))
     }
 
     /// Creates a pod and makes it run as its kubelet would: with the addresses, phase and conditions of its
