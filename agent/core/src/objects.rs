@@ -4,16 +4,15 @@
 //! serde and no Kubernetes type appears here. Bad input is carried as data ([`InvalidSpec`]), so that one bad
 //! object never hides the others.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::net::IpAddr;
 
 use balancing_abi::model::{PolicyKind, Protocol};
 
+mod compact;
 mod policy;
 mod selector;
 
+pub use compact::{Addresses, Labels};
 pub use policy::{
     BackendPort, BackendSpec, FrontendSpec, InvalidSpec, OnNoBackend, PodBackend, Policy, PolicySpec, Port,
     Problem, RedirectMode, WeightedAddress,
@@ -89,7 +88,7 @@ pub struct Pod {
     /// `metadata.uid`; empty when the source has none.
     pub uid: String,
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// `spec.nodeName`; empty while unscheduled.
     pub node: String,
     /// `spec.hostNetwork`.
@@ -101,9 +100,9 @@ pub struct Pod {
     /// `status.phase` is `Succeeded` or `Failed`.
     pub finished: bool,
     /// `status.podIPs`, else `status.podIP`.
-    pub ips: BTreeSet<IpAddr>,
+    pub ips: Addresses,
     /// `status.hostIPs`, else `status.hostIP`; filled from the Node when absent.
-    pub host_ips: BTreeSet<IpAddr>,
+    pub host_ips: Addresses,
     /// Container ports of all containers.
     pub ports: Vec<ContainerPort>,
     /// Annotation `balancing.elf.io/redirect: "disabled"`.
@@ -129,11 +128,11 @@ pub struct Node {
     /// `metadata.name`.
     pub name: String,
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// `status.addresses` of type `InternalIP`.
-    pub ips: BTreeSet<IpAddr>,
+    pub ips: Addresses,
     /// Annotations `balancing.elf.io/nodeProxyIpv4` and `nodeProxyIpv6`: parsed addresses of the right family.
-    pub proxy_ips: BTreeSet<IpAddr>,
+    pub proxy_ips: Addresses,
 }
 
 /// A Service.
@@ -148,11 +147,11 @@ pub struct Service {
     /// `spec.clusterIP` is `None`.
     pub headless: bool,
     /// `spec.clusterIPs`, else `spec.clusterIP`.
-    pub cluster_ips: BTreeSet<IpAddr>,
+    pub cluster_ips: Addresses,
     /// `spec.externalIPs`.
-    pub external_ips: BTreeSet<IpAddr>,
+    pub external_ips: Addresses,
     /// `status.loadBalancer.ingress[].ip`.
-    pub load_balancer_ips: BTreeSet<IpAddr>,
+    pub load_balancer_ips: Addresses,
     /// `spec.ports`; a port of another protocol than TCP or UDP is left out.
     pub ports: Vec<ServicePort>,
 }
@@ -236,7 +235,7 @@ impl Node {
     /// The zone it is in, by the label `topology.kubernetes.io/zone`; empty when unknown.
     #[must_use]
     pub fn zone(&self) -> &str {
-        self.labels.get("topology.kubernetes.io/zone").map_or("", String::as_str)
+        self.labels.get("topology.kubernetes.io/zone").unwrap_or_default()
     }
 }
 

@@ -54,9 +54,9 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Node, S
     }
     Ok(Node {
         name: metadata.name,
-        labels: metadata.labels.unwrap_or_default(),
-        ips,
-        proxy_ips: metadata.annotations.map(|a| proxy_ips(&a, notes)).unwrap_or_default(),
+        labels: metadata.labels.unwrap_or_default().into_iter().collect(),
+        ips: ips.into(),
+        proxy_ips: metadata.annotations.map(|a| proxy_ips(&a, notes)).unwrap_or_default().into(),
     })
 }
 

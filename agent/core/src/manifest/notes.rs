@@ -10,6 +10,8 @@ use std::{
 use balancing_abi::model::Protocol;
 use serde::{Deserialize, de::IgnoredAny};
 
+use crate::objects::Addresses;
+
 /// Problems of one object. What is noted here was left out of it.
 #[derive(Default)]
 pub(super) struct Notes {
@@ -72,7 +74,7 @@ impl Notes {
         list: Option<&[IpEntry]>,
         field: &str,
         one: Option<&str>,
-    ) -> BTreeSet<IpAddr> {
+    ) -> Addresses {
         let mut ips = BTreeSet::new();
         for (i, entry) in list.unwrap_or_default().iter().enumerate() {
             self.ip(format_args!("{lists}[{i}].ip"), entry.ip.as_deref().unwrap_or_default(), &mut ips);
@@ -80,7 +82,7 @@ impl Notes {
         if list.is_none_or(<[IpEntry]>::is_empty) {
             self.ip(field, one.unwrap_or_default(), &mut ips);
         }
-        ips
+        ips.into()
     }
 
     /// A port from 1 to 65535.

@@ -81,7 +81,7 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Pod, St
         namespace: namespace_or_default(&metadata.namespace.unwrap_or_default()),
         name: metadata.name,
         uid: metadata.uid.unwrap_or_default(),
-        labels: metadata.labels.unwrap_or_default(),
+        labels: metadata.labels.unwrap_or_default().into_iter().collect(),
         ports: ports(&spec, notes),
         node: spec.node_name.unwrap_or_default(),
         host_network: spec.host_network.unwrap_or_default(),

@@ -68,23 +68,24 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Service
     };
     let headless = cluster_ips.first().is_some_and(|ip| ip == "None");
     let ingress = status.and_then(|s| s.load_balancer).and_then(|l| l.ingress).unwrap_or_default();
-    let mut service = Service {
+    let mut cluster = BTreeSet::new();
+    for (i, ip) in cluster_ips.iter().enumerate().filter(|_| !headless) {
+        notes.ip(format_args!("spec.clusterIPs[{i}]"), ip, &mut cluster);
+    }
+    let mut external = BTreeSet::new();
+    for (i, ip) in spec.external_ips.iter().flatten().enumerate() {
+        notes.ip(format_args!("spec.externalIPs[{i}]"), ip, &mut external);
+    }
+    Ok(Service {
         namespace: namespace_or_default(&metadata.namespace.unwrap_or_default()),
         name: metadata.name,
         external_name: spec.kind.as_deref() == Some("ExternalName"),
         headless,
-        cluster_ips: BTreeSet::new(),
-        external_ips: BTreeSet::new(),
+        cluster_ips: cluster.into(),
+        external_ips: external.into(),
         load_balancer_ips: notes.ips("status.loadBalancer.ingress", Some(&ingress), "", None),
         ports: ports(spec.ports.as_deref().unwrap_or_default(), notes),
-    };
-    for (i, ip) in cluster_ips.iter().enumerate().filter(|_| !headless) {
-        notes.ip(format_args!("spec.clusterIPs[{i}]"), ip, &mut service.cluster_ips);
-    }
-    for (i, ip) in spec.external_ips.iter().flatten().enumerate() {
-        notes.ip(format_args!("spec.externalIPs[{i}]"), ip, &mut service.external_ips);
-    }
-    Ok(service)
+    })
 }
 
 fn ports(list: &[PortFields], notes: &mut Notes) -> Vec<ServicePort> {

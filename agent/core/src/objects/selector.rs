@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Labels;
+
 /// A Kubernetes label selector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct LabelSelector {
@@ -37,14 +39,14 @@ impl LabelSelector {
     /// Whether the labels match: an empty selector matches everything
     /// (Kubernetes, `LabelSelector` of `meta/v1`).
     #[must_use]
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value.as_str()))
             && self.expressions.iter().all(|e| e.matches(labels))
     }
 }
 
 impl LabelExpression {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
         match &self.operator {
             LabelOperator::In(values) => value.is_some_and(|v| values.contains(v)),

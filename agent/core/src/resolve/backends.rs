@@ -87,7 +87,7 @@ impl Family {
 
     /// The first address of this family.
     #[must_use]
-    pub fn pick(self, addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    pub fn pick(self, addresses: &[IpAddr]) -> Option<IpAddr> {
         addresses.iter().map(IpAddr::to_canonical).find(|ip| Self::of(*ip) == self)
     }
 }

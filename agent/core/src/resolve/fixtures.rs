@@ -16,9 +16,9 @@ use balancing_abi::model::{ClientId, Clients, FrontendKey, PolicyKind, Protocol}
 
 use crate::{
     objects::{
-        BackendPort, BackendSpec, ContainerPort, FrontendSpec, LabelSelector, Node, Object, ObjectKey,
-        ObjectRef, Pod, PodBackend, Policy, PolicyRef, PolicySpec, Port, PortRef, RedirectMode, Service,
-        ServicePort, WeightedAddress,
+        Addresses, BackendPort, BackendSpec, ContainerPort, FrontendSpec, LabelSelector, Labels, Node,
+        Object, ObjectKey, ObjectRef, Pod, PodBackend, Policy, PolicyRef, PolicySpec, Port, PortRef,
+        RedirectMode, Service, ServicePort, WeightedAddress,
     },
     plan::{Entry, Verdict},
     resolve::{ClusterPods, Delta, Engine, Role, Settings},
@@ -36,7 +36,7 @@ pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-pub fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
+pub fn ips(texts: &[&str]) -> Addresses {
     texts.iter().map(|text| ip(text)).collect()
 }
 
@@ -44,7 +44,7 @@ pub fn key(address: &str, port: u16, protocol: Protocol) -> FrontendKey {
     FrontendKey { address: ip(address), port, protocol }
 }
 
-pub fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub fn labels<T: FromIterator<(String, String)>>(pairs: &[(&str, &str)]) -> T {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -83,7 +83,7 @@ pub fn mk_container_port(name: &str, port: u16, host_port: Option<u16>) -> Conta
 }
 
 pub fn mk_node(name: &str, addresses: &[&str], proxies: &[&str]) -> Node {
-    Node { name: name.to_owned(), labels: BTreeMap::new(), ips: ips(addresses), proxy_ips: ips(proxies) }
+    Node { name: name.to_owned(), labels: Labels::default(), ips: ips(addresses), proxy_ips: ips(proxies) }
 }
 
 /// A Service with ports `(name, port, protocol)`.

@@ -126,7 +126,7 @@ fn unsupported(key: &ObjectRef, why: &str) -> Unresolved {
 
 fn service_addresses(kind: PolicyKind, service: &Service) -> BTreeSet<IpAddr> {
     match kind {
-        PolicyKind::LocalRedirect => service.cluster_ips.clone(),
+        PolicyKind::LocalRedirect => service.cluster_ips.iter().copied().collect(),
         PolicyKind::Balancing => {
             let outside = service.external_ips.iter().chain(&service.load_balancer_ips);
             service.cluster_ips.iter().chain(outside).copied().collect()

@@ -40,7 +40,7 @@ impl Pods {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).ok()
         })?;
-        for (name, value) in &pod.labels {
+        for (name, value) in pod.labels.iter() {
             bucket(bucket(&mut self.by_label, name), value).insert(slot);
         }
         bucket(&mut self.by_node, &pod.node).insert(slot);
@@ -53,7 +53,7 @@ impl Pods {
         let slot = self.by_name.remove(key)?;
         let old = self.slots[slot as usize].take()?;
         self.free.push(slot);
-        for (name, value) in &old.labels {
+        for (name, value) in old.labels.iter() {
             if let Some(values) = self.by_label.get_mut(name) {
                 take(values, value, slot);
                 if values.is_empty() {

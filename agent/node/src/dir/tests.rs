@@ -120,7 +120,7 @@ impl Harness {
 
     fn version(&self, name: &str) -> Option<String> {
         let Object::Node(node) = self.known.get(&ObjectKey::Node(name.into()))? else { panic!("no node") };
-        node.labels.get("version").cloned()
+        node.labels.get("version").map(str::to_owned)
     }
 
     /// Waits until the problems are about exactly these files and contain these words.

@@ -1,16 +1,14 @@
 //! Pods, Nodes and Services.
 
-use std::{collections::BTreeSet, net::IpAddr};
-
 use balancing_abi::model::Protocol;
 
 use super::{messages, yaml};
 use crate::{
     manifest::Manifest,
-    objects::{ContainerPort, Node, Object, Pod, PortRef, Service, ServicePort},
+    objects::{Addresses, ContainerPort, Node, Object, Pod, PortRef, Service, ServicePort},
 };
 
-fn ips(list: &[&str]) -> BTreeSet<IpAddr> {
+fn ips(list: &[&str]) -> Addresses {
     list.iter().map(|ip| ip.parse().unwrap()).collect()
 }
 
@@ -74,7 +72,7 @@ status:
             namespace: "shop".into(),
             name: "web-0".into(),
             uid: "8c9b".into(),
-            labels: [("app".to_owned(), "web".to_owned())].into(),
+            labels: [("app".to_owned(), "web".to_owned())].into_iter().collect(),
             node: "n1".into(),
             host_network: false,
             ready: true,
@@ -196,7 +194,7 @@ status:
         *node(&manifest),
         Node {
             name: "n1".into(),
-            labels: [("zone".to_owned(), "a".to_owned())].into(),
+            labels: [("zone".to_owned(), "a".to_owned())].into_iter().collect(),
             ips: ips(&["192.0.2.1", "2001:db8::1"]),
             proxy_ips: ips(&["192.168.0.10", "fd00::10"]),
         }

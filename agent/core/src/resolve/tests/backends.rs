@@ -147,7 +147,7 @@ fn selectors_without_labels_find_their_pods() {
         pods.namespace = namespace;
         let policy = mk_local("p", at_address(FRONT, &[("", 80, Tcp)]), pods.clone());
         let mut bare = mk_pod("z", &["10.0.0.9"]);
-        bare.labels.clear();
+        bare.labels = labels(&[]);
         let mut lab = Lab::of([policy.into(), bare.into()]);
         lab.put(mk_pod("a", &["10.0.0.1"]));
         assert_eq!(lab.shows(key(FRONT, 80, Tcp)), "10.0.0.1:8080");

@@ -46,7 +46,7 @@ fn flag_off_label_change_and_forgotten_identity_empty_the_list() {
     assert!(skip(&lab).is_empty());
     lab.put(mk_skipping());
     let mut pod = mk_pod("a", &["10.0.0.1"]);
-    pod.labels.clear();
+    pod.labels = labels(&[]);
     lab.put(pod);
     assert_eq!(skip(&lab), BTreeSet::from([NetnsCookie(9)]));
     lab.put(mk_pod("a", &["10.0.0.1"]));

@@ -10,7 +10,7 @@ use balancing_core::{
 
 /// A node in a version that is told from others by a label.
 fn node(name: &str, version: &str) -> Object {
-    let labels = [("version".to_owned(), version.to_owned())].into();
+    let labels = [("version".to_owned(), version.to_owned())].into_iter().collect();
     Object::Node(Node { name: name.into(), labels, ..Node::default() })
 }
 

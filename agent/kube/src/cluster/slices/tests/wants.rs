@@ -53,7 +53,7 @@ fn endpoints_tell_what_is_known_of_a_pod() {
     // Another zone is news for the policies of the pods there, other labels are none.
     node.labels = labels(&[("topology.kubernetes.io/zone", "z2"), ("x", "y")]);
     assert_eq!(put(&mut engine, node.clone()), BTreeSet::from([balancing("b")]));
-    node.labels.remove("x");
+    node.labels = labels(&[("topology.kubernetes.io/zone", "z2")]);
     assert!(put(&mut engine, node).is_empty());
 }
 
