@@ -111,7 +111,8 @@ impl<'a> Duties<'a> {
     }
 
     fn apply(&mut self, batch: Batch) {
-        self.synced |= batch.synced;
+        // What is written speaks for the whole cluster: a kind that is lacking holds up everything.
+        self.synced |= batch.is_complete();
         self.engine.apply(batch.changes.into_iter().map(|change| match change {
             Change::Upsert(object) => (object.key(), Some(object)),
             Change::Delete(key) => (key, None),
