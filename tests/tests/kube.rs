@@ -15,6 +15,8 @@ mod connection;
 mod controller;
 #[path = "kube/generations.rs"]
 mod generations;
+#[path = "kube/lacking.rs"]
+mod lacking;
 #[path = "kube/nodes.rs"]
 mod nodes;
 #[path = "kube/outage.rs"]

@@ -11,6 +11,7 @@ pub mod digest;
 pub mod explain;
 pub mod failure;
 pub mod health;
+pub mod kinds;
 pub mod manifest;
 pub mod names;
 pub mod objects;

@@ -94,7 +94,8 @@ pub enum Reason {
     Disabled,
     /// The policy is not for this node or this role.
     NotSelected,
-    /// The EndpointSlices of its generation are not complete; what was in force before stays.
+    /// The EndpointSlices of its generation are not complete, or a kind that it needs has not been listed; what was in
+    /// force before stays.
     Pending,
 }
 

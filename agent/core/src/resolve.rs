@@ -25,6 +25,7 @@ mod backends;
 mod engine;
 mod frontends;
 mod ids;
+mod needs;
 mod pairing;
 mod settle;
 mod verdict;
@@ -34,6 +35,7 @@ pub use engine::{Delta, Engine};
 pub(crate) use frontends::Frontends;
 
 use backends::Pool;
+use needs::waits;
 use pairing::Pairing;
 
 /// On which side of the cluster's border the agent runs.
@@ -84,7 +86,7 @@ pub enum Standing {
     Disabled,
     /// It is not for this node or this role; it claims nothing.
     NotSelected,
-    /// Its backends are not known, and never were; it claims nothing.
+    /// What it needs is not known, and never was; it claims nothing.
     Pending,
 }
 
@@ -129,7 +131,9 @@ pub fn resolve_policy(
         notes: Vec::new(),
     };
     let wait = snapshot.wait(&policy.id);
-    if let (Some(Wait::First(_)), Standing::Active) = (wait, resolution.standing) {
+    // Without the Node nobody knows whether it is selected, and it does not look so.
+    let may_wait = matches!(resolution.standing, Standing::Active | Standing::NotSelected);
+    if may_wait && matches!(wait, Some(Wait::First(_))) {
         resolution.standing = Standing::Pending;
     }
     match (&policy.spec, resolution.standing) {
@@ -142,7 +146,7 @@ pub fn resolve_policy(
             resolution.stop(Reason::NotSelected, why_not_selected(policy.id.kind, settings));
         }
         (Ok(_), Standing::Pending) => {
-            resolution.stop(Reason::Pending, waits(policy.generation));
+            resolution.stop(Reason::Pending, waits(policy, snapshot, settings));
         }
         (Ok(spec), Standing::Active | Standing::Invalid) => {
             resolve_active(&policy.id, spec, &mut resolution, snapshot, settings);
@@ -151,25 +155,14 @@ pub fn resolve_policy(
     if let Some(Wait::Next(generation)) = wait {
         let kept =
             if generation == policy.generation { "the last complete list" } else { "the last generation" };
-        let kept = format!("{}; {kept} stays in force", waits(generation));
+        let wanted = snapshot.wanted(&policy.id).unwrap_or(policy);
+        let kept = format!("{}; {kept} stays in force", waits(wanted, snapshot, settings));
         resolution.notes.insert(0, kept);
         if matches!(resolution.reason, Reason::Applied | Reason::NotSelected) {
             resolution.reason = Reason::Pending;
         }
     }
     resolution
-}
-
-/// Whether the policy needs EndpointSlices before it can be put into force.
-fn needs_slices(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> bool {
-    let over_pods = policy.spec.as_ref().is_ok_and(|spec| matches!(spec.backend, BackendSpec::Pods { .. }));
-    settings.cluster_pods == ClusterPods::Listed
-        && over_pods
-        && standing(policy, snapshot, settings) == Standing::Active
-}
-
-fn waits(generation: i64) -> String {
-    format!("waits for the EndpointSlices of generation {generation}")
 }
 
 /// Whether the policy takes part on this host.

@@ -9,16 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use balancing_abi::model::{ClientId, PolicyKind};
 
-use crate::objects::{
-    BackendSpec, Endpoints, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy, PolicyRef,
-    RedirectMode, Service,
+use crate::{
+    kinds::Lacking,
+    objects::{
+        BackendSpec, Endpoints, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy, PolicyRef,
+        RedirectMode, Service,
+    },
 };
 
 mod generations;
 mod owners;
 mod pods;
 
-pub use generations::Wait;
+pub use generations::{Needs, Wait};
 
 use generations::Generations;
 use owners::Owners;
@@ -36,6 +39,8 @@ pub struct Snapshot {
     owners: Owners,
     generations: Generations,
     identities: BTreeMap<String, BTreeSet<ClientId>>,
+    /// Kinds that are not known completely.
+    lacking: Lacking,
     dirty: BTreeSet<PolicyRef>,
 }
 
@@ -69,6 +74,20 @@ impl Snapshot {
                 (ObjectKey::Endpoints(key), None) => self.set_endpoints(&key, None),
             }
         }
+    }
+
+    /// Takes in which kinds are not known completely.
+    pub fn set_lacking(&mut self, lacking: Lacking) {
+        if self.lacking != lacking {
+            self.lacking = lacking;
+            self.dirty.extend(self.owners.iter().map(|policy| policy.id.clone()));
+        }
+    }
+
+    /// The kinds that are not known completely.
+    #[must_use]
+    pub fn lacking(&self) -> &Lacking {
+        &self.lacking
     }
 
     /// Records by what the connections of the local pod `uid` are recognised; an empty set
@@ -164,9 +183,9 @@ impl Snapshot {
         self.generations.in_force(policy)
     }
 
-    /// Puts the policy into force as the source has it, unless it needs EndpointSlices that are not complete.
-    pub fn settle(&mut self, key: &PolicyRef, needs_slices: bool) {
-        if let Some(policy) = self.generations.settle(key, self.owners.get(key), needs_slices) {
+    /// Puts the policy into force as the source has it, unless what it needs is not complete.
+    pub fn settle(&mut self, key: &PolicyRef, needs: Needs) {
+        if let Some(policy) = self.generations.settle(key, self.owners.get(key), needs) {
             self.owners.set(key, Some(policy));
         }
     }

@@ -3,7 +3,10 @@
 //! A source delivers its complete list once and every change after it, in batches. It knows nothing of
 //! policies being in force; what it cannot read it reports in its status and keeps as it was.
 
-use crate::objects::{Object, ObjectKey};
+use crate::{
+    kinds::Lacking,
+    objects::{Object, ObjectKey},
+};
 
 /// One change of one object.
 #[expect(
@@ -23,11 +26,20 @@ pub enum Change {
 pub struct Batch {
     /// In the order of their keys.
     pub changes: Vec<Change>,
-    /// The source's complete list has been delivered with or before this batch.
+    /// The source's complete list has been delivered with or before this batch, but for what is lacking.
     pub synced: bool,
+    /// Kinds of which there is no complete list yet. In batches that are synced the set only shrinks, in others it
+    /// is empty.
+    pub lacking: Lacking,
 }
 
 impl Batch {
+    /// Whether the complete list of every kind has been delivered.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.synced && self.lacking.is_empty()
+    }
+
     /// Whether it changes pods.
     #[must_use]
     pub fn has_pods(&self) -> bool {
@@ -42,7 +54,7 @@ impl Batch {
 pub struct SourceStatus {
     /// What it is, such as `dir:/etc/balancing`.
     pub description: String,
-    /// The complete list has been delivered.
+    /// The complete list of every kind has been delivered.
     pub synced: bool,
     /// What is wrong now, in the order of the paths.
     pub problems: Vec<SourceProblem>,

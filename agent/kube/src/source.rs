@@ -126,7 +126,7 @@ impl KubeSource {
     /// Lists and watches until `cancel` is ready or `batches` is closed.
     ///
     /// Objects go out as they come. A batch is synced once every kind has delivered a complete list with or before
-    /// it.
+    /// it, or is lacking because the server refuses it.
     pub async fn run<D: From<Delivery>>(
         mut self,
         batches: mpsc::Sender<D>,
@@ -218,7 +218,10 @@ impl State {
                 self.merge.gone(kind, key);
             }
             Signal::Watching => self.health.works(kind),
-            Signal::Failed(failure) => self.health.failed(kind, failure),
+            Signal::Failed(failure) => {
+                self.merge.failed(kind, &failure);
+                self.health.failed(kind, failure);
+            }
         }
     }
 

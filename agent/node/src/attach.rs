@@ -277,6 +277,14 @@ impl Attacher {
         Ok(all.into_iter().filter(|layout| layout.abi() != self.layout.abi()).collect())
     }
 
+    /// Whether an agent of another ABI left something.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub fn has_older(&self) -> Result<bool, AttachError> {
+        Ok(!self.older()?.is_empty())
+    }
+
     /// Removes what other ABIs left, once none of their links is in use.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    attach::Attacher,
+    attach::{AttachError, Attacher},
     config::Config,
     control::Pending,
     feed::Counters,
@@ -60,6 +60,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// Why reconcilers sleep.
 pub(crate) const NOT_LISTED: &str = "the source has not delivered its complete list";
+const OTHER_ABI: &str = "what an agent of another ABI left stays in force until every kind has been listed";
 pub(crate) const NOT_FILLED: &str = "links are made when the tables are filled";
 pub(crate) const NOT_HOOKED: &str = "the links come first";
 
@@ -203,11 +204,12 @@ impl Inside {
     }
 
     fn apply(&mut self, batch: Batch) {
-        let was_synced = self.world.owner.is_synced();
+        let known = |owner: &Owner| (owner.is_synced(), owner.lacking().clone());
+        let before = known(&self.world.owner);
         let pods = batch.has_pods();
         self.world.owner.apply(batch);
         self.scheduler.tell(News::OBJECTS);
-        if pods || self.world.owner.is_synced() != was_synced {
+        if pods || known(&self.world.owner) != before {
             self.scheduler.tell(News::PODS);
         }
     }
@@ -237,11 +239,22 @@ impl Inside {
         // While the source is not complete everybody waits for it, and it says itself why.
         let told = states.filter(|state| synced || state.is_failing);
         let problems = told.filter_map(|state| Some(format!("{}: {}", state.name, state.problem.as_ref()?)));
-        Report { is_loaded: true, is_synced: synced, problems: problems.collect() }
+        let (problems, lacking) = (problems.collect(), self.world.owner.lacking().clone());
+        Report { is_loaded: true, is_synced: synced, lacking, problems }
     }
 }
 
 impl World {
+    /// Why nothing may be made as the objects want it yet.
+    pub(crate) fn must_wait(&self) -> Result<Option<&'static str>, AttachError> {
+        if !self.owner.is_synced() {
+            return Ok(Some(NOT_LISTED));
+        }
+        // New tables begin empty: what waits would be in force no longer when they replace older ones.
+        let must_keep = !self.filled && !self.owner.lacking().is_empty() && self.attacher.has_older()?;
+        Ok(must_keep.then_some(OTHER_ABI))
+    }
+
     fn load(config: &Config, abi: u32, health: watch::Sender<Health>) -> Result<Self, RunError> {
         mount::ensure_bpffs(&config.place.bpffs)?;
         let cgroup_root = match &config.cgroup_root {

@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use balancing_core::digest::FEW;
+use balancing_core::kinds::Lacking;
 use balancing_core::source::{Batch, SourceStatus};
 use engine::{Engine, Pass};
 use events::Events;
@@ -121,7 +122,8 @@ impl DirSource {
                 synced = pass.status.synced;
                 publish(&status, pass.status);
                 if first || !pass.changes.is_empty() {
-                    let batch = Batch { changes: pass.changes, synced };
+                    // A file belongs to no kind before it is read, so none can be lacking.
+                    let batch = Batch { changes: pass.changes, synced, lacking: Lacking::new() };
                     tokio::select! {
                         sent = batches.send(batch) => if sent.is_err() { return },
                         () = &mut cancel => return,

@@ -2,7 +2,7 @@
 //!
 //! Level-triggered: a frontend that could not be programmed stays pending and is tried again. Nothing is
 //! touched before the source has delivered its complete list: a policy whose pods are not listed yet looks exactly
-//! like one that has none. And what an earlier agent left of a policy whose backends are not known then stays.
+//! like one that has none. Where the source lacks a kind, what needs it waits, and what an earlier agent left of it stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,7 @@ use balancing_core::{
     diff::{Op, diff},
     failure::{Failure, FailureReason},
     health::{self, Health},
+    kinds::Lacking,
     objects::PolicyRef,
     plan::Verdict,
     resolve::{Engine, Settings},
@@ -87,10 +88,16 @@ impl Owner {
         &self.engine
     }
 
-    /// Whether the source's complete list has arrived.
+    /// Whether the source's complete list has arrived, but for what is lacking.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.synced
+    }
+
+    /// The kinds that are not known completely.
+    #[must_use]
+    pub fn lacking(&self) -> &Lacking {
+        self.engine.snapshot().lacking()
     }
 
     /// Frontends that could not be programmed, and why.
@@ -142,6 +149,7 @@ impl Owner {
             Change::Upsert(object) => (object.key(), Some(object)),
             Change::Delete(key) => (key, None),
         }));
+        self.engine.set_lacking(batch.lacking);
         if batch.synced && !self.synced {
             self.synced = true;
             // Whatever an earlier agent left that nobody wants any more goes now.
@@ -169,11 +177,13 @@ impl Owner {
             return true;
         }
         let delta = self.engine.resolve();
-        let kept = self.kept.get_or_insert_with(|| Kept::start(&self.engine));
-        self.pending.extend(kept.release(&self.engine, self.tables.entries()));
+        let kept = self
+            .kept
+            .get_or_insert_with(|| Kept::start(&self.engine, self.tables.entries(), self.tables.policies()));
+        self.pending.extend(kept.release(&self.engine));
         self.pending.extend(delta.entries.keys());
         self.pass_ids(&delta.verdicts);
-        self.names.keep(&mut self.tables, &delta.verdicts, self.engine.verdicts());
+        self.names.keep(&mut self.tables, &delta.verdicts, &self.engine);
         report::log(&delta.verdicts);
         let mut done: BTreeMap<FrontendKey, Option<Entry>> =
             self.pending.iter().map(|key| (*key, self.desired(key))).collect();
@@ -225,7 +235,7 @@ impl Owner {
     fn desired(&self, key: &FrontendKey) -> Option<Entry> {
         let decided = self.engine.entry(key);
         match &self.kept {
-            Some(kept) => kept.desired(decided.as_ref(), self.tables.entries().get(key)),
+            Some(kept) => kept.desired(key, decided.as_ref()),
             None => decided.map(|entry| entry.to_model().normalized()),
         }
     }

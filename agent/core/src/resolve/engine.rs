@@ -12,17 +12,19 @@ use std::{
 use balancing_abi::model::{ClientId, FrontendKey, PolicyKind};
 
 use crate::{
+    kinds::Lacking,
     objects::{LabelSelector, Node, Object, ObjectKey, Policy, PolicyRef, PolicySpec},
     plan::{Entry, Layer, Verdict},
     resolve::{
         Resolution, Role, Settings, Standing,
         ids::{Bid, Ids},
-        needs_slices, resolve_policy,
+        needs::{lacks, needs},
+        resolve_policy,
         settle::{Claim, Claims, Rank},
         standing,
         verdict::{Contest, verdict},
     },
-    snapshot::Snapshot,
+    snapshot::{Needs, Snapshot},
 };
 
 /// The decisions of this host.
@@ -82,6 +84,11 @@ impl Engine {
         self.snapshot.apply(changes);
     }
 
+    /// Takes in which kinds are not known completely.
+    pub fn set_lacking(&mut self, lacking: Lacking) {
+        self.snapshot.set_lacking(lacking);
+    }
+
     /// See [`Snapshot::set_identities`].
     pub fn set_identities(&mut self, uid: &str, ids: BTreeSet<ClientId>) {
         self.snapshot.set_identities(uid, ids);
@@ -91,8 +98,8 @@ impl Engine {
     pub fn resolve(&mut self) -> Delta {
         let dirty = self.snapshot.take_dirty();
         for policy in &dirty {
-            let needs = self.snapshot.wanted(policy).map(|p| needs_slices(p, &self.snapshot, &self.settings));
-            self.snapshot.settle(policy, needs.unwrap_or(false));
+            let needs = self.snapshot.wanted(policy).map(|p| needs(p, &self.snapshot, &self.settings));
+            self.snapshot.settle(policy, needs.unwrap_or(Needs::Nothing));
         }
         let touched = self.bid(dirty);
         let fresh: Vec<Fresh> = touched.iter().cloned().map(|policy| self.resolve_one(policy)).collect();
@@ -170,7 +177,9 @@ impl Engine {
             let bid = self.snapshot.policy(&key).map(|policy| Bid {
                 chosen: policy.service_id,
                 rank: Rank::of(policy),
-                active: standing(policy, &self.snapshot, &self.settings) == Standing::Active,
+                // Who may take part holds its id meanwhile.
+                active: standing(policy, &self.snapshot, &self.settings) == Standing::Active
+                    || !lacks(policy, &self.snapshot, &self.settings).is_empty(),
             });
             (key, bid)
         });

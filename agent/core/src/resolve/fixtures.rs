@@ -15,6 +15,7 @@ use std::{
 use balancing_abi::model::{ClientId, Clients, FrontendKey, PolicyKind, Protocol};
 
 use crate::{
+    kinds::{Lacking, ObjectKind},
     objects::{
         Addresses, BackendPort, BackendSpec, ContainerPort, FrontendSpec, LabelSelector, Labels, Node,
         Object, ObjectKey, ObjectRef, Pod, PodBackend, Policy, PolicyRef, PolicySpec, Port, PortRef,
@@ -210,6 +211,7 @@ pub struct Lab {
     pub engine: Engine,
     objects: BTreeMap<ObjectKey, Object>,
     identities: BTreeMap<String, BTreeSet<ClientId>>,
+    lacking: Lacking,
     entries: BTreeMap<FrontendKey, Entry>,
     verdicts: BTreeMap<PolicyRef, Verdict>,
 }
@@ -220,8 +222,8 @@ impl Lab {
     }
 
     pub fn with_settings(settings: Settings) -> Self {
-        let (objects, identities, entries, verdicts) = Default::default();
-        Self { engine: Engine::new(settings), objects, identities, entries, verdicts }
+        let (objects, identities, lacking, entries, verdicts) = Default::default();
+        Self { engine: Engine::new(settings), objects, identities, lacking, entries, verdicts }
     }
 
     pub fn of(objects: impl IntoIterator<Item = Object>) -> Self {
@@ -243,6 +245,13 @@ impl Lab {
         let ids: BTreeSet<ClientId> = ids.iter().copied().collect();
         self.engine.set_identities(uid, ids.clone());
         self.identities.insert(uid.to_owned(), ids);
+        self.settle()
+    }
+
+    /// Says which kinds are not known completely.
+    pub fn lack(&mut self, kinds: &[ObjectKind]) -> Delta {
+        self.lacking = kinds.iter().copied().collect();
+        self.engine.set_lacking(self.lacking.clone());
         self.settle()
     }
 
@@ -294,6 +303,7 @@ impl Lab {
         }
         let mut scratch = Engine::new(self.engine.settings().clone());
         scratch.apply(self.objects.iter().rev().map(|(key, object)| (key.clone(), Some(object.clone()))));
+        scratch.set_lacking(self.lacking.clone());
         for (uid, ids) in &self.identities {
             scratch.set_identities(uid, ids.clone());
         }

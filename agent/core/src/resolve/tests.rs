@@ -8,6 +8,7 @@ mod balancing;
 mod cluster;
 mod frontends;
 mod generations;
+mod lacking;
 mod laws;
 mod pairing;
 mod precedence;

@@ -1,7 +1,7 @@
 //! Which generation of a policy is in force: that of which the complete list of backends is known.
 //!
-//! It owns the EndpointSlices of policies and the policies that wait for theirs. It knows neither who needs slices nor
-//! what a policy decides.
+//! It owns the EndpointSlices of policies and the policies that wait, for theirs or for a kind that has not been listed. It
+//! knows neither who needs what nor what a policy decides.
 //!
 //! The protocol of a policy's slices, whose other side is `cluster::slices` of the crate for Kubernetes: each slice names
 //! the policy's uid and generation, and one, the head, says how many slices there are. The writer sends the head after
@@ -31,12 +31,23 @@ pub(super) struct Generations {
     waiting: BTreeMap<PolicyRef, Option<Policy>>,
 }
 
+/// What a policy needs before it can be put into force as the source has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// The EndpointSlices of its generation.
+    Slices,
+    /// A kind that has not been listed.
+    Lacking,
+}
+
 /// For what a policy waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The slices of this generation, its first one here: nothing of it is in force.
+    /// What this generation needs, its first one here: nothing of it is in force.
     First(i64),
-    /// The slices of this generation; an earlier one, or earlier slices, are in force.
+    /// What this generation needs; an earlier one, or earlier slices, are in force.
     Next(i64),
 }
 
@@ -107,28 +118,34 @@ impl Generations {
         changed
     }
 
-    /// Brings a policy into force if it can be; `current` is what is in force now, `needs` whether it needs slices.
-    /// Returns what is in force from now on, if that may be another.
+    /// Brings a policy into force if it can be; `current` is what is in force now. Returns what is in force from now on,
+    /// if that may be another.
     pub(super) fn settle(
         &mut self,
         key: &PolicyRef,
         current: Option<&Policy>,
-        needs: bool,
+        needs: Needs,
     ) -> Option<Policy> {
         let current = current?;
         let waiting = self.waiting.remove(key);
         let is_new = matches!(waiting, Some(None));
         let next = waiting.flatten();
         let wanted = next.as_ref().unwrap_or(current);
-        if !needs {
-            self.in_force.remove(key);
-            return next;
-        }
-        if let Some(list) = self.complete(wanted, wanted.generation) {
+        let complete = match needs {
+            Needs::Nothing => {
+                self.in_force.remove(key);
+                return next;
+            }
+            Needs::Slices => self.complete(wanted, wanted.generation),
+            Needs::Lacking => None,
+        };
+        if let Some(list) = complete {
             self.in_force.insert(key.clone(), list);
             return next;
         }
-        if is_new || current.uid != wanted.uid || !self.is_in_force(current) {
+        // A policy that lacks a kind by its present spec has never been in force with it.
+        let is_first = is_new || (needs == Needs::Lacking && next.is_none());
+        if is_first || current.uid != wanted.uid || !self.is_in_force(current) {
             self.in_force.remove(key);
             self.waiting.insert(key.clone(), None);
             return next;

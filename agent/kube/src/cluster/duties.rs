@@ -110,7 +110,8 @@ impl<'a> Duties<'a> {
 
     fn apply(&mut self, Delivery { batch, texts }: Delivery) {
         texts.into_iter().filter_map(News::read).for_each(|item| self.observe(item));
-        self.synced |= batch.synced;
+        // What is written speaks for the whole cluster: a kind that is lacking holds up everything.
+        self.synced |= batch.is_complete();
         self.engine.apply(batch.changes.into_iter().map(|change| match change {
             Change::Upsert(object) => (object.key(), Some(object)),
             Change::Delete(key) => (key, None),

@@ -1,15 +1,18 @@
 //! Signals of several watches → batches.
 //!
-//! It knows the keys of what exists, so that a list tells what is gone, and the changes that wait to be taken. It
-//! keeps no object that has been taken.
+//! It knows the keys of what exists, so that a list tells what is gone, the changes that wait to be taken, and which kinds
+//! the consumer will have to do without. It keeps no object that has been taken.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
+    failure::Failure,
     kind::Kind,
     read::{Content, Reading},
 };
+use balancing_abi::model::PolicyKind;
 use balancing_core::{
+    kinds::{Lacking, ObjectKind},
     objects::ObjectKey,
     source::{Batch, Change},
 };
@@ -22,8 +25,8 @@ const BATCH: usize = 4096;
 pub(super) struct Merge {
     known: BTreeMap<Kind, Known>,
     pending: BTreeMap<ObjectKey, Change>,
-    /// A synced batch has been taken.
-    announced: bool,
+    /// What the newest synced batch said is lacking.
+    told: Option<Lacking>,
 }
 
 /// The objects of one kind that exist.
@@ -35,6 +38,8 @@ struct Known {
     list: u64,
     /// A list has been complete.
     listed: bool,
+    /// The server refuses this kind, and answers as such.
+    refused: bool,
 }
 
 impl Merge {
@@ -42,7 +47,7 @@ impl Merge {
         Self {
             known: kinds.map(|kind| (kind, Known::default())).collect(),
             pending: BTreeMap::new(),
-            announced: false,
+            told: None,
         }
     }
 
@@ -95,6 +100,24 @@ impl Merge {
         }
     }
 
+    /// Takes in that a list or watch failed. A kind that was refused, and of which the consumer was told that it is
+    /// lacking, remains so until it is listed, whatever else goes wrong meanwhile.
+    pub(super) fn failed(&mut self, kind: Kind, failure: &Failure) {
+        let refused = match failure {
+            Failure::Missing(_) | Failure::Kind(_) => true,
+            Failure::Server(..) => self.told.is_some(),
+        };
+        self.known.entry(kind).or_default().refused = refused;
+    }
+
+    /// The kinds that have never been listed, once nothing but refusals is missing.
+    fn lacking(&self) -> Option<Lacking> {
+        let missing = || self.known.iter().filter(|(_, known)| !known.listed);
+        missing()
+            .all(|(_, known)| known.refused)
+            .then(|| missing().map(|(kind, _)| object_kind(*kind)).collect())
+    }
+
     /// Every kind has delivered a complete list.
     pub(super) fn is_synced(&self) -> bool {
         self.known.values().all(|known| known.listed)
@@ -107,7 +130,7 @@ impl Merge {
 
     /// There is something to take.
     pub(super) fn is_due(&self) -> bool {
-        !self.pending.is_empty() || self.is_synced() && !self.announced
+        !self.pending.is_empty() || self.lacking().is_some_and(|lacking| self.told != Some(lacking))
     }
 
     /// What waits, up to the size of a batch.
@@ -117,14 +140,31 @@ impl Merge {
             None => BTreeMap::new(),
         };
         let changes = std::mem::replace(&mut self.pending, rest).into_values().collect();
-        self.announced |= self.is_synced() && self.pending.is_empty();
-        Batch { changes, synced: self.announced }
+        // What is listed but not taken yet is still lacking to the consumer.
+        if self.pending.is_empty()
+            && let Some(lacking) = self.lacking()
+        {
+            self.told = Some(lacking);
+        }
+        Batch { changes, synced: self.told.is_some(), lacking: self.told.clone().unwrap_or_default() }
+    }
+}
+
+fn object_kind(kind: Kind) -> ObjectKind {
+    match kind {
+        Kind::LocalRedirectPolicy => ObjectKind::Policy(PolicyKind::LocalRedirect),
+        Kind::BalancingPolicy => ObjectKind::Policy(PolicyKind::Balancing),
+        Kind::Service => ObjectKind::Service,
+        Kind::Node => ObjectKind::Node,
+        Kind::Pod => ObjectKind::Pod,
+        Kind::EndpointSlice => ObjectKind::EndpointSlice,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::failure::Trouble;
     use balancing_core::objects::{Node, Object};
 
     fn key(name: &str) -> ObjectKey {
@@ -145,7 +185,7 @@ mod tests {
 
     /// The batch in short: `+` or `-` and the name.
     fn taken(merge: &mut Merge) -> (String, bool) {
-        let Batch { changes, synced } = merge.take();
+        let Batch { changes, synced, .. } = merge.take();
         let short = changes.iter().map(|change| match change {
             Change::Upsert(Object::Node(node)) => format!("+{}", node.name),
             Change::Delete(ObjectKey::Node(name)) => format!("-{name}"),
@@ -202,6 +242,72 @@ mod tests {
         assert!(merge.is_due() && merge.is_synced());
         assert_eq!(taken(&mut merge), (String::new(), true));
         assert!(!merge.is_due());
+    }
+
+    fn lacking(merge: &mut Merge) -> Option<String> {
+        let batch = merge.is_due().then(|| merge.take())?;
+        let kinds: Vec<_> = batch.lacking.iter().map(ToString::to_string).collect();
+        Some(if batch.synced { kinds.join(" ") } else { "not synced".to_owned() })
+    }
+
+    fn refused() -> Failure {
+        Failure::Kind("not allowed".to_owned())
+    }
+
+    fn away() -> Failure {
+        Failure::Server(Trouble::Unreachable, "Connection refused".to_owned())
+    }
+
+    #[test]
+    fn a_kind_that_is_refused_is_lacking_until_it_is_listed() {
+        let mut merge = merge();
+        merge.failed(Kind::Pod, &refused());
+        assert_eq!(lacking(&mut merge), None, "the Nodes may come any moment");
+        merge.page(Kind::Node, true, true, Vec::new());
+        assert_eq!(lacking(&mut merge).as_deref(), Some("Pods"));
+        assert!(!merge.is_synced() && lacking(&mut merge).is_none());
+        merge.failed(Kind::Pod, &away());
+        assert_eq!(lacking(&mut merge), None, "what was said is not taken back");
+        merge.page(Kind::Pod, true, false, Vec::new());
+        assert_eq!(lacking(&mut merge), None, "a list that has not ended is none");
+        merge.page(Kind::Pod, false, true, Vec::new());
+        assert_eq!(lacking(&mut merge).as_deref(), Some(""), "it is told even if there is nothing");
+        for failure in [refused(), Failure::Missing(String::new()), away()] {
+            merge.failed(Kind::Pod, &failure);
+            assert_eq!(lacking(&mut merge), None, "once listed, its last known state stays");
+        }
+        assert!(merge.is_synced());
+    }
+
+    #[test]
+    fn a_server_that_is_away_lacks_nothing() {
+        let mut merge = merge();
+        merge.failed(Kind::Pod, &refused());
+        merge.failed(Kind::Pod, &away());
+        merge.page(Kind::Node, true, true, vec![node("a")]);
+        assert_eq!(lacking(&mut merge).as_deref(), Some("not synced"));
+        merge.failed(Kind::Pod, &Failure::Missing(String::new()));
+        assert_eq!(lacking(&mut merge).as_deref(), Some("Pods"));
+    }
+
+    #[test]
+    fn everything_may_be_lacking() {
+        let mut merge = merge();
+        merge.failed(Kind::Pod, &refused());
+        merge.failed(Kind::Node, &refused());
+        assert_eq!(lacking(&mut merge).as_deref(), Some("Nodes Pods"));
+    }
+
+    #[test]
+    fn a_kind_is_lacking_until_the_last_batch_of_its_list() {
+        let mut merge = merge();
+        merge.failed(Kind::Node, &refused());
+        merge.page(Kind::Pod, true, true, Vec::new());
+        assert_eq!(lacking(&mut merge).as_deref(), Some("Nodes"));
+        let nodes = (0..=BATCH).map(|i| node(&format!("{i:05}"))).collect();
+        merge.page(Kind::Node, true, true, nodes);
+        assert_eq!(lacking(&mut merge).as_deref(), Some("Nodes"));
+        assert_eq!(lacking(&mut merge).as_deref(), Some(""));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use tokio::{
 };
 
 use super::{KubeSource, Scope, WatchStats};
+use balancing_abi::model::PolicyKind;
 use balancing_core::{
+    kinds::{Lacking, ObjectKind},
     objects::{Object, ObjectKey},
     source::{Batch, Change, SourceStatus, title},
 };
@@ -36,6 +38,7 @@ struct Harness {
     task: JoinHandle<()>,
     known: BTreeMap<ObjectKey, Object>,
     synced: bool,
+    lacking: Lacking,
     deleted: Vec<String>,
     taken: usize,
 }
@@ -47,8 +50,8 @@ impl Harness {
         let (sender, batches) = mpsc::channel(1);
         let (status_sender, status) = watch::channel(SourceStatus::default());
         let task = tokio::spawn(source.run(sender, status_sender, std::future::pending()));
-        let (known, deleted) = (BTreeMap::new(), Vec::new());
-        Self { batches, status, stats, task, known, synced: false, deleted, taken: 0 }
+        let (known, lacking, deleted) = Default::default();
+        Self { batches, status, stats, task, known, synced: false, lacking, deleted, taken: 0 }
     }
 
     /// Takes batches until the condition holds.
@@ -76,7 +79,8 @@ impl Harness {
             .collect();
         assert!(keys.is_sorted_by(|a, b| a < b), "not once each in order: {keys:?}");
         assert!(batch.synced || !self.synced, "no longer synced");
-        self.synced = batch.synced;
+        assert!(!self.synced || batch.lacking.is_subset(&self.lacking), "what was there is lacking");
+        (self.synced, self.lacking) = (batch.synced, batch.lacking);
         self.taken += 1;
         for change in batch.changes {
             match change {
@@ -347,9 +351,13 @@ async fn kinds_that_are_missing_or_forbidden_hold_up_no_others() {
     let problems = harness.problems();
     assert!(problems[0].starts_with("LocalRedirectPolicy: ") && problems[0].contains("crds"), "{problems:?}");
     assert!(problems[1].starts_with("Service: not allowed to watch services"), "{problems:?}");
-    assert!(!harness.synced && !harness.status.borrow().synced);
+    harness.until("the rest is there", |h| h.synced).await;
+    let lacking = [ObjectKind::Policy(PolicyKind::LocalRedirect), ObjectKind::Service];
+    assert_eq!(harness.lacking, lacking.into());
+    assert!(!harness.status.borrow().synced);
     fake.world().answers.clear();
-    harness.until("synced", |h| h.synced && h.problems().is_empty()).await;
+    harness.until("complete", |h| h.lacking.is_empty() && h.problems().is_empty()).await;
+    assert!(harness.status.borrow().synced);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use balancing_core::{
     control::Request,
     explain::explain,
     health::PolicyHealth,
+    kinds,
     objects::PolicyRef,
     resolve::Role,
     source::SourceStatus,
@@ -67,7 +68,9 @@ impl Inside {
     fn view(&self, status: &SourceStatus) -> AgentView {
         // What the tables lack is told frontend by frontend.
         let failing = self.scheduler.states().filter(|state| state.is_failing && state.name != "tables");
-        let mut problems: Vec<String> = failing.filter_map(|state| state.problem.clone()).collect();
+        let lacking = self.world.owner.lacking().iter().map(|kind| kinds::describe(*kind));
+        let mut problems: Vec<String> =
+            lacking.chain(failing.filter_map(|state| state.problem.clone())).collect();
         problems.extend(self.world.owner.problems());
         problems.extend(self.world.attacher.problems());
         AgentView {

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancing_core::source::SourceStatus;
+use balancing_core::{
+    kinds::{self, Lacking},
+    source::SourceStatus,
+};
 use tokio::sync::watch;
 
 /// The thread counts as hanging when one piece of work takes longer. A cold start of a large cluster takes seconds.
@@ -21,8 +24,10 @@ const PROBLEMS: usize = 3;
 pub struct Report {
     /// Programs and tables are loaded.
     pub is_loaded: bool,
-    /// The source's complete list has arrived.
+    /// The source's complete list has arrived, but for what is lacking.
     pub is_synced: bool,
+    /// Kinds that are not known completely.
+    pub lacking: Lacking,
     /// What is not as it should be, a line each.
     pub problems: Vec<String>,
 }
@@ -31,7 +36,7 @@ impl Report {
     /// Everything wanted is programmed and attached.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.is_loaded && self.is_synced && self.problems.is_empty()
+        self.is_loaded && self.is_synced && self.lacking.is_empty() && self.problems.is_empty()
     }
 }
 
@@ -127,8 +132,13 @@ impl Probe {
         if !report.is_synced {
             let source = if status.description.is_empty() { "the source" } else { &status.description };
             reasons.push(format!("{source} has not delivered its complete list"));
+        }
+        reasons.extend(report.lacking.iter().map(|kind| kinds::describe(*kind)));
+        if !report.is_synced || !report.lacking.is_empty() {
             let problems = status.problems.iter().take(PROBLEMS);
             reasons.extend(problems.map(|problem| format!("source: {}: {}", problem.path, problem.message)));
+        }
+        if !report.is_synced {
             reasons.push(format!("not attached: {}", super::NOT_FILLED));
         }
         reasons.extend(report.problems);

@@ -7,6 +7,7 @@ use std::{
 use super::*;
 use crate::dataplane::Report;
 use crate::metrics::{LinkSample, PolicySample, ReconcileSample, Sample, SourceSample, TableSample};
+use balancing_core::kinds::ObjectKind;
 
 const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -64,7 +65,8 @@ impl World {
         let agent = std::thread::spawn(move || answer(requests, mood));
         let problems: &[&str] = if matches!(mood, Mood::Unready) { &["no\nlist", "no links"] } else { &[] };
         let problems = problems.iter().map(ToString::to_string).collect();
-        let report = Report { is_loaded: true, is_synced: true, problems };
+        let lacking = if matches!(mood, Mood::Unready) { [ObjectKind::Service].into() } else { [].into() };
+        let report = Report { is_loaded: true, is_synced: true, lacking, problems };
         let (probe, thread) = Probe::of(report, matches!(mood, Mood::Hanging));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self {
@@ -121,7 +123,9 @@ fn an_agent_that_is_not_ready_gives_one_line_a_reason() {
     assert_eq!(world.health("/healthz").0, 200);
     let (status, answer) = world.health("/readyz");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert_eq!((status, body), (503, "no list\nno links\n"));
+    let lines: Vec<_> = body.lines().collect();
+    assert_eq!((status, lines.len(), &lines[1..]), (503, 3, &["no list", "no links"][..]), "{body}");
+    assert!(lines[0].starts_with("Services could not be listed yet"), "{body}");
     assert!(head.contains("text/plain"), "{head}");
     world.stop();
 }

@@ -11,13 +11,18 @@ use balancing_dataplane::{
     tables::{TableError, Tables},
 };
 
-use balancing_core::{objects::PolicyRef, plan::Verdict};
+use balancing_core::{
+    kinds::{Lacking, lacks_policies},
+    objects::PolicyRef,
+    plan::Verdict,
+    resolve::Engine,
+};
 
 /// Keeps the names as the verdicts are.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// Names that an earlier agent left for policies that are gone have been removed.
-    swept: bool,
+    /// What was lacking when names that an earlier agent left for policies that are gone were removed; `None` = never.
+    swept: Option<Lacking>,
     missing: Missing,
 }
 
@@ -30,17 +35,18 @@ struct Missing {
 }
 
 impl Names {
-    /// Writes the names that changed; `all` are the verdicts of all policies.
+    /// Writes the names that changed; the engine knows all policies.
     pub(super) fn keep(
         &mut self,
         tables: &mut Tables,
         changed: &BTreeMap<PolicyRef, Option<Verdict>>,
-        all: &BTreeMap<PolicyRef, Verdict>,
+        engine: &Engine,
     ) {
-        if !self.swept {
-            self.swept = true;
+        let lacking = engine.snapshot().lacking();
+        if self.swept.as_ref() != Some(lacking) {
+            self.swept = Some(lacking.clone());
             // First, so that there is room for the others.
-            sweep(tables, all);
+            sweep(tables, engine.verdicts(), lacking);
         }
         let current: BTreeSet<u32> = changed.values().flatten().map(|v| v.service_id).collect();
         for (policy, verdict) in changed {
@@ -85,9 +91,11 @@ fn write(
     id.map_or(Ok(()), |id| tables.set_policy(id, None))
 }
 
-fn sweep(tables: &mut Tables, all: &BTreeMap<PolicyRef, Verdict>) {
+/// Policies of a kind that has not been listed may exist although they are not known.
+fn sweep(tables: &mut Tables, all: &BTreeMap<PolicyRef, Verdict>, lacking: &Lacking) {
     let current: BTreeSet<u32> = all.values().map(|v| v.service_id).collect();
-    let stale: Vec<u32> = tables.policies().keys().filter(|id| !current.contains(id)).copied().collect();
+    let named = tables.policies().iter().filter(|(_, name)| !lacks_policies(lacking, name.kind));
+    let stale: Vec<u32> = named.map(|(id, _)| *id).filter(|id| !current.contains(id)).collect();
     let results = stale.into_iter().map(|id| tables.set_policy(id, None));
     let mut failed = results.filter_map(Result::err);
     if let Some(first) = failed.next() {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use balancing_core::resolve::Role;
+use balancing_core::{kinds::ObjectKind, resolve::Role};
 
 use super::{News, Outcome, Reconciler};
 use crate::dataplane::{LOOK, NOT_LISTED, World};
@@ -47,7 +47,8 @@ impl Reconciler<World> for PodLinksReconciler {
 }
 
 fn look(world: &mut World, everything: bool) -> News {
-    if world.role == Role::External {
+    // Pods that are not known are not gone: they keep their links, and who is exempt stays so.
+    if world.role == Role::External || world.owner.lacking().contains(&ObjectKind::Pod) {
         return News::NONE;
     }
     let pods: Vec<_> = world.owner.engine().snapshot().pods_on(&world.node).collect();

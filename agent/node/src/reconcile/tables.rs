@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{News, Outcome, Reconciler};
-use crate::dataplane::{LOOK, NOT_LISTED, World};
+use crate::dataplane::{LOOK, World};
 
 /// Programs what changed, and what failed before.
 #[derive(Debug, Default)]
@@ -23,8 +23,10 @@ impl Reconciler<World> for TablesReconciler {
     }
 
     fn reconcile(&mut self, world: &mut World, _everything: bool) -> (Outcome, News) {
-        if !world.owner.is_synced() {
-            return (Outcome::Asleep(NOT_LISTED), News::NONE);
+        match world.must_wait() {
+            Ok(None) => {}
+            Ok(Some(why)) => return (Outcome::Asleep(why), News::NONE),
+            Err(error) => return (Outcome::Failed(error.to_string()), News::NONE),
         }
         let done = world.owner.program();
         // Frontends that do not fit must not keep the others from being used.

@@ -299,11 +299,11 @@ fn bad_values_of_a_service_are_left_out_and_named() {
     assert_eq!(
         fields,
         [
+            "spec.clusterIPs[0]",
+            "spec.externalIPs[0]",
             "spec.ports[0].port",
             "spec.ports[1].targetPort",
-            "spec.ports[2].targetPort",
-            "spec.clusterIPs[0]",
-            "spec.externalIPs[0]"
+            "spec.ports[2].targetPort"
         ]
     );
 }

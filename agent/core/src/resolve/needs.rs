@@ -1,0 +1,88 @@
+//! What a policy needs to be known completely before it can be put into force.
+//!
+//! A policy that looks at a kind that has never been listed would see nothing where there may be something: it would
+//! redirect less than it says, or reject everything. It waits; others are not held up by that.
+
+use crate::{
+    kinds::{Lacking, ObjectKind},
+    objects::{BackendSpec, FrontendSpec, LabelSelector, Policy, PolicySpec, RedirectMode},
+    resolve::{ClusterPods, Role, Settings, Standing, standing},
+    snapshot::{Needs, Snapshot},
+};
+
+/// What the policy needs before it can be put into force.
+pub(super) fn needs(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> Needs {
+    if !lacks(policy, snapshot, settings).is_empty() {
+        return Needs::Lacking;
+    }
+    let over_pods = policy.spec.as_ref().is_ok_and(|spec| matches!(spec.backend, BackendSpec::Pods { .. }));
+    let listed = settings.cluster_pods == ClusterPods::Listed;
+    if listed && over_pods && standing(policy, snapshot, settings) == Standing::Active {
+        Needs::Slices
+    } else {
+        Needs::Nothing
+    }
+}
+
+/// The kinds that the policy looks at and that are not known completely. A policy that does not take part, whatever they
+/// say, lacks nothing.
+pub(super) fn lacks(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> Lacking {
+    let (lacking, Ok(spec)) = (snapshot.lacking(), &policy.spec) else { return Lacking::new() };
+    if lacking.is_empty() {
+        return Lacking::new();
+    }
+    let by_labels = lacking.contains(&ObjectKind::Node) && is_selected_by_labels(spec, settings);
+    match standing(policy, snapshot, settings) {
+        Standing::Active => {}
+        Standing::NotSelected if by_labels => {}
+        Standing::NotSelected | Standing::Disabled | Standing::Invalid | Standing::Pending => {
+            return Lacking::new();
+        }
+    }
+    let kinds = [
+        (ObjectKind::Policy(policy.id.kind), true),
+        (ObjectKind::Service, matches!(spec.frontend, FrontendSpec::Service { .. })),
+        (ObjectKind::Node, by_labels || leads_through_nodes(spec)),
+        (ObjectKind::Pod, selects_known_pods(spec, settings)),
+        (ObjectKind::EndpointSlice, selects_listed_pods(spec, settings)),
+    ];
+    let needed = kinds.into_iter().filter(|(kind, is_needed)| *is_needed && lacking.contains(kind));
+    needed.map(|(kind, _)| kind).collect()
+}
+
+/// For what the policy waits, in words.
+pub(super) fn waits(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> String {
+    let lacks: Vec<String> = lacks(policy, snapshot, settings).iter().map(ToString::to_string).collect();
+    if lacks.is_empty() {
+        return format!("waits for the EndpointSlices of generation {}", policy.generation);
+    }
+    format!(
+        "waits for the {}, which the agent could not list yet; `balancingctl status` says why and what to do",
+        lacks.join(" and ")
+    )
+}
+
+fn is_selected_by_labels(spec: &PolicySpec, settings: &Settings) -> bool {
+    settings.role != Role::External && spec.node_selector != LabelSelector::default()
+}
+
+fn leads_through_nodes(spec: &PolicySpec) -> bool {
+    let BackendSpec::Pods { mode, .. } = &spec.backend else { return false };
+    matches!(mode, RedirectMode::HostPort | RedirectMode::NodeProxy)
+}
+
+/// Also where the others are listed, the pods of the own node are known by themselves.
+fn selects_known_pods(spec: &PolicySpec, settings: &Settings) -> bool {
+    match &spec.backend {
+        BackendSpec::LocalPods(_) => true,
+        BackendSpec::Pods { mode, .. } => {
+            settings.cluster_pods == ClusterPods::Selected
+                || settings.role == Role::Node && *mode == RedirectMode::PodEndpoint
+        }
+        BackendSpec::Addresses { .. } => false,
+    }
+}
+
+fn selects_listed_pods(spec: &PolicySpec, settings: &Settings) -> bool {
+    settings.cluster_pods == ClusterPods::Listed && matches!(spec.backend, BackendSpec::Pods { .. })
+}
