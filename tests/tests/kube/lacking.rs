@@ -144,7 +144,7 @@ fn rights_are_missing_at_the_start() {
     assert_eq!(client.ask_tcp(address("10.96.0.20:80")), Ok("dialled".to_owned()));
     assert_eq!(client.ask_tcp(address("169.254.0.11:80")), Ok("dialled".to_owned()));
     let status = String::from_utf8(node.ctl(&["status"]).stdout).unwrap();
-    assert!(status.contains("not allowed to list services"), "{status}");
+    assert!(status.contains("not allowed to watch services"), "{status}");
     assert!(status.contains("Problem: Services could not be listed yet"), "{status}");
     deny_agent(&world, &kubeconfig, &[]);
     becomes_ready(&node);
@@ -243,7 +243,7 @@ fn a_controller_without_a_right_writes_nothing() {
     world.controller.borrow_mut().start();
     world.controller.borrow().wait_elected();
     eventually(|| match world.controller.borrow().log() {
-        log if log.contains("not allowed to list services") => Ok(()),
+        log if log.contains("not allowed to watch services") => Ok(()),
         log => Err(log),
     });
     assert!(world.policy("BalancingPolicy", "of-service").at("/status").is_null());
