@@ -73,7 +73,7 @@ impl Controller {
         metric(&text, row)
     }
 
-    /// Waits until it is the elected one.
+    /// Waits until it is the leader.
     #[track_caller]
     pub fn wait_elected(&self) {
         eventually(|| match self.metric("balancing_leader") {

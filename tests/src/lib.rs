@@ -46,6 +46,7 @@ mod programs;
 mod server;
 pub mod sock;
 mod temp_dir;
+mod usage;
 mod wait;
 
 pub use agent::Agent;
@@ -71,4 +72,5 @@ pub use sock::{
     shared::{Heard, Shared},
 };
 pub use temp_dir::TempDir;
+pub use usage::{cpu, cpu_of_waiting, memory};
 pub use wait::{undisturbed, wait_for, wait_until};

@@ -21,23 +21,10 @@ use nix::{
 
 /// Longer than any period of the agent.
 const WATCH: Duration = Duration::from_secs(40);
-/// What a minute of waiting may cost a release build.
-const CPU_PER_MINUTE: Duration = Duration::from_millis(20);
-/// How much more a build for tests may take, whose client of the API server is not optimised.
-const UNOPTIMISED: u32 = 4;
 
 fn tasks(pid: u32) -> Vec<PathBuf> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks.map(|task| task.unwrap().path()).collect()
-}
-
-/// CPU time of all threads (`Documentation/scheduler/sched-stats.rst` of the kernel: the first field of schedstat).
-fn cpu(pid: u32) -> Duration {
-    let time = |task: PathBuf| -> u64 {
-        let stat = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
-        stat.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
-    };
-    Duration::from_nanos(tasks(pid).into_iter().map(time).sum())
 }
 
 /// An agent that has been waiting for its source for a while; dropped in this order.
@@ -92,8 +79,7 @@ fn waiting_for_a_source_costs_nothing() {
     thread::sleep(WATCH);
     for (waiting, before) in agents.iter().zip(before) {
         let used = cpu(waiting.agent.pid()) - before;
-        let factor = if std::env::var_os("BALANCING_BIN").is_some() { 1 } else { UNOPTIMISED };
-        let bound = factor * CPU_PER_MINUTE * WATCH.as_secs() as u32 / 60;
+        let bound = cpu_of_waiting(WATCH);
         println!("{}: {used:?} in {WATCH:?}", waiting.cause);
         assert!(used <= bound, "{}: {used:?} in {WATCH:?}, not {bound:?}", waiting.cause);
     }

@@ -15,7 +15,7 @@ pub enum ObjectKind {
     Node,
     /// Pods.
     Pod,
-    /// EndpointSlices that the elected agent writes.
+    /// EndpointSlices that the controller writes.
     EndpointSlice,
 }
 

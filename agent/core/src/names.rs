@@ -8,7 +8,7 @@ pub const VERSION: &str = "v1beta1";
 pub const FIELD_MANAGER: &str = "balancing-agent";
 /// Label of an EndpointSlice that says who manages it (Kubernetes, "EndpointSlices", Management).
 pub const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// Value of [`LABEL_MANAGED_BY`] in the slices that the elected agent writes.
+/// Value of [`LABEL_MANAGED_BY`] in the slices that the controller writes.
 pub const MANAGED_BY: &str = "balancing.elf.io";
 /// Label of those slices with the service id of their policy.
 pub const LABEL_SERVICE_ID: &str = "balancing.elf.io/service-id";

@@ -59,7 +59,7 @@ pub enum Object {
     Service(Service),
     /// A LocalRedirectPolicy or BalancingPolicy, valid or not.
     Policy(Policy),
-    /// Backends that the elected agent selected.
+    /// Backends that the controller selected.
     Endpoints(Endpoints),
 }
 

@@ -56,7 +56,7 @@ pub enum ClusterPods {
     /// All pods are known; the selector is applied here.
     #[default]
     Selected,
-    /// The elected agent applied the selector and lists them in EndpointSlices.
+    /// The controller applied the selector and lists them in EndpointSlices.
     Listed,
 }
 

@@ -178,7 +178,7 @@ impl Snapshot {
         self.generations.wait(self.owners.get(key)?)
     }
 
-    /// What the elected agent selected for the generation of a policy that is in force.
+    /// What the controller selected for the generation of a policy that is in force.
     pub fn endpoints(&self, policy: &PolicyRef) -> impl Iterator<Item = &Endpoints> {
         self.generations.in_force(policy)
     }

@@ -19,28 +19,28 @@ use tokio::{
 };
 
 use crate::source::Delivery;
-use election::{Election, ElectionError};
+use leader_election::{Election, ElectionError};
 
-mod duties;
-mod election;
-mod mirror;
-mod news;
-mod pace;
-mod queue;
+mod cache;
+mod leader;
+mod leader_election;
+mod rate_limit;
 mod requests;
 mod slices;
 mod status;
 mod store;
+mod watch_event;
+mod work_queue;
 
 /// Wait before the next election after the duties ended by themselves.
 const REST: Duration = Duration::from_secs(5);
 /// So long an orderly stop may wait for the API server.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// What the elected one counts. All numbers only grow, unless they say otherwise.
+/// What the leader counts. All numbers only grow, unless they say otherwise.
 #[derive(Debug, Default)]
 pub struct ClusterStats {
-    /// This is the elected one at the moment.
+    /// This is the leader at the moment.
     pub is_leader: AtomicBool,
     /// The API server has answered the last question about the Lease.
     pub has_contact: AtomicBool,
@@ -98,7 +98,7 @@ where
             biased;
             () = &mut cancel => End::Cancelled,
             error = election.keep(term) => End::Lost(error),
-            reason = duties::perform(&client, &namespace, source(), &stats) => End::Failed(reason),
+            reason = leader::lead(&client, &namespace, source(), &stats) => End::Failed(reason),
         };
         stats.is_leader.store(false, Relaxed);
         stats.status_pending.store(0, Relaxed);

@@ -1,4 +1,4 @@
-//! Everything that speaks to an API server: the client, the source of objects, the duties of the elected agent, Events, and
+//! Everything that speaks to an API server: the client, the source of objects, the duties of the controller, Events, and
 //! the types of our kinds.
 //!
 //! It decides nothing about redirection ([`balancing_core`]) and knows no kernel.

@@ -5,13 +5,13 @@
 //! ones and put into force by one store, of the word that names the old slot; what it replaced is used again
 //! only after a grace period, when no program that has seen it runs any more.
 
-pub mod conn;
 mod frontend;
 pub mod index;
 pub mod known;
 pub mod maps;
 mod observe;
 pub mod pick;
+pub mod reverse_nat;
 mod rows;
 
 pub use self::{

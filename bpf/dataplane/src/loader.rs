@@ -21,9 +21,9 @@ use aya::{
     programs::{CgroupSockAddr, ProgramError},
 };
 use balancing_abi::sockets::{
-    Control, conn, flags,
+    Control, flags,
     index::{self, Seeds},
-    maps,
+    maps, reverse_nat,
 };
 
 use crate::{
@@ -243,7 +243,7 @@ struct Flavour {
 
 fn open(options: &Options, features: &Features, flavour: &Flavour) -> Result<Ebpf, LoadError> {
     let sizes = &options.sizes;
-    let mask = sizes.connections.max(conn::MIN_SLOTS) - 1;
+    let mask = sizes.connections.max(reverse_nat::MIN_SLOTS) - 1;
     let bucket_shift = index::bucket_shift(index::buckets(sizes.frontends));
     let clients = u32::from(flavour.clients);
     let cpus = possible_cpus()?;

@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use balancing_abi::sockets::{RareCounters, conn};
+use balancing_abi::sockets::{RareCounters, reverse_nat};
 
 use crate::{
     config,
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) fn redirect(reference: u32) {
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let row = cpu.wrapping_mul(config::ids()).wrapping_add(conn::id(reference));
+    let row = cpu.wrapping_mul(config::ids()).wrapping_add(reverse_nat::id(reference));
     add(redirected.get_ptr_mut(row));
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum Rare {
 /// Counts it.
 #[inline(always)]
 pub(crate) fn rarely(reference: u32, what: Rare) {
-    let Some(row) = rare.get_ptr_mut(conn::id(reference)) else { return };
+    let Some(row) = rare.get_ptr_mut(reverse_nat::id(reference)) else { return };
     // SAFETY: fields of a live array element.
     let counter = unsafe {
         match what {

@@ -8,7 +8,7 @@ use crate::{
     context::{Context, Dialled, Family, Peer, V4, V6},
     count, event,
     layers::{Answer, Call, Case, ask},
-    lookup, names, peers,
+    lookup, reverse_nat, udp_reverse_nat,
 };
 
 const ALLOW: i32 = 1;
@@ -73,7 +73,7 @@ fn connect<F: Family>(ctx: &Context, hook: u32) -> i32 {
     // The socket may carry a record of this very peer, from a time when it dialled a frontend. Other records say nothing: they
     // count only for their own peer.
     if lookup::may_be_backend(hash) && !ctx.is_foreign() {
-        names::forget(ctx);
+        reverse_nat::forget(ctx);
     }
     ALLOW
 }
@@ -97,7 +97,7 @@ fn send<F: Family>(ctx: &Context, hook: u32) -> i32 {
         if same(&peer, &dialled.peer()) {
             return ALLOW;
         }
-        if let Some(name) = names::dialled(ctx, &peer)
+        if let Some(name) = reverse_nat::dialled(ctx, &peer)
             && same(&name, &dialled.peer())
         {
             ctx.set_peer::<F>(&peer);
@@ -116,7 +116,7 @@ fn send<F: Family>(ctx: &Context, hook: u32) -> i32 {
 /// The application dials an address itself: what comes from there bears its own name from now on.
 #[inline(always)]
 fn forget_sent(ctx: &Context, peer: &Peer) {
-    if let Some(storage) = peers::get(ctx) {
+    if let Some(storage) = udp_reverse_nat::get(ctx) {
         storage.forget(peer);
     }
 }
@@ -173,13 +173,13 @@ fn receive<F: Family>(ctx: &Context) -> i32 {
         return ALLOW;
     }
     let peer = from.peer();
-    let sent = match peers::get(ctx) {
+    let sent = match udp_reverse_nat::get(ctx) {
         Some(storage) => storage.dialled(ctx, &peer),
         None => None,
     };
     let name = match sent {
         Some(name) => Some(name),
-        None if ctx.is_connected() => names::dialled(ctx, &peer),
+        None if ctx.is_connected() => reverse_nat::dialled(ctx, &peer),
         None => None,
     };
     if let Some(name) = name {
@@ -193,7 +193,7 @@ fn peer_name<F: Family>(ctx: &Context) -> i32 {
     let peer = ctx.dialled::<F>();
     if lookup::may_be_backend(lookup::hash(&peer))
         && !ctx.is_foreign()
-        && let Some(name) = names::dialled(ctx, &peer.peer())
+        && let Some(name) = reverse_nat::dialled(ctx, &peer.peer())
     {
         ctx.set_peer::<F>(&name);
     }

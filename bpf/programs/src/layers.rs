@@ -6,7 +6,7 @@ use crate::{
     config,
     context::{Context, Dialled, Peer},
     count::{self, Rare},
-    lookup, names, peers, qos, select, skip,
+    lookup, qos, reverse_nat, select, skip, udp_reverse_nat,
 };
 
 /// The kind of call.
@@ -83,7 +83,7 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
     let mut kept = 0;
     if call == Call::Send {
         // Without a place for the translation the reply would come from a stranger.
-        let Some(made) = peers::get_or_make(ctx) else { return Answer::Failed };
+        let Some(made) = udp_reverse_nat::get_or_make(ctx) else { return Answer::Failed };
         kept = made.used_before(reference);
         storage = Some(made);
     }
@@ -103,7 +103,7 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
     count::redirect(reference);
     match storage {
         Some(storage) => storage.record(ctx, reference, &case.dialled, &backend, id),
-        None => names::record(ctx, reference, &backend),
+        None => reverse_nat::record(ctx, reference, &backend),
     }
     case.backend = backend;
     Answer::Redirect

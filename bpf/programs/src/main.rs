@@ -26,19 +26,19 @@ mod layers;
 #[cfg(target_arch = "bpf")]
 mod lookup;
 #[cfg(target_arch = "bpf")]
-mod names;
-#[cfg(target_arch = "bpf")]
-mod peers;
-#[cfg(target_arch = "bpf")]
 mod qos;
 #[cfg(target_arch = "bpf")]
 mod random;
+#[cfg(target_arch = "bpf")]
+mod reverse_nat;
 #[cfg(target_arch = "bpf")]
 mod select;
 #[cfg(target_arch = "bpf")]
 mod skip;
 #[cfg(target_arch = "bpf")]
 mod tables;
+#[cfg(target_arch = "bpf")]
+mod udp_reverse_nat;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

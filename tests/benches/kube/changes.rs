@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancing_tests::eventually_within;
+use balancing_tests::{cpu, eventually_within};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -16,7 +16,6 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     fleet::{Fleet, PATIENCE, differences, tables},
-    usage::cpu,
     world::{CONTROLLER, World},
 };
 

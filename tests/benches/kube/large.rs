@@ -5,13 +5,14 @@
 
 use std::time::{Duration, Instant};
 
+use balancing_tests::memory;
+
 use crate::{
     Report,
     changes::{RATE, flip},
     fleet::{Fleet, PODS, Shape},
     scale::per_change,
     starts::{cold_start, first_slices},
-    usage::memory,
     world::{CONTROLLER, NODES, World},
 };
 

@@ -18,7 +18,6 @@ mod latency;
 mod report;
 mod scale;
 mod starts;
-mod usage;
 mod watch;
 mod world;
 

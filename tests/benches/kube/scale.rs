@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use balancing_tests::memory;
+
 use crate::{
     Report,
     changes::{Cost, RATE, flip},
     fleet::{Fleet, PODS, Shape},
     median,
     starts::{cold_start, first_slices},
-    usage::memory,
     world::{CONTROLLER, NODES, World},
 };
 

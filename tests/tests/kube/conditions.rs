@@ -1,4 +1,4 @@
-//! Every condition and every reason, as the elected agent writes them to status.
+//! Every condition and every reason, as the controller writes them to status.
 
 use balancing_tests::*;
 use serde_json::json;

@@ -116,6 +116,25 @@ fn a_crd_is_missing_at_the_start() {
 }
 
 #[test]
+fn waiting_for_a_crd_costs_nothing() {
+    /// Longer than any period of the agent.
+    const WATCH: Duration = Duration::from_secs(40);
+    if !require_kernel() {
+        return;
+    }
+    let world = World::without_crds(ControlPlane::start());
+    let mut node = world.node("n1", &[], "192.0.2.1");
+    node.start_until(|view| lacking(view) == ["BalancingPolicies", "LocalRedirectPolicies"]);
+    std::thread::sleep(Duration::from_secs(10));
+    let pid = node.agent().pid();
+    let before = cpu(pid);
+    std::thread::sleep(WATCH);
+    let (used, bound) = (cpu(pid) - before, cpu_of_waiting(WATCH));
+    println!("{used:?} in {WATCH:?}");
+    assert!(used <= bound, "{used:?} in {WATCH:?}, not {bound:?}");
+}
+
+#[test]
 fn rights_are_missing_at_the_start() {
     if !require_kernel() {
         return;

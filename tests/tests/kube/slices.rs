@@ -1,4 +1,4 @@
-//! Selectors over the whole cluster: the elected agent lists the pods, all agents use the list.
+//! Selectors over the whole cluster: the controller lists the pods, all agents use the list.
 
 use std::collections::BTreeSet;
 

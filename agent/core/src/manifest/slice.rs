@@ -1,4 +1,4 @@
-//! EndpointSlices that the elected agent wrote for a BalancingPolicy.
+//! EndpointSlices that the controller wrote for a BalancingPolicy.
 //!
 //! Slices that others manage are not looked at.
 

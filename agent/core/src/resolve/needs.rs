@@ -75,9 +75,8 @@ fn leads_through_nodes(spec: &PolicySpec) -> bool {
 fn selects_known_pods(spec: &PolicySpec, settings: &Settings) -> bool {
     match &spec.backend {
         BackendSpec::LocalPods(_) => true,
-        BackendSpec::Pods { mode, .. } => {
-            settings.cluster_pods == ClusterPods::Selected
-                || settings.role == Role::Node && *mode == RedirectMode::PodEndpoint
+        BackendSpec::Pods { .. } => {
+            settings.cluster_pods == ClusterPods::Selected || settings.role == Role::Node
         }
         BackendSpec::Addresses { .. } => false,
     }

@@ -1,4 +1,4 @@
-//! The writes of the elected agent, one request each.
+//! The writes of the controller, one request each.
 //!
 //! A slice is replaced or deleted only as the one that was seen, so that no write undoes a newer one. A status is
 //! applied as a whole by its field manager.
@@ -15,10 +15,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
-    mirror::Item,
-    news::{Observed, policies, policy_item, slice_item},
+    cache::Item,
     slices::{Known, SliceOp, wire},
     status::Status,
+    watch_event::{Observed, policies, policy_item, slice_item},
 };
 use balancing_core::{
     names::{FIELD_MANAGER, GROUP, VERSION},

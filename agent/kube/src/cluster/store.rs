@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    mirror::{Changed, Item, Mirror},
+    cache::{Cache, Changed, Item},
     slices::{Known, SliceOp, Wanted, plan},
 };
 use crate::source::Event;
@@ -11,7 +11,7 @@ use crate::source::Event;
 /// All slices.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    mirror: Mirror<Known>,
+    cache: Cache<Known>,
     /// Names of slices by policy; those of no policy are under the empty name.
     by_policy: BTreeMap<String, BTreeSet<String>>,
     /// Names that objects of others have.
@@ -20,11 +20,11 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn is_listed(&self) -> bool {
-        self.mirror.is_listed()
+        self.cache.is_listed()
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Known> {
-        self.mirror.get(name)
+        self.cache.get(name)
     }
 
     /// All policies that have slices, known or not.
@@ -34,19 +34,19 @@ impl Store {
 
     /// Takes in news; the policies whose slices are not as they were.
     pub(super) fn observe(&mut self, event: Event<Item<Known>>) -> BTreeSet<String> {
-        let changed = self.mirror.observe(event);
+        let changed = self.cache.observe(event);
         self.index(changed)
     }
 
-    /// The answer to a read, as [`Mirror::read`].
+    /// The answer to a read, as [`Cache::read`].
     pub(super) fn read(&mut self, item: Item<Known>, known: u64) -> BTreeSet<String> {
-        let changed = self.mirror.read(item, known);
+        let changed = self.cache.read(item, known);
         self.index(changed)
     }
 
-    /// The answer to an own write, as [`Mirror::put`].
+    /// The answer to an own write, as [`Cache::put`].
     pub(super) fn put(&mut self, name: String, version: u64, value: Option<Known>) -> BTreeSet<String> {
-        let changed = self.mirror.put(name, version, value);
+        let changed = self.cache.put(name, version, value);
         self.index(changed)
     }
 
@@ -58,7 +58,7 @@ impl Store {
     /// The writes that are left to do for a policy, in steps.
     pub(super) fn plan(&self, policy: &str, wanted: Option<&Wanted>) -> Vec<Vec<SliceOp>> {
         let names = self.by_policy.get(policy).into_iter().flatten();
-        let known = names.filter_map(|name| Some((name.as_str(), self.mirror.get(name)?))).collect();
+        let known = names.filter_map(|name| Some((name.as_str(), self.cache.get(name)?))).collect();
         plan(wanted, &known, &self.taken)
     }
 
@@ -75,7 +75,7 @@ impl Store {
                 }
                 policies.insert(policy);
             }
-            if let Some(new) = self.mirror.get(&name) {
+            if let Some(new) = self.cache.get(&name) {
                 let policy = new.slice.owner.policy.clone();
                 self.by_policy.entry(policy.clone()).or_default().insert(name);
                 policies.insert(policy);

@@ -9,7 +9,7 @@ use super::Out;
 /// A replica of the controller at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ControllerSample {
-    /// It is the elected one.
+    /// It is the leader.
     pub leader: bool,
     /// What it wrote since it started, by fixed words such as `endpointslice` and `status`.
     pub writes: BTreeMap<&'static str, WriteSample>,
@@ -27,7 +27,7 @@ pub struct WriteSample {
 impl ControllerSample {
     fn write(&self, out: &mut Out<'_>) -> fmt::Result {
         out.info("controller_build", "The build that runs", [("version", env!("CARGO_PKG_VERSION"))])?;
-        out.value("leader", "Whether this replica is the elected one", u64::from(self.leader))?;
+        out.value("leader", "Whether this replica is the leader", u64::from(self.leader))?;
         let writes = |count: fn(&WriteSample) -> u64| {
             self.writes.iter().map(move |(object, write)| ([("object", *object)], count(write)))
         };

@@ -37,7 +37,7 @@ pub struct Frontend {
     pub next: u32,
     /// Policy; names skip rules and events.
     pub service_id: u32,
-    /// [`super::conn::reference`]: index in the tables of names and counters.
+    /// [`super::reverse_nat::reference`]: index in the tables of names and counters.
     pub reference: u32,
     /// Number of backends.
     pub count: u32,

@@ -20,7 +20,7 @@ pub struct Name {
     pub protocol: u8,
     /// Zero.
     pub pad: u8,
-    /// See [`super::conn::reference`]; 0 = never used.
+    /// See [`super::reverse_nat::reference`]; 0 = never used.
     pub generation: u32,
 }
 
@@ -44,7 +44,7 @@ pub struct UdpPeers {
     pub lock: bpf_spin_lock,
     /// Time of the last use, in sends.
     pub clock: u32,
-    /// [`super::conn::reference`] of the frontend that the socket was connected to when it last sent elsewhere, 0 when it was
+    /// [`super::reverse_nat::reference`] of the frontend that the socket was connected to when it last sent elsewhere, 0 when it was
     /// not connected: translations older than a connection do not name what is heard through it.
     pub connected: u32,
     /// [`super::flags::PODS`] or [`super::flags::HOST`]: which program translated last. The other one, which runs after it in
@@ -66,7 +66,7 @@ pub struct UdpPeer {
     pub frontend_port: u16,
     /// Port of the backend.
     pub backend_port: u16,
-    /// [`super::conn::reference`] of the frontend; 0 = empty.
+    /// [`super::reverse_nat::reference`] of the frontend; 0 = empty.
     pub reference: u32,
     /// Id of the backend.
     pub backend_id: u32,
@@ -80,7 +80,7 @@ pub struct UdpPeer {
 pub struct AffinityKey {
     /// Network namespace cookie of the client.
     pub client: u64,
-    /// [`super::conn::reference`] of the frontend.
+    /// [`super::reverse_nat::reference`] of the frontend.
     pub reference: u32,
     /// Zero.
     pub pad: u32,

@@ -1,6 +1,6 @@
 //! Capacities of the tables, and the flags that set them.
 
-use balancing_abi::sockets::{conn, index, known, maps};
+use balancing_abi::sockets::{index, known, maps, reverse_nat};
 
 use super::map_info;
 use crate::layout::Layout;
@@ -14,7 +14,7 @@ pub struct Sizes {
     /// Layers of all frontends; [`Sizes::MAX_FRONTENDS`] at most.
     pub frontends: u32,
     /// Ids that layers of frontends are given, one after the other: at least as many as `frontends`. The more there are beyond, the
-    /// later one is used again ([`conn::next_generation`]).
+    /// later one is used again ([`reverse_nat::next_generation`]).
     pub ids: u32,
     /// Slots of all backend sets; a lone backend without limit and affinity takes none.
     pub backends: u32,
@@ -83,7 +83,7 @@ impl Sizes {
             maps::NAMES | maps::RARE => Some(self.ids),
             maps::REDIRECTED => Some(self.ids.saturating_mul(cpus)),
             maps::BACKENDS => Some(self.backends),
-            maps::CONNECTIONS => Some(self.connections.max(conn::MIN_SLOTS)),
+            maps::CONNECTIONS => Some(self.connections.max(reverse_nat::MIN_SLOTS)),
             maps::AFFINITY => Some(self.affinity),
             maps::SKIPS => Some(self.skips),
             maps::QOS => Some(self.qos),

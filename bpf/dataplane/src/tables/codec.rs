@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use balancing_abi::{
     self as abi, is_mapped, mapped,
     sockets::{
-        Affinity, Frontend, FrontendKey as RawKey, SetHead, Slot, Target, conn, flags,
+        Affinity, Frontend, FrontendKey as RawKey, SetHead, Slot, Target, flags,
         pick::{self, Alias},
+        reverse_nat,
     },
 };
 
@@ -111,7 +112,7 @@ pub(crate) fn frontend(
         chain: 0,
         next: place.next,
         service_id: layer.service_id,
-        reference: conn::reference(place.id, place.generation),
+        reference: reverse_nat::reference(place.id, place.generation),
         count: backends.len() as u32,
         target,
     }

@@ -10,8 +10,8 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use balancing_abi::{
     Plain,
     sockets::{
-        Control, Frontend, Name, PolicyName as RawPolicy, RareCounters, SkipKey, Slot, Window, conn, known,
-        maps, stat,
+        Control, Frontend, Name, PolicyName as RawPolicy, RareCounters, SkipKey, Slot, Window, known, maps,
+        reverse_nat, stat,
     },
 };
 
@@ -196,14 +196,14 @@ impl Pins {
     pub(crate) fn unname(&mut self, id: u32) {
         let tail = self.names.load64(id, NAME_TAIL);
         // The layout of the last eight bytes in memory: the generation is their second half.
-        let generation = conn::next_generation((tail >> 32) as u32);
+        let generation = reverse_nat::next_generation((tail >> 32) as u32);
         self.names.store64(id, NAME_TAIL, tail & 0xffff_ffff | u64::from(generation) << 32);
     }
 
     /// Gives an id, which no reference names, to a frontend, and sets its counters to zero. Returns its generation.
     pub(crate) fn name(&mut self, id: u32, key: &FrontendKey) -> u32 {
         let generation = match self.names.load32(id, GENERATION) {
-            0 => conn::next_generation(0),
+            0 => reverse_nat::next_generation(0),
             known => known,
         };
         let name = Name {

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use balancing_abi::sockets::{Frontend, LAYERS, SetHead, conn, flags, maps, stat};
+use balancing_abi::sockets::{Frontend, LAYERS, SetHead, flags, maps, reverse_nat, stat};
 
 use super::{TableError, alloc::Range, codec, pins::Pins};
 use crate::{
@@ -82,9 +82,11 @@ fn layer(
     skips: &BTreeSet<(u32, ClientId)>,
     key: &FrontendKey,
 ) -> Option<Found> {
-    let id = conn::id(frontend.reference);
+    let id = reverse_nat::id(frontend.reference);
     let generation = pins.generation(id)?;
-    if conn::reference(id, generation) != frontend.reference || codec::plain_key(&frontend.key)? != *key {
+    if reverse_nat::reference(id, generation) != frontend.reference
+        || codec::plain_key(&frontend.key)? != *key
+    {
         return None;
     }
     let (set, head, backends) = backends(pins, frontend)?;

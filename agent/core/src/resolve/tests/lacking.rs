@@ -67,8 +67,8 @@ fn a_policy_waits_for_the_kinds_that_it_needs_and_for_no_others() {
         (with_labels(mk_custom("b")), "BalancingPolicies Nodes"),
         (mk_of_service("b"), "BalancingPolicies Services"),
         (mk_over_pods("b", RedirectMode::PodEndpoint), "BalancingPolicies Pods EndpointSlices"),
-        (mk_over_pods("b", RedirectMode::HostPort), "BalancingPolicies Nodes EndpointSlices"),
-        (mk_over_pods("b", RedirectMode::NodeProxy), "BalancingPolicies Nodes EndpointSlices"),
+        (mk_over_pods("b", RedirectMode::HostPort), "BalancingPolicies Nodes Pods EndpointSlices"),
+        (mk_over_pods("b", RedirectMode::NodeProxy), "BalancingPolicies Nodes Pods EndpointSlices"),
         (mk_redirect("l"), "LocalRedirectPolicies Pods"),
         (with_labels(mk_redirect("l")), "LocalRedirectPolicies Nodes Pods"),
     ];

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    mirror::Item,
+    cache::Item,
     slices::{Known, wire},
     status::Status,
 };
@@ -29,12 +29,12 @@ pub(super) struct Observed {
 }
 
 /// Something new.
-pub(super) enum News {
+pub(super) enum WatchEvent {
     Slice(Event<Item<Known>>),
     Policy(PolicyKind, Event<Item<Observed>>),
 }
 
-impl News {
+impl WatchEvent {
     /// What a text says; nothing where it is not what the API server would store.
     pub(super) fn read(Text { kind, event }: Text) -> Option<Self> {
         let policy = |kind, event| Some(Self::Policy(kind, read(event, policy_item)?));

@@ -1,8 +1,8 @@
 //! Reverse translation: what a socket dialled, for `getpeername` and `recvmsg`.
 //!
-//! Connected sockets have a record in a direct-mapped table, unconnected UDP sockets have storage of their own ([`crate::peers`]).
+//! Connected sockets have a record in a direct-mapped table, unconnected UDP sockets have storage of their own ([`crate::udp_reverse_nat`]).
 
-use balancing_abi::sockets::{conn, flags, stat};
+use balancing_abi::sockets::{flags, reverse_nat, stat};
 
 use crate::{
     config,
@@ -22,14 +22,14 @@ fn place(cookie: u64) -> Option<*mut u64> {
 pub(crate) fn record(ctx: &Context, reference: u32, backend: &Peer) {
     let cookie = ctx.cookie();
     let Some(slot) = place(cookie) else { return };
-    let digest = conn::digest(cookie, &backend.0, backend.1);
-    let [first, second] = conn::record(cookie, reference, digest, is_host());
-    // SAFETY: two words of a live array element; whatever another CPU makes of them, see `conn`.
+    let digest = reverse_nat::digest(cookie, &backend.0, backend.1);
+    let [first, second] = reverse_nat::record(cookie, reference, digest, is_host());
+    // SAFETY: two words of a live array element; whatever another CPU makes of them, see `reverse_nat`.
     unsafe {
         let seen = slot.read_volatile();
         if seen == 0 {
             count::stat(stat::CONN_USED);
-        } else if !conn::is_of(seen, cookie) {
+        } else if !reverse_nat::is_of(seen, cookie) {
             count::stat(stat::CONN_OVERWRITTEN);
         }
         slot.write_volatile(first);
@@ -51,8 +51,8 @@ pub(crate) fn forget(ctx: &Context) {
     let Some(slot) = place(cookie) else { return };
     // SAFETY: as in `record`. The first word stays, so that the slot still counts as this socket's.
     unsafe {
-        let ours = conn::is_by_host(slot.add(1).read_volatile()) == is_host();
-        if ours && conn::is_of(slot.read_volatile(), cookie) {
+        let ours = reverse_nat::is_by_host(slot.add(1).read_volatile()) == is_host();
+        if ours && reverse_nat::is_of(slot.read_volatile(), cookie) {
             slot.add(1).write_volatile(0);
         }
     }
@@ -65,7 +65,7 @@ pub(crate) fn connected_to(ctx: &Context) -> u32 {
     let Some(slot) = place(cookie) else { return 0 };
     // SAFETY: two words of a live array element.
     let (first, second) = unsafe { (slot.read_volatile(), slot.add(1).read_volatile()) };
-    if conn::is_of(first, cookie) && first as u32 == second as u32 { first as u32 } else { 0 }
+    if reverse_nat::is_of(first, cookie) && first as u32 == second as u32 { first as u32 } else { 0 }
 }
 
 /// What the connected socket dialled to reach `peer`.
@@ -75,17 +75,17 @@ pub(crate) fn dialled(ctx: &Context, peer: &Peer) -> Option<Peer> {
     let slot = place(cookie)?;
     // SAFETY: two words of a live array element.
     let record = unsafe { [slot.read_volatile(), slot.add(1).read_volatile()] };
-    name(conn::find(record, cookie, conn::digest(cookie, &peer.0, peer.1))?)
+    name(reverse_nat::find(record, cookie, reverse_nat::digest(cookie, &peer.0, peer.1))?)
 }
 
 /// The address behind a reference. The generation is read first: see `sockets::Name`.
 #[inline(always)]
 fn name(reference: u32) -> Option<Peer> {
-    let name = names.get_ptr(conn::id(reference))?;
+    let name = names.get_ptr(reverse_nat::id(reference))?;
     // SAFETY: a live array element. Port to generation are one aligned word, which user space changes by single stores.
     unsafe {
         let tail = (&raw const (*name).port).cast::<u64>().read_volatile();
-        if conn::reference(conn::id(reference), (tail >> 32) as u32) != reference {
+        if reverse_nat::reference(reverse_nat::id(reference), (tail >> 32) as u32) != reference {
             return None;
         }
         Some(((&raw const (*name).address).read_volatile(), tail as u16))

@@ -20,7 +20,7 @@ use kube::{
 };
 use tokio::time::{error::Elapsed, sleep, sleep_until, timeout};
 
-use super::{ClusterStats, pace::jitter};
+use super::{ClusterStats, rate_limit::jitter};
 use balancing_core::names::{FIELD_MANAGER, LEASE};
 
 /// After so long without a renewal the Lease is free.

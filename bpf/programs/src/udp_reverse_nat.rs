@@ -11,7 +11,7 @@ use balancing_abi::sockets::{UDP_PEERS, UdpPeer, UdpPeers, index::pair};
 use crate::{
     config,
     context::{Context, Dialled, Peer},
-    names,
+    reverse_nat,
     tables::udp_peers,
 };
 
@@ -69,7 +69,7 @@ impl Storage {
     /// Remembers a translation in place of the same frontend's, or else of the one unused for longest.
     #[inline(always)]
     pub(crate) fn record(self, ctx: &Context, reference: u32, dialled: &Dialled, backend: &Peer, id: u32) {
-        let connected = if ctx.is_connected() { names::connected_to(ctx) } else { 0 };
+        let connected = if ctx.is_connected() { reverse_nat::connected_to(ctx) } else { 0 };
         let (address, port) = dialled.peer();
         let translator = config::clients();
         self.locked(|peers| {
@@ -117,7 +117,7 @@ impl Storage {
     #[inline(always)]
     pub(crate) fn dialled(self, ctx: &Context, peer: &Peer) -> Option<Peer> {
         let is_connected = ctx.is_connected();
-        let connected = if is_connected { names::connected_to(ctx) } else { 0 };
+        let connected = if is_connected { reverse_nat::connected_to(ctx) } else { 0 };
         let (known, name) = self.locked(|peers| {
             let mut youngest = u32::MAX;
             let mut name = ([0; 4], 0);

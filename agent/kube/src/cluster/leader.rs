@@ -1,4 +1,4 @@
-//! The loop of the elected replica: objects and news in, writes out.
+//! The loop of the leader: objects and news in, writes out.
 //!
 //! Level-triggered: news only say which policy to look at, and what is written follows from what is known then. For
 //! one policy all writes of slices, and the one of its status, end before the next are decided. Nothing is written
@@ -16,10 +16,10 @@ use tokio::{
 
 use super::{
     ClusterStats,
-    mirror::{Item, Mirror},
-    news::{News, Observed},
+    cache::{Cache, Item},
     requests::{Outcome, WriteError, Writer},
     store::Store,
+    watch_event::{Observed, WatchEvent},
 };
 use crate::source::Delivery;
 use balancing_core::{
@@ -27,11 +27,11 @@ use balancing_core::{
     resolve::{ClusterPods, Engine, Role, Settings},
     source::Change,
 };
-use lists::SliceWork;
-use reports::StatusWork;
+use slices::SliceWork;
+use statuses::StatusWork;
 
-mod lists;
-mod reports;
+mod slices;
+mod statuses;
 
 /// The end of a write.
 enum Done {
@@ -39,7 +39,7 @@ enum Done {
     Status { policy: PolicyRef, result: Result<Option<Item<Observed>>, WriteError> },
 }
 
-struct Duties<'a> {
+struct Leader<'a> {
     stats: &'a ClusterStats,
     writer: Writer,
     engine: Engine,
@@ -48,43 +48,43 @@ struct Duties<'a> {
     /// Everything has been listed, and every policy was looked at.
     started: bool,
     store: Store,
-    local: Mirror<Observed>,
-    balancing: Mirror<Observed>,
+    local: Cache<Observed>,
+    balancing: Cache<Observed>,
     tasks: JoinSet<Done>,
     slices: SliceWork,
     statuses: StatusWork,
 }
 
 /// Does the duties until the source ends or a task fails; why.
-pub(super) async fn perform(
+pub(super) async fn lead(
     client: &Client,
     namespace: &str,
     mut deliveries: mpsc::Receiver<Delivery>,
     stats: &ClusterStats,
 ) -> String {
-    let mut duties = Duties::new(Writer::new(client, namespace), stats);
+    let mut leader = Leader::new(Writer::new(client, namespace), stats);
     loop {
-        let due = duties.next_due();
+        let due = leader.next_due();
         tokio::select! {
             delivery = deliveries.recv() => {
                 let Some(delivery) = delivery else { return "the source has ended".to_owned() };
-                duties.apply(delivery);
+                leader.apply(delivery);
                 while let Ok(more) = deliveries.try_recv() {
-                    duties.apply(more);
+                    leader.apply(more);
                 }
             }
-            Some(done) = duties.tasks.join_next() => {
-                if let Err(error) = duties.finish(done) {
+            Some(done) = leader.tasks.join_next() => {
+                if let Err(error) = leader.finish(done) {
                     return error.to_string();
                 }
             }
             () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
         }
-        duties.advance(Instant::now());
+        leader.advance(Instant::now());
     }
 }
 
-impl<'a> Duties<'a> {
+impl<'a> Leader<'a> {
     fn new(writer: Writer, stats: &'a ClusterStats) -> Self {
         let settings = Settings {
             role: Role::Cluster,
@@ -100,8 +100,8 @@ impl<'a> Duties<'a> {
             synced: false,
             started: false,
             store: Store::default(),
-            local: Mirror::default(),
-            balancing: Mirror::default(),
+            local: Cache::default(),
+            balancing: Cache::default(),
             tasks: JoinSet::new(),
             slices: SliceWork::default(),
             statuses: StatusWork::new(Instant::now()),
@@ -109,7 +109,7 @@ impl<'a> Duties<'a> {
     }
 
     fn apply(&mut self, Delivery { batch, texts }: Delivery) {
-        texts.into_iter().filter_map(News::read).for_each(|item| self.observe(item));
+        texts.into_iter().filter_map(WatchEvent::read).for_each(|item| self.observe(item));
         // What is written speaks for the whole cluster: a kind that is lacking holds up everything.
         self.synced |= batch.is_complete();
         self.engine.apply(batch.changes.into_iter().map(|change| match change {
@@ -118,23 +118,23 @@ impl<'a> Duties<'a> {
         }));
     }
 
-    fn observe(&mut self, item: News) {
+    fn observe(&mut self, item: WatchEvent) {
         let now = Instant::now();
         match item {
-            News::Slice(event) => {
+            WatchEvent::Slice(event) => {
                 for policy in self.store.observe(event) {
                     self.look_at_slices(policy, now);
                 }
             }
-            News::Policy(kind, event) => {
-                for (name, _) in self.mirror(kind).observe(event) {
+            WatchEvent::Policy(kind, event) => {
+                for (name, _) in self.cache(kind).observe(event) {
                     self.look_at_status(&PolicyRef { kind, name }, now);
                 }
             }
         }
     }
 
-    fn mirror(&mut self, kind: PolicyKind) -> &mut Mirror<Observed> {
+    fn cache(&mut self, kind: PolicyKind) -> &mut Cache<Observed> {
         match kind {
             PolicyKind::LocalRedirect => &mut self.local,
             PolicyKind::Balancing => &mut self.balancing,

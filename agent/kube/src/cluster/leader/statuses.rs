@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Instant}
 use balancing_abi::model::PolicyKind;
 use jiff::Timestamp;
 
-use super::{Done, Duties};
+use super::{Done, Leader};
 use crate::cluster::{
-    mirror::Item,
-    news::Observed,
-    pace::{Backoff, Turns, Written},
-    queue::Queue,
+    cache::Item,
+    rate_limit::{Backoff, Turns, Written},
     requests::WriteError,
     status::{self, Status, Urgency},
+    watch_event::Observed,
+    work_queue::WorkQueue,
 };
 use balancing_core::objects::PolicyRef;
 
@@ -21,19 +21,19 @@ const STATUSES: usize = 4;
 
 /// Statuses to look at.
 pub(super) struct StatusWork {
-    queue: Queue<PolicyRef>,
+    queue: WorkQueue<PolicyRef>,
     running: usize,
     written: BTreeMap<PolicyRef, Written>,
     failures: Backoff<PolicyRef>,
     turns: Turns<PolicyRef>,
 }
 
-impl Duties<'_> {
+impl Leader<'_> {
     pub(super) fn look_at_status(&mut self, policy: &PolicyRef, now: Instant) {
         if !self.started {
             return;
         }
-        if self.mirror(policy.kind).get(&policy.name).is_none() {
+        if self.cache(policy.kind).get(&policy.name).is_none() {
             self.statuses.written.remove(policy);
             self.statuses.failures.reset(policy);
             self.statuses.turns.forget(policy);
@@ -47,11 +47,11 @@ impl Duties<'_> {
 
     /// The uid of the policy and the status to write, if it is not there already.
     fn wanted_status(&self, policy: &PolicyRef) -> Option<(String, Status, Urgency)> {
-        let mirror = match policy.kind {
+        let cache = match policy.kind {
             PolicyKind::LocalRedirect => &self.local,
             PolicyKind::Balancing => &self.balancing,
         };
-        let observed = mirror.get(&policy.name)?;
+        let observed = cache.get(&policy.name)?;
         let object = self.engine.snapshot().policy(policy)?;
         let verdict = self.engine.verdicts().get(policy)?;
         // A policy was replaced by another of the same name: the news of one of the two are yet to come.
@@ -101,7 +101,7 @@ impl Duties<'_> {
             Ok(Some((name, version, observed))) => {
                 self.stats.status_writes.fetch_add(1, Relaxed);
                 self.statuses.failures.reset(policy);
-                self.mirror(policy.kind).put(name, version, Some(observed));
+                self.cache(policy.kind).put(name, version, Some(observed));
             }
             Ok(None) => {
                 self.stats.status_errors.fetch_add(1, Relaxed);
@@ -122,7 +122,7 @@ impl Duties<'_> {
 impl StatusWork {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            queue: Queue::default(),
+            queue: WorkQueue::default(),
             running: 0,
             written: BTreeMap::new(),
             failures: Backoff::default(),

@@ -9,12 +9,12 @@ use std::{
 
 use balancing_abi::model::PolicyKind;
 
-use super::{Done, Duties};
+use super::{Done, Leader};
 use crate::cluster::{
-    pace::Backoff,
-    queue::Queue,
+    rate_limit::Backoff,
     requests::{Outcome, WriteError},
     slices::{SliceOp, wanted},
+    work_queue::WorkQueue,
 };
 use balancing_core::objects::PolicyRef;
 
@@ -24,7 +24,7 @@ const SLICES: usize = 8;
 /// Slices to look at, by name of their policy.
 #[derive(Default)]
 pub(super) struct SliceWork {
-    queue: Queue<String>,
+    queue: WorkQueue<String>,
     /// Decided, but not sent yet.
     ops: VecDeque<(String, SliceOp)>,
     progress: BTreeMap<String, Progress>,
@@ -47,7 +47,7 @@ struct Progress {
     goes_on: bool,
 }
 
-impl Duties<'_> {
+impl Leader<'_> {
     /// Somebody, perhaps this agent, changed slices of the policy.
     pub(super) fn look_at_slices(&mut self, policy: String, now: Instant) {
         if self.started {

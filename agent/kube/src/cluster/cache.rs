@@ -20,7 +20,7 @@ pub(super) type Item<V> = (String, u64, V);
 
 /// The objects of one kind, by name.
 #[derive(Debug)]
-pub(super) struct Mirror<V> {
+pub(super) struct Cache<V> {
     entries: BTreeMap<String, Entry<V>>,
     /// A new list that is not complete yet.
     incoming: BTreeMap<String, Entry<V>>,
@@ -32,13 +32,13 @@ pub(super) struct Mirror<V> {
 /// A name whose object is new, different or gone, with what it was before.
 pub(super) type Changed<V> = Vec<(String, Option<V>)>;
 
-impl<V> Default for Mirror<V> {
+impl<V> Default for Cache<V> {
     fn default() -> Self {
         Self { entries: BTreeMap::new(), incoming: BTreeMap::new(), before: 0, listed: false }
     }
 }
 
-impl<V: PartialEq> Mirror<V> {
+impl<V: PartialEq> Cache<V> {
     /// Whether the complete list has been seen.
     pub(super) fn is_listed(&self) -> bool {
         self.listed
@@ -140,61 +140,61 @@ mod tests {
 
     #[test]
     fn old_news_do_not_undo_an_own_write() {
-        let mut mirror = Mirror::default();
-        mirror.observe(Event::Put(item("a", 5, "old")));
-        mirror.put("a".to_owned(), 9, Some("mine"));
-        assert!(mirror.observe(Event::Put(item("a", 7, "between"))).is_empty());
-        assert_eq!(mirror.get("a"), Some(&"mine"));
-        assert!(mirror.observe(Event::Put(item("a", 9, "mine"))).is_empty(), "the echo is no change");
-        assert_eq!(mirror.observe(Event::Put(item("a", 10, "theirs"))), [("a".to_owned(), Some("mine"))]);
+        let mut cache = Cache::default();
+        cache.observe(Event::Put(item("a", 5, "old")));
+        cache.put("a".to_owned(), 9, Some("mine"));
+        assert!(cache.observe(Event::Put(item("a", 7, "between"))).is_empty());
+        assert_eq!(cache.get("a"), Some(&"mine"));
+        assert!(cache.observe(Event::Put(item("a", 9, "mine"))).is_empty(), "the echo is no change");
+        assert_eq!(cache.observe(Event::Put(item("a", 10, "theirs"))), [("a".to_owned(), Some("mine"))]);
     }
 
     #[test]
     fn what_was_deleted_stays_deleted() {
-        let mut mirror = Mirror::default();
-        mirror.observe(Event::Put(item("a", 5, "old")));
-        assert_eq!(mirror.put("a".to_owned(), 6, None), [("a".to_owned(), Some("old"))]);
-        assert!(mirror.observe(Event::Put(item("a", 5, "old"))).is_empty());
-        assert_eq!(mirror.get("a"), None, "news from before");
-        mirror.observe(Event::Gone(item("a", 7, "old")));
-        assert!(mirror.get("a").is_none() && mirror.entries.is_empty(), "nothing is remembered for ever");
-        mirror.put("b".to_owned(), 9, Some("again"));
-        mirror.observe(Event::Gone(item("b", 8, "first")));
-        assert_eq!(mirror.get("b"), Some(&"again"), "the deletion is older");
+        let mut cache = Cache::default();
+        cache.observe(Event::Put(item("a", 5, "old")));
+        assert_eq!(cache.put("a".to_owned(), 6, None), [("a".to_owned(), Some("old"))]);
+        assert!(cache.observe(Event::Put(item("a", 5, "old"))).is_empty());
+        assert_eq!(cache.get("a"), None, "news from before");
+        cache.observe(Event::Gone(item("a", 7, "old")));
+        assert!(cache.get("a").is_none() && cache.entries.is_empty(), "nothing is remembered for ever");
+        cache.put("b".to_owned(), 9, Some("again"));
+        cache.observe(Event::Gone(item("b", 8, "first")));
+        assert_eq!(cache.get("b"), Some(&"again"), "the deletion is older");
     }
 
     #[test]
     fn a_new_list_replaces_everything_but_newer_writes() {
-        let mut mirror = Mirror::default();
-        assert!(!mirror.is_listed());
-        mirror.observe(Event::Put(item("gone", 1, "x")));
-        mirror.observe(Event::Begin);
-        mirror.put("mine".to_owned(), 9, Some("new"));
-        mirror.put("created".to_owned(), 10, Some("new"));
-        mirror.observe(Event::Listed(item("mine", 3, "old")));
-        mirror.observe(Event::Listed(item("other", 4, "y")));
-        mirror.observe(Event::Listed(item("late", 4, "z")));
-        mirror.observe(Event::Gone(item("late", 5, "z")));
-        let changed = mirror.observe(Event::End("6".to_owned()));
+        let mut cache = Cache::default();
+        assert!(!cache.is_listed());
+        cache.observe(Event::Put(item("gone", 1, "x")));
+        cache.observe(Event::Begin);
+        cache.put("mine".to_owned(), 9, Some("new"));
+        cache.put("created".to_owned(), 10, Some("new"));
+        cache.observe(Event::Listed(item("mine", 3, "old")));
+        cache.observe(Event::Listed(item("other", 4, "y")));
+        cache.observe(Event::Listed(item("late", 4, "z")));
+        cache.observe(Event::Gone(item("late", 5, "z")));
+        let changed = cache.observe(Event::End("6".to_owned()));
         assert_eq!(changed, [("gone".to_owned(), Some("x")), ("other".to_owned(), None)]);
-        assert!(mirror.is_listed());
-        let found = ["mine", "created", "gone", "late"].map(|name| mirror.get(name).copied());
+        assert!(cache.is_listed());
+        let found = ["mine", "created", "gone", "late"].map(|name| cache.get(name).copied());
         assert_eq!(found, [Some("new"), Some("new"), None, None]);
     }
 
     #[test]
     fn what_the_server_has_counts_when_its_data_went_back() {
-        let mut mirror = Mirror::default();
-        mirror.observe(Event::Put(item("a", 90, "new")));
-        mirror.observe(Event::Put(item("lost", 80, "x")));
-        mirror.observe(Event::Begin);
-        mirror.observe(Event::Listed(item("a", 30, "old")));
-        let changed = mirror.observe(Event::End("40".to_owned()));
+        let mut cache = Cache::default();
+        cache.observe(Event::Put(item("a", 90, "new")));
+        cache.observe(Event::Put(item("lost", 80, "x")));
+        cache.observe(Event::Begin);
+        cache.observe(Event::Listed(item("a", 30, "old")));
+        let changed = cache.observe(Event::End("40".to_owned()));
         assert_eq!(changed, [("lost".to_owned(), Some("x")), ("a".to_owned(), Some("new"))]);
-        assert_eq!((mirror.get("a"), mirror.get("lost")), (Some(&"old"), None));
-        assert_eq!(mirror.put("a".to_owned(), 41, Some("mine")).len(), 1, "later writes count from there");
+        assert_eq!((cache.get("a"), cache.get("lost")), (Some(&"old"), None));
+        assert_eq!(cache.put("a".to_owned(), 41, Some("mine")).len(), 1, "later writes count from there");
         // The same by a read, which may be what tells first.
-        assert_eq!(mirror.read(item("a", 35, "older"), 41), [("a".to_owned(), Some("mine"))]);
-        assert!(mirror.read(item("a", 34, "late"), 20).is_empty(), "an answer to an earlier question");
+        assert_eq!(cache.read(item("a", 35, "older"), 41), [("a".to_owned(), Some("mine"))]);
+        assert!(cache.read(item("a", 34, "late"), 20).is_empty(), "an answer to an earlier question");
     }
 }

@@ -10,19 +10,19 @@ use std::{
 
 /// A queue without duplicates: it never holds more than there are keys.
 #[derive(Debug)]
-pub(super) struct Queue<K> {
+pub(super) struct WorkQueue<K> {
     order: BTreeSet<(Instant, K)>,
     due: BTreeMap<K, Instant>,
     busy: BTreeSet<K>,
 }
 
-impl<K> Default for Queue<K> {
+impl<K> Default for WorkQueue<K> {
     fn default() -> Self {
         Self { order: BTreeSet::new(), due: BTreeMap::new(), busy: BTreeSet::new() }
     }
 }
 
-impl<K: Ord + Clone> Queue<K> {
+impl<K: Ord + Clone> WorkQueue<K> {
     /// Adds a key for a time; of two times the earlier counts.
     pub(super) fn add(&mut self, key: K, at: Instant) {
         if let Some(known) = self.due.get(&key) {
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_key_is_worked_on_by_one_at_a_time_and_never_forgotten() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (WorkQueue::default(), Instant::now());
         queue.add("a", now);
         assert_eq!(queue.take(now), Some("a"));
         queue.add("a", now);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_earlier_of_two_times_counts() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (WorkQueue::default(), Instant::now());
         let later = now + Duration::from_secs(1);
         queue.add("a", later);
         assert_eq!((queue.take(now), queue.next_due()), (None, Some(later)));
