@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -22,8 +22,10 @@ use crate::metrics::{AttachFailures, LinkSample};
 use balancing_core::{objects::Pod, resolve::Role};
 
 mod news;
+mod takeover;
 
 use news::{Event, News};
+use takeover::move_dir;
 
 /// First and longest wait before a pod without a cgroup is looked for again.
 const SEARCH: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -257,54 +259,6 @@ impl Attacher {
         cgroup::find(&self.cgroup_root, uid, None, Duration::ZERO)
     }
 
-    /// Moves the pods' links of other ABIs here; they get our programs without a gap. Returns what failed, in words.
-    fn take_over_pods(&self) -> Result<Vec<String>, AttachError> {
-        let mut stuck = Vec::new();
-        for old in self.older()? {
-            for (uid, dir) in links::pods(&old)? {
-                let to = self.layout.pods().join(uid.as_str());
-                let lock = self.locks.acquire(&uid, PATIENCE).map_err(AttachError::from);
-                if let Err(error) = lock.and_then(|_lock| move_dir(&dir, &to)) {
-                    stuck.push(format!("pod {uid}: {error}"));
-                }
-            }
-        }
-        Ok(stuck)
-    }
-
-    fn older(&self) -> Result<Vec<Layout>, AttachError> {
-        let all = links::layouts(self.layout.bpffs())?;
-        Ok(all.into_iter().filter(|layout| layout.abi() != self.layout.abi()).collect())
-    }
-
-    /// Whether an agent of another ABI left something.
-    ///
-    /// # Errors
-    /// A directory that cannot be read.
-    pub fn has_older(&self) -> Result<bool, AttachError> {
-        Ok(!self.older()?.is_empty())
-    }
-
-    /// Removes what other ABIs left, once none of their links is in use.
-    ///
-    /// # Errors
-    /// A directory that cannot be read or removed.
-    pub fn remove_older(&self) -> Result<(), AttachError> {
-        for old in self.older()? {
-            if !links::pods(&old)?.is_empty() {
-                continue;
-            }
-            let path = old.root();
-            fs::remove_dir_all(&path).map_err(|source| AttachError::Takeover {
-                operation: "remove",
-                path,
-                source,
-            })?;
-            tracing::info!(abi = old.abi(), "the older data plane is removed");
-        }
-        Ok(())
-    }
-
     /// Looks at the local pods: tells by what they are recognised and, once the tables are filled, attaches
     /// those that have no links and detaches those that must not have any.
     pub fn look(&mut self, pods: &[&Pod], everything: bool, filled: bool) -> Observed {
@@ -451,33 +405,5 @@ impl Attacher {
     #[must_use]
     pub fn next_search(&self) -> Option<Instant> {
         self.known.values().filter(|known| known.failure.is_some()).map(|known| known.next).min()
-    }
-}
-
-/// Moves a directory of pins; an empty place is filled, a taken one keeps what it has.
-fn move_dir(from: &Path, to: &Path) -> Result<(), AttachError> {
-    let failed = |operation, path: &Path| {
-        let path = path.to_owned();
-        move |source| AttachError::Takeover { operation, path, source }
-    };
-    if !has_entries(from)? {
-        return Ok(());
-    }
-    let is_empty = |path: &Path| fs::read_dir(path).map(|mut entries| entries.next().is_none());
-    match is_empty(to) {
-        Ok(true) => fs::remove_dir(to).map_err(failed("replace", to))?,
-        Ok(false) => return Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(failed("read", to)(e)),
-    }
-    fs::rename(from, to).map_err(failed("move", from))
-}
-
-/// Whether there is anything in a directory; `false` also when it is not there.
-fn has_entries(path: &Path) -> Result<bool, AttachError> {
-    match fs::read_dir(path) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(AttachError::Takeover { operation: "read", path: path.to_owned(), source }),
     }
 }
