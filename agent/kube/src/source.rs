@@ -199,7 +199,10 @@ impl State {
     fn take(&mut self, kind: Kind, signal: Signal) {
         match signal {
             Signal::Page { first, last, mut objects } => {
-                self.health.works(kind);
+                // A stream that does not come to the end of its list does not work.
+                if last.is_some() {
+                    self.health.works(kind);
+                }
                 objects.iter_mut().for_each(|reading| self.note(reading));
                 self.add_texts(kind, first, last.as_deref(), &mut objects);
                 for key in self.merge.page(kind, first, last.is_some(), objects) {

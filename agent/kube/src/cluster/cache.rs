@@ -4,28 +4,28 @@
 //! resource version tells them apart. It is a number that grows with every change (Kubernetes 1.35, "Resource
 //! versions": comparable as integers). Only an etcd that was restored goes back; then what the server has counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::source::Event;
 
-/// An object at one version; `None` = it is known to be gone.
-#[derive(Debug)]
-struct Entry<V> {
-    version: u64,
-    value: Option<V>,
-}
+/// Deletions that are remembered. The answer to a write comes within seconds, and not after so many others.
+const GRAVES: usize = 1024;
 
 /// One object in the news: name, resource version, content.
 pub(super) type Item<V> = (String, u64, V);
 
-/// The objects of one kind, by name.
+/// The objects of one kind, by name: an informer cache that learns from own writes, too.
 #[derive(Debug)]
 pub(super) struct Cache<V> {
-    entries: BTreeMap<String, Entry<V>>,
+    entries: BTreeMap<String, (u64, V)>,
+    /// The last deletions, with their versions: an answer to an earlier write does not undo them.
+    graves: BTreeMap<String, u64>,
+    /// Their names from the oldest on.
+    dug: VecDeque<String>,
     /// A new list that is not complete yet.
-    incoming: BTreeMap<String, Entry<V>>,
-    /// The newest version that was known when that list began.
-    before: u64,
+    incoming: BTreeMap<String, (u64, V)>,
+    /// The newest version that the source told of; own writes may be ahead of it.
+    heard: u64,
     listed: bool,
 }
 
@@ -34,7 +34,14 @@ pub(super) type Changed<V> = Vec<(String, Option<V>)>;
 
 impl<V> Default for Cache<V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), incoming: BTreeMap::new(), before: 0, listed: false }
+        Self {
+            entries: BTreeMap::new(),
+            graves: BTreeMap::new(),
+            dug: VecDeque::new(),
+            incoming: BTreeMap::new(),
+            heard: 0,
+            listed: false,
+        }
     }
 }
 
@@ -45,40 +52,33 @@ impl<V: PartialEq> Cache<V> {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&V> {
-        self.entries.get(name)?.value.as_ref()
+        self.entries.get(name).map(|(_, value)| value)
     }
 
     /// Takes in news.
     pub(super) fn observe(&mut self, event: Event<Item<V>>) -> Changed<V> {
         match event {
-            Event::Put((name, version, value)) => self.put(name, version, Some(value)),
+            Event::Put((name, version, value)) => {
+                self.heard = self.heard.max(version);
+                self.put(name, version, Some(value))
+            }
             Event::Gone((name, version, _)) => {
+                self.heard = self.heard.max(version);
                 self.incoming.remove(&name);
-                let changed = self.put(name.clone(), version, None);
-                // Nothing older can come after this, so the memory of it may go.
-                if self.get(&name).is_none() {
-                    self.entries.remove(&name);
-                }
-                changed
+                self.put(name, version, None)
             }
             Event::Begin => {
                 self.incoming.clear();
-                self.before = self.entries.values().map(|entry| entry.version).max().unwrap_or(0);
                 Vec::new()
             }
             Event::Listed((name, version, value)) => {
-                self.incoming.insert(name, Entry { version, value: Some(value) });
+                self.incoming.insert(name, (version, value));
                 Vec::new()
             }
             Event::End(version) => {
                 self.listed = true;
                 // What is not a number does not say that anything is newer.
-                let version = version.parse().unwrap_or(u64::MAX);
-                // A list tells what is in force when it is asked for, so it is as new as all that was known then.
-                if version < self.before {
-                    self.forget_versions();
-                }
-                self.replace(version)
+                self.replace(version.parse().unwrap_or(u64::MAX))
             }
         }
     }
@@ -87,44 +87,77 @@ impl<V: PartialEq> Cache<V> {
     /// back.
     pub(super) fn read(&mut self, (name, version, value): Item<V>, known: u64) -> Changed<V> {
         if version < known
-            && let Some(entry) = self.entries.get_mut(&name)
+            && let Some((entry, _)) = self.entries.get_mut(&name)
         {
-            entry.version = version;
+            *entry = version;
         }
         self.put(name, version, Some(value))
     }
 
-    fn forget_versions(&mut self) {
-        self.entries.values_mut().for_each(|entry| entry.version = 0);
-    }
-
     /// The answer to an own write or read; without a value the object is gone as of that version.
     pub(super) fn put(&mut self, name: String, version: u64, value: Option<V>) -> Changed<V> {
-        let old = self.entries.get(&name);
-        let known = old.and_then(|entry| entry.value.as_ref());
-        if old.is_some_and(|old| old.version > version) {
+        let known = self.entries.get(&name).map(|(version, _)| *version).max(self.graves.get(&name).copied());
+        if known.is_some_and(|known| known > version) {
             return Vec::new();
         }
-        let same = known == value.as_ref();
-        let old = self.entries.insert(name.clone(), Entry { version, value });
-        if same { Vec::new() } else { vec![(name, old.and_then(|old| old.value))] }
+        let old = match value {
+            Some(value) => {
+                if self.get(&name) == Some(&value) {
+                    self.entries.insert(name, (version, value));
+                    return Vec::new();
+                }
+                self.entries.insert(name.clone(), (version, value))
+            }
+            None => {
+                self.dig(name.clone(), version);
+                match self.entries.remove(&name) {
+                    None => return Vec::new(),
+                    old => old,
+                }
+            }
+        };
+        vec![(name, old.map(|(_, value)| value))]
     }
 
-    /// Puts the complete list of a version in force. What was written after that stays.
-    fn replace(&mut self, list: u64) -> Changed<V> {
-        let incoming = std::mem::take(&mut self.incoming);
-        let is_gone =
-            |(name, entry): &(&String, &Entry<V>)| entry.version <= list && !incoming.contains_key(*name);
-        let gone: Vec<String> = self.entries.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
-        let mut changed = Changed::new();
-        for name in gone {
-            let old = self.entries.remove(&name).and_then(|entry| entry.value);
-            if old.is_some() {
-                changed.push((name, old));
-            }
+    fn dig(&mut self, name: String, version: u64) {
+        if self.graves.insert(name.clone(), version).is_none() {
+            self.dug.push_back(name);
         }
-        for (name, entry) in incoming {
-            changed.extend(self.put(name, entry.version, entry.value));
+        if self.dug.len() > GRAVES
+            && let Some(oldest) = self.dug.pop_front()
+        {
+            self.graves.remove(&oldest);
+        }
+    }
+
+    /// Puts the complete list in force: it is the truth about everything up to its version, so what was written after that
+    /// stays. A list tells what is in force when it is asked for, and so is at least as new as what had been heard by then;
+    /// where it is not, the server's data went back, and nothing that is known is newer.
+    fn replace(&mut self, list: u64) -> Changed<V> {
+        let went_back = list < self.heard;
+        self.heard = list;
+        let incoming = std::mem::take(&mut self.incoming);
+        let is_newer = |version: u64| version > list && !went_back;
+        self.graves.retain(|_, version| is_newer(*version));
+        self.dug.retain(|name| self.graves.contains_key(name));
+        let gone: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|(name, (version, _))| !is_newer(*version) && !incoming.contains_key(*name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let removed = |name: String| {
+            let old = self.entries.remove(&name).map(|(_, value)| value);
+            (name, old)
+        };
+        let mut changed: Changed<V> = gone.into_iter().map(removed).collect();
+        for (name, (version, value)) in incoming {
+            if let Some((known, _)) = self.entries.get_mut(&name)
+                && !is_newer(*known)
+            {
+                *known = version;
+            }
+            changed.extend(self.put(name, version, Some(value)));
         }
         changed
     }
@@ -157,10 +190,22 @@ mod tests {
         assert!(cache.observe(Event::Put(item("a", 5, "old"))).is_empty());
         assert_eq!(cache.get("a"), None, "news from before");
         cache.observe(Event::Gone(item("a", 7, "old")));
-        assert!(cache.get("a").is_none() && cache.entries.is_empty(), "nothing is remembered for ever");
+        assert!(cache.get("a").is_none() && cache.entries.is_empty());
+        assert!(cache.put("a".to_owned(), 6, Some("mine")).is_empty(), "an answer that was on its way");
+        assert_eq!(cache.get("a"), None);
         cache.put("b".to_owned(), 9, Some("again"));
         cache.observe(Event::Gone(item("b", 8, "first")));
         assert_eq!(cache.get("b"), Some(&"again"), "the deletion is older");
+    }
+
+    #[test]
+    fn deletions_are_not_remembered_for_ever() {
+        let mut cache = Cache::default();
+        for number in 0..3 * GRAVES as u64 {
+            cache.observe(Event::Put(item(&format!("{number}"), 2 * number, "x")));
+            cache.observe(Event::Gone(item(&format!("{number}"), 2 * number + 1, "x")));
+        }
+        assert!(cache.entries.is_empty() && cache.graves.len() == GRAVES && cache.dug.len() == GRAVES);
     }
 
     #[test]
@@ -184,16 +229,37 @@ mod tests {
 
     #[test]
     fn what_the_server_has_counts_when_its_data_went_back() {
+        // The list is older than what was heard, or versions have caught up and the objects' own ones tell.
+        for list in ["40", "1000"] {
+            let mut cache = Cache::default();
+            cache.observe(Event::Put(item("a", 90, "new")));
+            cache.observe(Event::Put(item("lost", 80, "x")));
+            cache.observe(Event::Gone(item("back", 85, "y")));
+            cache.observe(Event::Begin);
+            cache.observe(Event::Listed(item("a", 30, "old")));
+            cache.observe(Event::Listed(item("back", 31, "y")));
+            let changed = cache.observe(Event::End(list.to_owned()));
+            let lost = ("lost".to_owned(), Some("x"));
+            assert_eq!(changed, [lost, ("a".to_owned(), Some("new")), ("back".to_owned(), None)], "{list}");
+            assert_eq!(cache.get("a"), Some(&"old"));
+        }
+    }
+
+    #[test]
+    fn a_list_is_not_taken_for_old_because_of_an_own_write_meanwhile() {
         let mut cache = Cache::default();
-        cache.observe(Event::Put(item("a", 90, "new")));
-        cache.observe(Event::Put(item("lost", 80, "x")));
+        cache.observe(Event::Put(item("a", 90, "x")));
+        cache.put("mine".to_owned(), 105, Some("new"));
         cache.observe(Event::Begin);
-        cache.observe(Event::Listed(item("a", 30, "old")));
-        let changed = cache.observe(Event::End("40".to_owned()));
-        assert_eq!(changed, [("lost".to_owned(), Some("x")), ("a".to_owned(), Some("new"))]);
-        assert_eq!((cache.get("a"), cache.get("lost")), (Some(&"old"), None));
-        assert_eq!(cache.put("a".to_owned(), 41, Some("mine")).len(), 1, "later writes count from there");
-        // The same by a read, which may be what tells first.
+        cache.observe(Event::Listed(item("a", 90, "x")));
+        assert!(cache.observe(Event::End("100".to_owned())).is_empty());
+        assert_eq!(cache.get("mine"), Some(&"new"));
+    }
+
+    #[test]
+    fn a_read_that_is_older_than_what_was_sent_counts() {
+        let mut cache = Cache::default();
+        cache.observe(Event::Put(item("a", 41, "mine")));
         assert_eq!(cache.read(item("a", 35, "older"), 41), [("a".to_owned(), Some("mine"))]);
         assert!(cache.read(item("a", 34, "late"), 20).is_empty(), "an answer to an earlier question");
     }

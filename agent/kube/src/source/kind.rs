@@ -1,5 +1,7 @@
 //! The kinds that are watched, which of them each scope needs, and the requests for them.
 
+use std::time::Duration;
+
 use axum::http::Request as HttpRequest;
 use kube::{
     api::{ListParams, WatchParams},
@@ -40,6 +42,9 @@ pub(super) enum Form {
     /// As both.
     Both,
 }
+
+/// A request whose answer goes on, and for how long.
+pub(super) type Lasting = (HttpRequest<Vec<u8>>, Duration);
 
 /// The objects of one kind that are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,37 +170,42 @@ impl Target {
     }
 
     /// The request for a page: the first one, or the one that `token` stands for.
-    pub(super) fn list(&self, token: Option<String>) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
-        self.page(token, PAGE)
-    }
-
-    /// The request for one object, whose answer tells how new the data of the server is.
-    pub(super) fn probe(&self) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
-        self.page(None, 1)
-    }
-
+    ///
     /// Without a version the server answers with what is in force when it is asked, from its cache where it can make sure
     /// of that (Kubernetes, "API Concepts", Semantics for get and list).
-    fn page(&self, token: Option<String>, limit: u32) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
+    pub(super) fn list(&self, token: Option<String>) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
         let params = ListParams {
             label_selector: self.labels.clone(),
             field_selector: self.fields.clone(),
-            limit: Some(limit),
+            limit: Some(PAGE),
             continue_token: token,
             ..ListParams::default()
         };
         Request::new(&self.path).list(&params).map_err(kube::Error::BuildRequest)
     }
 
-    /// The request for everything that exists when it is asked, and all that happens after.
-    pub(super) fn stream(&self) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
-        let params = self.watch_params().initial_events();
-        Request::new(&self.path).watch(&params, "").map_err(kube::Error::BuildRequest)
+    /// The request for any one object, whose answer tells how new the data of the server is. A selector would make the server
+    /// search for one that matches.
+    pub(super) fn probe(&self) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
+        let params = ListParams { limit: Some(1), ..ListParams::default() };
+        Request::new(&self.path).list(&params).map_err(kube::Error::BuildRequest)
     }
 
-    /// The request for everything that happens after `version`.
-    pub(super) fn watch(&self, version: &str) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
-        Request::new(&self.path).watch(&self.watch_params(), version).map_err(kube::Error::BuildRequest)
+    /// The request for everything that exists when it is asked, and all that happens after; and how long the server lets it
+    /// stand.
+    pub(super) fn stream(&self) -> Result<Lasting, kube::Error> {
+        self.lasting(&self.watch_params().initial_events(), "")
+    }
+
+    /// The request for everything that happens after `version`, as [`Self::stream`].
+    pub(super) fn watch(&self, version: &str) -> Result<Lasting, kube::Error> {
+        self.lasting(&self.watch_params(), version)
+    }
+
+    fn lasting(&self, params: &WatchParams, version: &str) -> Result<Lasting, kube::Error> {
+        let time = Duration::from_secs(params.timeout.unwrap_or_default().into());
+        let request = Request::new(&self.path).watch(params, version).map_err(kube::Error::BuildRequest)?;
+        Ok((request, time))
     }
 
     fn watch_params(&self) -> WatchParams {

@@ -20,9 +20,10 @@ use balancing_core::{
     objects::{Object, ObjectKey},
     source::{Batch, Change, SourceStatus, title},
 };
-use fake::Fake;
+use fake::{Fake, Quirk};
 
 mod fake;
+mod quirks;
 
 /// Longest wait for something that must happen.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -141,7 +142,7 @@ fn cluster_scoped(name: &str) -> Value {
 
 #[tokio::test]
 async fn all_lists_come_and_then_it_is_synced() {
-    let streams = requests_for_lists(false).await;
+    let streams = requests_for_lists(None).await;
     assert!(streams.iter().all(|request| request.contains("watch=true")), "{streams:?}");
     let asked = "/api/v1/nodes?&watch=true&timeoutSeconds=N&fieldSelector=metadata.name%3Dn1&allowWatchBookmarks=true\
                  &sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=";
@@ -151,7 +152,7 @@ async fn all_lists_come_and_then_it_is_synced() {
 /// A server without streams.
 #[tokio::test]
 async fn all_pages_of_lists_come_and_then_it_is_synced() {
-    let pages = requests_for_lists(true).await;
+    let pages = requests_for_lists(Some(Quirk::PagesOnly)).await;
     for asked in [
         "/api/v1/pods?&fieldSelector=spec.nodeName%3Dn1&limit=500&continue=2",
         "/api/v1/nodes?&fieldSelector=metadata.name%3Dn1&limit=500",
@@ -164,11 +165,11 @@ async fn all_pages_of_lists_come_and_then_it_is_synced() {
 }
 
 /// Lists everything; the requests that were made, without the random part of their time-outs.
-async fn requests_for_lists(pages_only: bool) -> BTreeSet<String> {
+async fn requests_for_lists(quirk: Option<Quirk>) -> BTreeSet<String> {
     let fake = Fake::start().await;
     {
         let mut world = fake.world();
-        world.pages_only = pages_only;
+        world.quirk = quirk;
         for name in ["a", "b", "c", "d", "e"] {
             world.put("pods", pod(name, "10.0.0.1"));
             world.put("nodes", cluster_scoped(name));
@@ -316,28 +317,6 @@ async fn after_an_outage_it_goes_on_quietly_where_it_was() {
     harness.until("well", |h| h.problems().is_empty() && h.pod("b").is_none()).await;
     assert_eq!(harness.deleted, ["Pod default/b"]);
     assert!(harness.stats.kinds().all(|kind| kind.relists() == 0));
-}
-
-/// An etcd that was restored gives versions a second time. A watch from a version that is yet to come is silent.
-#[tokio::test]
-async fn data_that_went_back_are_listed_anew() {
-    let fake = Fake::start().await;
-    fake.world().put("pods", pod("a", "10.0.0.1"));
-    for name in ["b", "c", "d"] {
-        fake.world().put("pods", pod(name, "10.0.0.1"));
-    }
-    let mut harness = Harness::start(&fake, &node_scope());
-    harness.until("synced", |h| h.synced && fake.world().watches() == RESOURCES.len()).await;
-    {
-        let mut world = fake.world();
-        world.answers = RESOURCES.iter().map(|resource| (*resource, 503)).collect();
-        world.go_back(1, &["b", "c", "d"]);
-    }
-    harness.until("reported", |h| !h.problems().is_empty()).await;
-    fake.world().answers.clear();
-    harness.until("gone", |h| h.problems().is_empty() && h.known.len() == 1).await;
-    fake.world().put("pods", pod("e", "10.0.0.1"));
-    harness.until("changes come again", |h| h.pod("e").is_some()).await;
 }
 
 #[tokio::test]

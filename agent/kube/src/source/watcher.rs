@@ -5,15 +5,19 @@
 //! use `kube::runtime::watcher`: that one keeps it to itself, and a quiet kind would count as failed for ever.
 //!
 //! A list is a stream that goes on as the watch, which the server takes from its cache, and of which neither side holds
-//! more than an object (Kubernetes 1.34, "API Concepts", Streaming lists). A server that has no streams is asked for
-//! pages. Both say what is in force when they are asked, however far behind the server's cache is.
+//! more than an object (Kubernetes 1.34, "API Concepts", Streaming lists). A server that has no streams, or does not bring
+//! one to its end, is asked for pages for a while. Both say what is in force when they are asked, however far behind the
+//! server's cache is.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, stream::unfold};
 use kube::Client;
 use serde_json::value::RawValue;
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use super::{
     backoff::{Backoff, missing},
@@ -28,8 +32,13 @@ use following::Open;
 mod following;
 mod listing;
 
-/// A watch that lived this long was a good one, whatever ended it.
+/// A watch that lived this long was a good one, whatever ended it. Waits grow until there is one: neither a line nor a list
+/// says that the next request will do better.
 const STEADY: Duration = Duration::from_secs(5);
+/// Longest silence within a list.
+const SILENCE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(30) };
+/// So long lists are pages after a stream that was refused or did not end.
+const PAGES: Duration = Duration::from_secs(600);
 
 /// What a watch has to say.
 #[derive(Debug)]
@@ -68,8 +77,8 @@ pub(super) struct Watch {
     away: bool,
     /// Told when the server is there again.
     contact: Arc<Notify>,
-    /// The server may know streams.
-    streams: bool,
+    /// Until then lists are pages.
+    pages_until: Option<Instant>,
     listed: bool,
 }
 
@@ -99,7 +108,7 @@ impl Watch {
             delay: None,
             away: false,
             contact,
-            streams: true,
+            pages_until: None,
             listed: false,
         }
     }
@@ -117,7 +126,7 @@ impl Watch {
             }
             // A list is what helps unless the step says otherwise.
             let signal = match std::mem::replace(&mut self.state, State::List { token: None }) {
-                State::List { token: None } if self.streams => self.stream().await,
+                State::List { token: None } if self.tries_streams() => self.stream().await,
                 State::List { token } => self.list(token).await,
                 State::Check { version } => self.check(version).await,
                 State::Start { version } => self.start(version).await,
@@ -127,6 +136,16 @@ impl Watch {
                 return signal;
             }
         }
+    }
+
+    fn tries_streams(&self) -> bool {
+        self.pages_until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    /// A stream was refused or did not end: pages are the other way.
+    fn turn_to_pages(&mut self, why: &str) {
+        tracing::debug!(kind = self.target.kind.name(), why, "lists are asked for in pages for a while");
+        self.pages_until = Some(Instant::now() + PAGES);
     }
 
     async fn pause(&mut self, delay: Duration) {
@@ -148,7 +167,7 @@ impl Watch {
         }
     }
 
-    /// A watch does what it should.
+    /// A watch has lived long enough.
     fn proved(&mut self) {
         self.backoff.reset();
         self.expiries.reset();

@@ -30,6 +30,23 @@ pub(super) struct Fake {
     task: Option<JoinHandle<()>>,
 }
 
+/// What the server does otherwise than others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quirk {
+    /// Lists are given in pages only, as by a server without streams.
+    PagesOnly,
+    /// A stream ends after its first object.
+    CutsStreams,
+    /// A stream never tells that its list is complete.
+    WithholdsMarks,
+    /// After its list a stream says that its version is too old.
+    ForgetsAtOnce,
+    /// A watch, also that of a stream, ends after one line.
+    CutsWatches,
+    /// An object is deleted while it is being listed.
+    DeletesMeanwhile,
+}
+
 /// What the server knows.
 #[derive(Default)]
 pub(super) struct World {
@@ -40,8 +57,9 @@ pub(super) struct World {
     /// Type and object by resource and version.
     events: Vec<(String, u64, &'static str, Value)>,
     watchers: Vec<(String, mpsc::UnboundedSender<String>)>,
-    /// Lists are given in pages only, as by a server without streams.
-    pub(super) pages_only: bool,
+    pub(super) quirk: Option<Quirk>,
+    /// Requests for streams, and for watches.
+    pub(super) asked: (usize, usize),
     /// Statuses by resource instead of an answer.
     pub(super) answers: BTreeMap<&'static str, u16>,
     /// Path and query of all requests.
@@ -161,18 +179,35 @@ impl World {
     /// Everything that exists, a mark, and what happens after.
     fn stream(&mut self, resource: &str) -> Body {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.all(resource).iter().for_each(|object| sender.send(line("ADDED", object)).unwrap());
+        let cut = if self.quirk == Some(Quirk::CutsStreams) { 1 } else { usize::MAX };
+        let all = self.all(resource);
+        all.iter().take(cut).for_each(|object| sender.send(line("ADDED", object)).unwrap());
+        match (self.quirk, all.first()) {
+            (Some(Quirk::CutsStreams), _) => return body(receiver),
+            (Some(Quirk::DeletesMeanwhile), Some(first)) => sender.send(line("DELETED", first)).unwrap(),
+            _ => {}
+        }
         let metadata = json!({"resourceVersion": self.version.to_string(),
                               "annotations": {"k8s.io/initial-events-end": "true"}});
         let mark = json!({"kind": "Any", "apiVersion": "v1", "metadata": metadata});
-        sender.send(line("BOOKMARK", &mark)).unwrap();
-        self.watchers.push((resource.to_owned(), sender));
+        if self.quirk != Some(Quirk::WithholdsMarks) {
+            sender.send(line("BOOKMARK", &mark)).unwrap();
+        }
+        match self.quirk {
+            Some(Quirk::ForgetsAtOnce) => sender.send(line("ERROR", &status(410))).unwrap(),
+            Some(Quirk::CutsWatches) => {}
+            _ => self.watchers.push((resource.to_owned(), sender)),
+        }
         body(receiver)
     }
 
     fn watch(&mut self, resource: &str, version: u64) -> Body {
         let (sender, receiver) = mpsc::unbounded_channel();
-        if version < self.forgotten {
+        if self.quirk == Some(Quirk::CutsWatches) {
+            let metadata = json!({"resourceVersion": self.version.to_string()});
+            let mark = json!({"kind": "Any", "apiVersion": "v1", "metadata": metadata});
+            sender.send(line("BOOKMARK", &mark)).unwrap();
+        } else if version < self.forgotten {
             sender.send(line("ERROR", &status(410))).unwrap();
         } else {
             let missed = self.events.iter().filter(|(of, at, ..)| of == resource && *at > version);
@@ -208,7 +243,12 @@ async fn answer(State(world): State<Arc<Mutex<World>>>, request: Request<Body>) 
     let number = |name: &str| query.get(name).and_then(|text| text.parse().ok()).unwrap_or_default();
     let mut response = Response::builder();
     let is_stream = query.contains_key("sendInitialEvents");
-    let refusal = (is_stream && world.pages_only).then_some(&422);
+    let refusal = (is_stream && world.quirk == Some(Quirk::PagesOnly)).then_some(&422);
+    match (is_stream, query.contains_key("watch")) {
+        (true, _) => world.asked.0 += 1,
+        (false, true) => world.asked.1 += 1,
+        (false, false) => {}
+    }
     let body = if let Some(code) = world.answers.get(resource.as_str()).or(refusal) {
         response = response.status(StatusCode::from_u16(*code).unwrap());
         Body::from(status(*code).to_string())

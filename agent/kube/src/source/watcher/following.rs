@@ -3,12 +3,12 @@
 use futures::{StreamExt as _, stream::BoxStream};
 use kube::{Error, core::WatchEvent, core::watch::Bookmark};
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::{STEADY, Signal, State, Watch};
+use super::{SILENCE, STEADY, Signal, State, Watch};
 use crate::source::{
     failure::{Failure, Verb, Verdict, judge, judge_status},
-    kind::Kind,
+    kind::{Kind, Lasting},
     read::{read, read_key},
 };
 
@@ -20,7 +20,8 @@ pub(super) struct Open {
     version: String,
     lines: Lines,
     since: Instant,
-    heard: bool,
+    /// The server ends it then.
+    until: Instant,
     list: List,
 }
 
@@ -40,13 +41,16 @@ pub(super) type Lines = BoxStream<'static, Line>;
 
 impl Open {
     /// A stream that begins with a list.
-    pub(super) fn listing(lines: Lines, since: Instant) -> Self {
-        Self { version: String::new(), lines, since, heard: false, list: List::Begins }
+    pub(super) fn listing(lines: Lines, until: Instant) -> Self {
+        Self { version: String::new(), lines, since: Instant::now(), until, list: List::Begins }
     }
 
-    /// What to do when it is over: `after` goes on from the version, which a list that is not complete has not yet.
-    fn next(self, after: impl Fn(String) -> State) -> State {
-        if self.list == List::Ended { after(self.version) } else { State::List { token: None } }
+    /// The next line. A list that has begun does not fall silent.
+    async fn line(&mut self) -> Option<Line> {
+        if self.list == List::Ended {
+            return self.lines.next().await;
+        }
+        timeout(SILENCE, self.lines.next()).await.unwrap_or(None)
     }
 
     fn advance(&mut self, new: String) {
@@ -58,18 +62,20 @@ impl Open {
 }
 
 impl Watch {
+    /// Sends a request whose answer goes on until a time.
+    pub(super) async fn open(&mut self, request: Result<Lasting, Error>) -> Result<(Lines, Instant), Error> {
+        let (request, time) = request?;
+        let lines = self.client.request_events(request).await?;
+        self.answered();
+        Ok((lines.boxed(), Instant::now() + time))
+    }
+
     /// Asks for a watch.
     pub(super) async fn start(&mut self, version: String) -> Option<Signal> {
-        let lines = match self.target.watch(&version) {
-            Ok(request) => self.client.request_events(request).await,
-            Err(error) => Err(error),
-        };
-        match lines {
-            Ok(lines) => {
-                self.answered();
-                let lines = lines.boxed();
+        match self.open(self.target.watch(&version)).await {
+            Ok((lines, until)) => {
                 let since = Instant::now();
-                self.state = State::Open(Open { version, lines, since, heard: false, list: List::Ended });
+                self.state = State::Open(Open { version, lines, since, until, list: List::Ended });
                 Some(Signal::Watching)
             }
             Err(error) => self.fail(State::Check { version }, judge(self.target.kind, Verb::Watch, &error)),
@@ -78,14 +84,15 @@ impl Watch {
 
     /// Waits for the next line.
     pub(super) async fn follow(&mut self, mut open: Open) -> Option<Signal> {
-        let event = match open.lines.next().await {
+        let event = match open.line().await {
             Some(Ok(event)) if !matches!(event, WatchEvent::Error(_)) => event,
-            end => return self.end(open, end.and_then(verdict(self.target.kind))),
+            end if open.list == List::Ended => {
+                return self.end(open, end.and_then(verdict(self.target.kind)));
+            }
+            end => return self.end_list(end.and_then(verdict(self.target.kind))),
         };
-        open.heard = true;
         self.stats.hear();
         let signal = if open.list == List::Ended {
-            self.proved();
             self.change(&mut open, event)
         } else {
             self.listed_object(&mut open, event)
@@ -136,38 +143,46 @@ impl Watch {
         open.list = List::GoesOn;
         if let Some(version) = &last {
             self.count_list();
-            self.proved();
             open.list = List::Ended;
             open.advance(version.clone());
         }
         Some(Signal::Page { first, last, objects })
     }
 
-    /// A watch is over: the server ended it, or something broke.
+    /// A stream ended before its list did, for whatever reason; a list that cannot be had says itself why.
+    fn end_list(&mut self, verdict: Option<Verdict>) -> Option<Signal> {
+        self.stats.count_error();
+        self.turn_to_pages(&format!("a stream did not end its list: {verdict:?}"));
+        self.delay = Some(self.backoff.next());
+        None
+    }
+
+    /// A watch is over: the server ended it, or something broke. Ends of both kinds look alike, except that the server
+    /// says how long a watch lasts.
     fn end(&mut self, open: Open, verdict: Option<Verdict>) -> Option<Signal> {
-        let (heard, steady) = (open.heard, open.since.elapsed() >= STEADY);
-        let is_list = open.list != List::Ended;
-        if steady && !is_list {
+        let now = Instant::now();
+        let steady = now.duration_since(open.since) >= STEADY;
+        if steady {
             self.proved();
         }
+        let version = open.version;
         match verdict {
-            // The usual end: the server bounds the time of a watch. One that ends at once is not usual, nor is a list
-            // without an end, for which pages are the other way.
-            None => {
-                self.streams &= !is_list;
-                self.delay = (!heard && !steady).then(|| self.backoff.next());
-                self.state = open.next(|version| State::Start { version });
+            None if now + STEADY >= open.until => {
+                self.state = State::Start { version };
                 None
             }
             // Connections break; whether the server is away will be seen when it is asked again.
-            Some(Verdict::Again(Failure::Server(..))) if heard || steady => {
-                self.stats.count_error();
-                self.delay = Some(self.backoff.next());
-                self.state = open.next(|version| State::Check { version });
-                None
-            }
-            Some(verdict) => self.fail(open.next(|version| State::Check { version }), verdict),
+            None => self.resume(version),
+            Some(Verdict::Again(Failure::Server(..))) if steady => self.resume(version),
+            Some(verdict) => self.fail(State::Check { version }, verdict),
         }
+    }
+
+    fn resume(&mut self, version: String) -> Option<Signal> {
+        self.stats.count_error();
+        self.delay = Some(self.backoff.next());
+        self.state = State::Check { version };
+        None
     }
 }
 

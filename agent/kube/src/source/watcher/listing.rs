@@ -1,8 +1,6 @@
 //! Lists of a watch: as a stream or in pages.
 
-use futures::StreamExt as _;
 use kube::Error;
-use tokio::time::Instant;
 
 use super::{Open, Signal, State, Watch};
 use crate::source::{
@@ -13,20 +11,15 @@ use crate::source::{
 impl Watch {
     /// Asks for a list as a stream.
     pub(super) async fn stream(&mut self) -> Option<Signal> {
-        let lines = match self.target.stream() {
-            Ok(request) => self.client.request_events(request).await,
-            Err(error) => Err(error),
-        };
-        let error = match lines {
-            Ok(lines) => {
-                self.answered();
-                self.state = State::Open(Open::listing(lines.boxed(), Instant::now()));
-                return Some(Signal::Watching);
+        let error = match self.open(self.target.stream()).await {
+            Ok((lines, until)) => {
+                self.state = State::Open(Open::listing(lines, until));
+                return None;
             }
             Err(error) => error,
         };
-        if knows_no_streams(&error) {
-            self.streams = false;
+        if is_about_streams(&error) {
+            self.turn_to_pages(&error.to_string());
             return None;
         }
         self.fail(State::List { token: None }, judge(self.target.kind, Verb::Watch, &error))
@@ -96,9 +89,10 @@ impl Watch {
     }
 }
 
-/// Before Kubernetes 1.32, or with the feature gate `WatchList` off, a server refuses the request as invalid.
-fn knows_no_streams(error: &Error) -> bool {
-    matches!(error, Error::Api(status) if [400, 422].contains(&status.code))
+/// With the feature gate `WatchList` off, as by default before Kubernetes 1.32 and in 1.33, a server refuses the request as
+/// invalid. One whose cache cannot make sure how new it is answers 504; for a page it asks etcd.
+fn is_about_streams(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if [400, 422, 504].contains(&status.code))
 }
 
 /// Versions are numbers that grow (Kubernetes 1.35, "Resource versions"); what is none says nothing.
