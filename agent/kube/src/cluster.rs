@@ -42,6 +42,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct ClusterStats {
     /// This is the leader at the moment.
     pub is_leader: AtomicBool,
+    /// It is the leader and knows the whole cluster: before that it writes nothing.
+    pub is_synced: AtomicBool,
     /// The API server has answered the last question about the Lease.
     pub has_contact: AtomicBool,
     /// EndpointSlices created, updated or deleted.
@@ -101,6 +103,7 @@ where
             reason = leader::lead(&client, &namespace, source(), &stats) => End::Failed(reason),
         };
         stats.is_leader.store(false, Relaxed);
+        stats.is_synced.store(false, Relaxed);
         stats.status_pending.store(0, Relaxed);
         match end {
             End::Cancelled => break,

@@ -9,7 +9,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use balancing_core::source::SourceStatus;
@@ -21,7 +20,6 @@ use balancing_kube::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
-    time::sleep,
 };
 
 use crate::{
@@ -30,9 +28,6 @@ use crate::{
     metrics::{ControllerSample, WriteSample},
     run::BATCHES,
 };
-
-/// Time between two looks at the source's problems, for the log.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Why the controller cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -94,29 +89,10 @@ fn identity(name: &str) -> String {
 fn whole_cluster(connection: &Connection, namespace: &str) -> mpsc::Receiver<Delivery> {
     let (batches, receiver) = mpsc::channel(BATCHES);
     let source = KubeSource::new(connection, &Scope::Cluster, namespace);
-    let (status, statuses) = watch::channel(SourceStatus::default());
-    tokio::spawn(async move {
-        tokio::select! {
-            () = source.run(batches, status, std::future::pending()) => {}
-            () = tell_problems(statuses) => {}
-        }
-    });
+    // The source logs what is wrong itself.
+    let (status, _) = watch::channel(SourceStatus::default());
+    tokio::spawn(source.run(batches, status, std::future::pending()));
     receiver
-}
-
-/// Logs what is wrong with the source when that changes. The same words again are no news.
-async fn tell_problems(statuses: watch::Receiver<SourceStatus>) {
-    let mut told = Vec::new();
-    loop {
-        let problems = statuses.borrow().problems.clone();
-        if problems != told {
-            for problem in &problems {
-                tracing::warn!("{}: {}", problem.path, problem.message);
-            }
-            told = problems;
-        }
-        sleep(LOOK).await;
-    }
 }
 
 /// The counters at this moment.
@@ -129,5 +105,6 @@ pub(crate) fn sample(stats: &ClusterStats) -> ControllerSample {
         ("endpointslice", write(&stats.slice_writes, &stats.slice_errors)),
         ("status", write(&stats.status_writes, &stats.status_errors)),
     ];
-    ControllerSample { leader: stats.is_leader.load(Relaxed), writes: BTreeMap::from(writes) }
+    let (leader, synced) = (stats.is_leader.load(Relaxed), stats.is_synced.load(Relaxed));
+    ControllerSample { leader, synced, writes: BTreeMap::from(writes) }
 }

@@ -61,6 +61,10 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// Why reconcilers sleep.
 pub(crate) const NOT_LISTED: &str = "the source has not delivered its complete list";
 const OTHER_ABI: &str = "what an agent of another ABI left stays in force until every kind has been listed";
+const OTHER_ABI_SLICES: &str =
+    "what an agent of another ABI left stays in force for a minute, or until every policy has its slices";
+/// So long an agent waits for slices before it replaces what an agent of another ABI left.
+const SLICES_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const NOT_FILLED: &str = "links are made when the tables are filled";
 pub(crate) const NOT_HOOKED: &str = "the links come first";
 
@@ -76,6 +80,7 @@ pub struct World {
     pub(crate) filled: bool,
     /// The links of the host have been made.
     pub(crate) hooked: bool,
+    loaded: Instant,
     /// Held as long as the agent owns what is pinned.
     _pins: Lock,
 }
@@ -255,6 +260,14 @@ impl World {
         Ok(must_keep.then_some(OTHER_ABI))
     }
 
+    /// Why the tables may not be used yet although they are filled: slices come as soon as a controller runs. Where none does,
+    /// the other policies do not wait for ever.
+    pub(crate) fn must_wait_for_slices(&self) -> Result<Option<&'static str>, AttachError> {
+        let may_come = !self.filled && self.loaded.elapsed() < SLICES_PATIENCE;
+        let must_keep = may_come && self.owner.waits_for_slices() && self.attacher.has_older()?;
+        Ok(must_keep.then_some(OTHER_ABI_SLICES))
+    }
+
     fn load(config: &Config, abi: u32, health: watch::Sender<Health>) -> Result<Self, RunError> {
         mount::ensure_bpffs(&config.place.bpffs)?;
         let cgroup_root = match &config.cgroup_root {
@@ -289,6 +302,7 @@ impl World {
             exempt: None,
             filled: false,
             hooked: false,
+            loaded: Instant::now(),
             _pins: pins,
         })
     }

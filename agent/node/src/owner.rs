@@ -20,6 +20,7 @@ use balancing_core::{
     objects::PolicyRef,
     plan::Verdict,
     resolve::{Engine, Settings},
+    snapshot::Wait,
     source::{Batch, Change},
     view::PolicyView,
 };
@@ -98,6 +99,13 @@ impl Owner {
     #[must_use]
     pub fn lacking(&self) -> &Lacking {
         self.engine.snapshot().lacking()
+    }
+
+    /// Whether a policy waits for its first slices, as of the last decisions.
+    #[must_use]
+    pub fn waits_for_slices(&self) -> bool {
+        let snapshot = self.engine.snapshot();
+        self.engine.verdicts().keys().any(|policy| matches!(snapshot.wait(policy), Some(Wait::First(_))))
     }
 
     /// Frontends that could not be programmed, and why.

@@ -189,3 +189,30 @@ fn an_own_pod_that_fails_is_left_at_once() {
     pair.check_churn(&["far"]);
     pair.resume();
 }
+
+/// New tables begin empty, so they do not replace those of another ABI while slices may be coming.
+#[test]
+fn an_upgrade_waits_for_slices() {
+    if !require_kernel() {
+        return;
+    }
+    let mut pair = Pair::start();
+    pair.put_pods();
+    pair.world.put(&policy("old"));
+    answered_by(&mut pair.client, FRONTEND, "old");
+    pair.pause();
+    // No list of this generation comes for now.
+    pair.world.put(&edited());
+    pair.start_churn();
+    pair.node.agent().kill();
+    pair.node.agent().replace("agent_next");
+    pair.node.start_until(|view| view.source.synced);
+    eventually(|| match pair.node.http(Node::HTTP, "/readyz") {
+        Some((503, text)) if text.contains("until every policy has its slices") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    pair.resume();
+    eventually(|| if pair.node.view()?.ready { Ok(()) } else { Err("not ready".to_owned()) });
+    answered_by(&mut pair.node.client(), FRONTEND, "new");
+    pair.check_churn(&["new", "old"]);
+}

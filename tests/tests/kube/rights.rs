@@ -153,3 +153,48 @@ fn a_token_of_a_node_speaks_for_that_node_only() {
         refused(client.patch(&n2, "", annotation.clone()), "forbidden");
     }
 }
+
+/// What somebody can do who has stolen the token of the controller: nothing to the endpoints of a Service.
+#[test]
+fn a_token_of_the_controller_writes_slices_of_policies_only() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    let kubeconfig = world.plane.service_account_kubeconfig(NAMESPACE, "balancing-controller");
+    let stolen = world.plane.client_of(&kubeconfig);
+    let mk_slice = |name: &str| {
+        Object::from(json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.66.6.6"]}],
+            "ports": [{"name": "", "port": 80}],
+        }))
+    };
+    let of_service = mk_slice("web-1").with("/metadata/labels", json!({"kubernetes.io/service-name": "web"}));
+    // The check takes a moment to be in force.
+    eventually(|| match stolen.create(&mk_slice("any")) {
+        Err(refusal) if refusal.to_string().contains("of BalancingPolicies only") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let refused = |result: Result<(), Refusal>, words: &str| {
+        let refusal = result.err().unwrap_or_else(|| panic!("not refused: {words}")).to_string();
+        assert!(refusal.contains(words), "{refusal}");
+    };
+    let owners = json!([{"apiVersion": "balancing.elf.io/v1beta1", "kind": "BalancingPolicy", "name": "p", "uid": "u"}]);
+    let owned = of_service.clone().with("/metadata/ownerReferences", owners.clone());
+    refused(stolen.create(&owned).map(drop), "of no Service");
+    world.plane.client().create(&of_service).unwrap();
+    refused(stolen.delete(&of_service), "of BalancingPolicies only");
+    let ours = json!({"endpointslice.kubernetes.io/managed-by": "balancing.elf.io"});
+    let unowned = mk_slice("unowned").with("/metadata/labels", ours);
+    refused(stolen.create(&unowned).map(drop), "belongs to a BalancingPolicy");
+    // One of ours that lost its owner may be deleted, as the controller does.
+    world.plane.client().create(&unowned).unwrap();
+    eventually(|| match world.plane.client().get(&unowned) {
+        Err(_) => Ok(()),
+        Ok(_) => Err("a slice without a policy is still there".to_owned()),
+    });
+}

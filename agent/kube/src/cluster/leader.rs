@@ -157,6 +157,7 @@ impl<'a> Leader<'a> {
         }
         if !self.started {
             self.started = true;
+            self.stats.is_synced.store(true, Relaxed);
             for policy in self.store.policies() {
                 self.look_at_slices(policy, now);
             }

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::source::Event;
 
+/// Names of others that are remembered.
+const TAKEN: usize = 1024;
+
 /// All slices.
 #[derive(Debug, Default)]
 pub(super) struct Store {
@@ -50,8 +53,15 @@ impl Store {
         self.index(changed)
     }
 
-    /// Remembers that an object of somebody else has this name.
+    pub(super) fn has_slices(&self, policy: &str) -> bool {
+        self.by_policy.contains_key(policy)
+    }
+
+    /// Remembers that an object of somebody else has this name. Whatever is forgotten is met again.
     pub(super) fn take_name(&mut self, name: String) {
+        if self.taken.len() >= TAKEN {
+            self.taken.clear();
+        }
         self.taken.insert(name);
     }
 

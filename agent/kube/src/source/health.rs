@@ -167,7 +167,7 @@ impl Health {
         }
         if news.len() > FEW {
             let more = news.len() - FEW;
-            tracing::warn!(more, "more problems; `balancingctl status` lists them");
+            tracing::warn!(more, "more problems");
         }
         let over: Vec<_> = self.logged.keys().filter(|path| !logged.contains_key(*path)).collect();
         for path in over.iter().take(FEW) {

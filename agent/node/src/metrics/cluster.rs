@@ -11,6 +11,8 @@ use super::Out;
 pub struct ControllerSample {
     /// It is the leader.
     pub leader: bool,
+    /// It is the leader and knows the whole cluster.
+    pub synced: bool,
     /// What it wrote since it started, by fixed words such as `endpointslice` and `status`.
     pub writes: BTreeMap<&'static str, WriteSample>,
 }
@@ -28,6 +30,8 @@ impl ControllerSample {
     fn write(&self, out: &mut Out<'_>) -> fmt::Result {
         out.info("controller_build", "The build that runs", [("version", env!("CARGO_PKG_VERSION"))])?;
         out.value("leader", "Whether this replica is the leader", u64::from(self.leader))?;
+        let help = "Whether this replica is the leader and knows the whole cluster";
+        out.value("cluster_synced", help, u64::from(self.synced))?;
         let writes = |count: fn(&WriteSample) -> u64| {
             self.writes.iter().map(move |(object, write)| ([("object", *object)], count(write)))
         };

@@ -56,7 +56,7 @@ fn full() -> Sample {
 /// A controller with every row that there can be.
 fn controller() -> ControllerSample {
     let writes = BTreeMap::from([("status", WriteSample { done: 1, failed: 0 })]);
-    ControllerSample { leader: true, writes }
+    ControllerSample { leader: true, synced: true, writes }
 }
 
 /// A family with its type and the labels of its rows, as in the table of the document.

@@ -29,6 +29,11 @@ impl Reconciler<World> for TablesReconciler {
             Err(error) => return (Outcome::Failed(error.to_string()), News::NONE),
         }
         let done = world.owner.program();
+        match world.must_wait_for_slices() {
+            Ok(None) => {}
+            Ok(Some(why)) => return (Outcome::Asleep(why), News::NONE),
+            Err(error) => return (Outcome::Failed(error.to_string()), News::NONE),
+        }
         // Frontends that do not fit must not keep the others from being used.
         let news = if world.filled { News::NONE } else { News::FILLED };
         world.filled = true;

@@ -78,6 +78,9 @@ impl Leader<'_> {
         let (fresh, halfway) = (self.slices.fresh.remove(&policy), self.slices.halfway.remove(&policy));
         let Some(ops) = steps.next() else {
             self.slices.failures.reset(&policy);
+            if !self.store.has_slices(&policy) {
+                self.slices.disputes.reset(&policy);
+            }
             return self.slices.queue.done(&policy);
         };
         if fresh {
@@ -95,6 +98,11 @@ impl Leader<'_> {
     fn send_slice(&mut self, policy: String, op: SliceOp) {
         let name = op.name().to_owned();
         let known = self.store.get(&name).cloned();
+        // Only what was seen is changed: what is gone since then is looked at again.
+        if known.is_none() != matches!(op, SliceOp::Create(_)) {
+            self.slices.running += 1;
+            return self.slices.end(policy, false, Instant::now());
+        }
         let version = known.as_ref().and_then(|known| known.version.parse().ok()).unwrap_or(0);
         let writer = self.writer.clone();
         self.slices.running += 1;
