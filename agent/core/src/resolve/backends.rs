@@ -173,7 +173,8 @@ impl<'a> Pool<'a> {
                 notes.push(format!("no pod{place} matches spec.backend's endpointSelector"));
             }
             Some(place) if self.eligible.is_empty() => {
-                let count = self.selected.len();
+                // A pod of both families is listed twice.
+                let count = self.selected.iter().map(|pod| pod.name()).collect::<BTreeSet<_>>().len();
                 notes.push(format!("none of the {count} matching pods{place} is ready to take connections"));
             }
             Some(_) | None => {

@@ -276,7 +276,7 @@ fn take(missing: &mut BTreeMap<&ObjectRef, &Endpoint>, count: usize) -> Endpoint
     first.map(|(pod, endpoint)| (pod.clone(), endpoint.clone())).collect()
 }
 
-/// The names a policy's new slices get: the same for whoever plans, so that two agents that take each other for
+/// The names a policy's new slices get: the same for whoever plans, so that two replicas that take each other for
 /// stopped meet in a name instead of listing the pods twice. A DNS label of at most 63 characters.
 fn free_names(
     policy: &str,

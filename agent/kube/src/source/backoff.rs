@@ -7,40 +7,41 @@ use std::{
 
 /// Bound of the first wait, and of every later one.
 const BOUNDS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
-/// Waits for a kind that the server does not know: a user who installs it sees it soon, the server is hardly
-/// bothered.
-const MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
+/// Bound of the waits for a kind that the server does not know: a user who installs it soon sees it soon, and a cluster
+/// that goes without is not asked all the time by every node.
+const MISSING: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(20));
 
 /// Waits that grow with every failure in a row. Each is a random part of its bound, so that the agents of a cluster
 /// do not ask an ailing server all at once.
 #[derive(Debug)]
 pub(super) struct Backoff {
+    bounds: (Duration, Duration),
     bound: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { bound: BOUNDS.0 }
+        Self { bounds: BOUNDS, bound: BOUNDS.0 }
     }
 }
 
 impl Backoff {
+    /// Waits for a kind that the server does not know.
+    pub(super) fn missing() -> Self {
+        Self { bounds: MISSING, bound: MISSING.0 }
+    }
+
     /// The wait after one more failure.
     pub(super) fn next(&mut self) -> Duration {
         let bound = self.bound;
-        self.bound = (bound * 2).min(BOUNDS.1);
+        self.bound = (bound * 2).min(self.bounds.1);
         between(Duration::ZERO, bound)
     }
 
     /// It works again.
     pub(super) fn reset(&mut self) {
-        *self = Self::default();
+        self.bound = self.bounds.0;
     }
-}
-
-/// The wait after the server did not know the kind.
-pub(super) fn missing() -> Duration {
-    between(MISSING.0, MISSING.1)
 }
 
 fn between(least: Duration, most: Duration) -> Duration {
@@ -82,6 +83,6 @@ mod tests {
     fn waits_differ() {
         let waits: std::collections::BTreeSet<_> = (0..100).map(|_| Backoff::default().next()).collect();
         assert!(waits.len() > 50 && !waits.contains(&Duration::ZERO), "{waits:?}");
-        assert!((0..100).all(|_| (MISSING.0..=MISSING.1).contains(&missing())));
+        assert!((0..100).all(|_| Backoff::missing().next() <= MISSING.0));
     }
 }

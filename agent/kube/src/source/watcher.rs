@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    backoff::{Backoff, missing},
+    backoff::Backoff,
     failure::{Failure, Verdict},
     kind::{Kind, Target},
     read::Reading,
@@ -71,6 +71,8 @@ pub(super) struct Watch {
     backoff: Backoff,
     /// For versions that are too old: the server is well then, and a list soon helps.
     expiries: Backoff,
+    /// For a kind that the server does not know.
+    absences: Backoff,
     /// Wait before the next request.
     delay: Option<Duration>,
     /// The server as a whole failed the last time.
@@ -105,6 +107,7 @@ impl Watch {
             state: State::List { token: None },
             backoff: Backoff::default(),
             expiries: Backoff::default(),
+            absences: Backoff::missing(),
             delay: None,
             away: false,
             contact,
@@ -171,6 +174,7 @@ impl Watch {
     fn proved(&mut self) {
         self.backoff.reset();
         self.expiries.reset();
+        self.absences.reset();
     }
 
     /// A list is complete.
@@ -196,7 +200,7 @@ impl Watch {
             Verdict::Relist(failure) => failure,
         };
         self.delay = Some(match failure {
-            Failure::Missing(_) => missing(),
+            Failure::Missing(_) => self.absences.next(),
             Failure::Server(..) | Failure::Kind(_) => self.backoff.next(),
         });
         match failure {
