@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use crate::{
     environment::is_name,
     error::{CniError, Code},
-    log::Level,
+    level::Level,
     version::Version,
 };
 

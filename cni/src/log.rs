@@ -9,25 +9,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{config::Config, environment::Environment};
+use crate::{config::Config, environment::Environment, level::Level};
 
 /// The file is renamed when it has grown beyond this; two files are kept.
 const LIMIT: u64 = 512 * 1024;
-
-/// How much is written, most severe first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
-    /// Commands that failed.
-    Error,
-    /// Pods that run without redirection, leftovers that cannot be removed.
-    Warn,
-    /// One line for each pod.
-    Info,
-    /// Why something was not done.
-    Debug,
-    /// As debug; accepted because the agent has it.
-    Trace,
-}
 
 /// A log whose lines begin with what they are about.
 #[derive(Debug)]
@@ -35,20 +20,6 @@ pub(crate) struct Log {
     level: Level,
     path: PathBuf,
     about: String,
-}
-
-impl Level {
-    pub(crate) const NAMES: [(&'static str, Self); 5] = [
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
-    ];
-
-    fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, level)| *level == self).map_or("", |(name, _)| *name)
-    }
 }
 
 impl Log {

@@ -29,6 +29,7 @@ mod commands;
 mod config;
 mod environment;
 mod error;
+mod level;
 mod log;
 mod netns;
 mod pod;

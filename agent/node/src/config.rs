@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, path::PathBuf};
 use balancing_dataplane::{loader::Sizes, model::Clients};
 use clap::{Args, Parser, Subcommand};
 
-use crate::http::Listen;
+use crate::listen::Listen;
 use balancing_core::resolve::{ClusterPods, Role, Settings};
 use balancing_kube::api::PLURALS;
 

@@ -2,14 +2,7 @@
 //!
 //! It has an identity of its own and needs no right on a host; it touches no kernel object.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{io, sync::Arc};
 
 use balancing_core::source::SourceStatus;
 use balancing_kube::{
@@ -24,9 +17,9 @@ use tokio::{
 
 use crate::{
     config::ControllerConfig,
+    feed::BATCHES,
     http::{self, HttpError},
-    metrics::{ControllerSample, WriteSample},
-    run::BATCHES,
+    listen::BindError,
 };
 
 /// Why the controller cannot start.
@@ -38,6 +31,9 @@ pub enum ControllerError {
     /// Health and metrics.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The addresses of both.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(io::Error),
@@ -93,18 +89,4 @@ fn whole_cluster(connection: &Connection, namespace: &str) -> mpsc::Receiver<Del
     let (status, _) = watch::channel(SourceStatus::default());
     tokio::spawn(source.run(batches, status, std::future::pending()));
     receiver
-}
-
-/// The counters at this moment.
-pub(crate) fn sample(stats: &ClusterStats) -> ControllerSample {
-    let write = |done: &AtomicU64, failed: &AtomicU64| WriteSample {
-        done: done.load(Relaxed),
-        failed: failed.load(Relaxed),
-    };
-    let writes = [
-        ("endpointslice", write(&stats.slice_writes, &stats.slice_errors)),
-        ("status", write(&stats.status_writes, &stats.status_errors)),
-    ];
-    let (leader, synced) = (stats.is_leader.load(Relaxed), stats.is_synced.load(Relaxed));
-    ControllerSample { leader, synced, writes: BTreeMap::from(writes) }
 }

@@ -7,7 +7,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::run::RunError;
+use crate::error::RunError;
 use crate::{config::SourceConfig, dir::DirSource, metrics::WatchSample};
 use balancing_core::health::Health;
 use balancing_core::{
@@ -19,6 +19,9 @@ use balancing_kube::{
     client::{Connection, connect},
     events::Events,
 };
+
+/// Batches that wait for the consumer; a source that is faster waits.
+pub(crate) const BATCHES: usize = 16;
 
 /// A source at work.
 pub(crate) struct Feed {

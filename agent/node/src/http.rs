@@ -3,7 +3,7 @@
 //! It runs on a thread of its own and asks the agent's loop for everything, so a loop that hangs is told and a scraper
 //! can hold up neither the loop nor a probe: connections, requests and answers are bounded in number, size and time.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use balancing_kube::cluster::ClusterStats;
@@ -13,15 +13,16 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{control::Pending, dataplane::Probe};
+use crate::{
+    control::Pending,
+    listen::{Addresses, Bound},
+    probe::Probe,
+};
 
-mod listen;
 mod routes;
 mod serve;
 #[cfg(test)]
 mod tests;
-
-pub use listen::{Bound, Listen, ListenAddress};
 
 /// How long answers that are under way may take when the agent stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -29,28 +30,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Why nothing can be served.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// A listener cannot be bound.
-    #[error("{flag} {address}: cannot listen: {source}; free the port, choose another address or `off`")]
-    Bind {
-        /// The flag that sets the address.
-        flag: &'static str,
-        /// The address as it was given.
-        address: ListenAddress,
-        /// Why.
-        source: std::io::Error,
-    },
     /// The thread cannot start.
     #[error("cannot start the thread of --http and --metrics: {0}")]
     Thread(std::io::Error),
-}
-
-/// The addresses that are served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
-    /// `/healthz` and `/readyz`.
-    pub http: Option<SocketAddr>,
-    /// `/metrics`.
-    pub metrics: Option<SocketAddr>,
 }
 
 /// A running server. Dropped, it stops at once.

@@ -14,6 +14,14 @@ pub mod older_abi;
 pub mod pod_links;
 pub mod tables;
 
+/// Time between two looks at everything, also at what seems settled.
+pub(crate) const LOOK: Duration = Duration::from_secs(30);
+
+/// Why reconcilers sleep.
+pub(crate) const NOT_LISTED: &str = "the source has not delivered its complete list";
+pub(crate) const NOT_FILLED: &str = "links are made when the tables are filled";
+pub(crate) const NOT_HOOKED: &str = "the links come first";
+
 /// First and longest wait after a failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// The shortest wait that a reconciler can ask for, so that none can spin.

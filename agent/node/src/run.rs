@@ -2,11 +2,7 @@
 //!
 //! This is the async side: it waits for the network and never for the kernel ([`crate::dataplane`]).
 
-use std::io;
-
 use balancing_core::{control::socket_path, source::SourceStatus};
-use balancing_dataplane::{cgroup, loader::LoadError, mount, tables::TableError};
-use balancing_kube::client::ClientError;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch},
@@ -14,59 +10,12 @@ use tokio::{
 
 use crate::{
     config::Config,
-    control::{self, ControlError},
+    control,
     dataplane::{self, Handle, Inputs},
-    dir::DirSourceError,
-    feed::{Counters, Origin},
-    http::{self, HttpError},
-    lock::{self, LockError},
+    error::RunError,
+    feed::{BATCHES, Counters, Origin},
+    http, lock,
 };
-
-/// Batches that wait for the thread; a source that is faster waits.
-pub(crate) const BATCHES: usize = 16;
-
-/// Why the agent cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// bpffs or cgroup2.
-    #[error(transparent)]
-    Mount(#[from] mount::Error),
-    /// Programs or maps.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// Tables.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// The socket.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] DirSourceError),
-    /// The credentials for the API server.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// Another agent, or the run directory.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// Health and metrics.
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    /// The cgroup root.
-    #[error(
-        "--cgroup-root: {0}; give the directory where the cgroup2 hierarchy is mounted, or leave the flag out"
-    )]
-    CgroupRoot(cgroup::Error),
-    /// The data-plane thread cannot start.
-    #[error("cannot start the data-plane thread: {0}")]
-    Thread(io::Error),
-    /// It is gone.
-    #[error("the data-plane thread has ended; the log says why")]
-    Ended,
-    /// Signals cannot be received.
-    #[error("cannot receive signals: {0}")]
-    Signals(io::Error),
-}
 
 /// Runs until SIGTERM or SIGINT.
 ///

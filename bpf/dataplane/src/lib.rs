@@ -14,6 +14,8 @@ pub mod probe;
 pub mod records;
 #[cfg(feature = "loader")]
 mod shape;
+#[cfg(feature = "loader")]
+mod sizes;
 pub mod sys;
 #[cfg(feature = "loader")]
 pub mod tables;

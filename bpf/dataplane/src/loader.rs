@@ -33,10 +33,8 @@ use crate::{
     tables::{TableError, pins},
 };
 
-mod sizes;
-
-use sizes::Setting;
-pub use sizes::Sizes;
+use crate::sizes::Setting;
+pub use crate::sizes::Sizes;
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockets.o"));

@@ -37,8 +37,8 @@ use self::{
 };
 use crate::{
     layout::Layout,
-    loader::Sizes,
     model::{ClientId, Entry, FrontendKey, PolicyName},
+    sizes::Sizes,
     sys::wait_for_programs,
 };
 

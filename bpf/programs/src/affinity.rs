@@ -6,7 +6,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 use balancing_abi::sockets::{Affinity, AffinityKey, Frontend, SetHead, Slot, stat};
 
-use crate::{atomic::compare_exchange, context::Context, count, select, tables::affinity};
+use crate::{atomic::compare_exchange, backend_set, context::Context, count, tables::affinity};
 
 /// Whoever loses has at once the word of somebody who won.
 const TRIES: u32 = 3;
@@ -21,7 +21,7 @@ pub(crate) fn choose(ctx: &Context, frontend: *const Frontend, head: *const SetH
     let now = Affinity::now(unsafe { bpf_ktime_get_ns() });
     for _ in 0..TRIES {
         let Some(known) = affinity.get_ptr_mut(&key) else {
-            let slot = select::draw(frontend)?;
+            let slot = backend_set::draw(frontend)?;
             // SAFETY: a live array element.
             let word = Affinity { backend_id: unsafe { (*slot).target.id }, used: now }.word();
             match affinity.insert(&key, &word, u64::from(BPF_NOEXIST)) {
@@ -36,7 +36,7 @@ pub(crate) fn choose(ctx: &Context, frontend: *const Frontend, head: *const SetH
         let seen = unsafe { known.read_volatile() };
         let client = Affinity::of(seen);
         if client.is_fresh(now, ticks)
-            && let Some(slot) = select::find(frontend, client.backend_id)
+            && let Some(slot) = backend_set::find(frontend, client.backend_id)
         {
             if client.used != now {
                 // Another CPU may have noted its use at the same time, which is as good.
@@ -45,7 +45,7 @@ pub(crate) fn choose(ctx: &Context, frontend: *const Frontend, head: *const SetH
             }
             return Some(slot);
         }
-        let slot = select::draw(frontend)?;
+        let slot = backend_set::draw(frontend)?;
         // SAFETY: a live array element.
         let word = Affinity { backend_id: unsafe { (*slot).target.id }, used: now }.word();
         // SAFETY: as above.
@@ -53,5 +53,5 @@ pub(crate) fn choose(ctx: &Context, frontend: *const Frontend, head: *const SetH
             return Some(slot);
         }
     }
-    select::draw(frontend)
+    backend_set::draw(frontend)
 }

@@ -3,7 +3,7 @@
 use balancing_abi::sockets::{Frontend, LAYERS, control, flags};
 
 use crate::{
-    config,
+    backend_set, config,
     context::{Context, Dialled, Peer},
     count::{self, Rare},
     lookup, qos, reverse_nat, select, skip, udp_reverse_nat,
@@ -87,7 +87,7 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
         kept = made.used_before(reference);
         storage = Some(made);
     }
-    let head = select::head(layer);
+    let head = backend_set::head(layer);
     let Some(target) = select::choose(ctx, layer, head, kept) else { return without_backend(frontend) };
     // SAFETY: a live array element that does not change while the frontend names it.
     let (backend, id) = unsafe { (((*target).address, (*target).port), (*target).id) };

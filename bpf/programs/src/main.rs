@@ -12,6 +12,8 @@ mod affinity;
 #[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
+mod backend_set;
+#[cfg(target_arch = "bpf")]
 mod config;
 #[cfg(target_arch = "bpf")]
 mod context;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::http::ListenAddress;
+use crate::listen::ListenAddress;
 
 fn action(args: &[&str]) -> Result<Action, ConfigError> {
     Cli::try_parse_from([&["balancing-agent"], args].concat()).unwrap().into_action()

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::SourceConfig;
-use crate::http::ListenAddress;
+use crate::listen::ListenAddress;
 
 const MIN_CONNECTIONS: u32 = 1 << 16;
 

@@ -22,9 +22,8 @@ use balancing_kube::cluster::ClusterStats;
 
 use crate::{
     control::Pending,
-    controller::sample,
-    dataplane::Probe,
-    metrics::{self, Sample},
+    metrics::{self, ControllerSample, Sample},
+    probe::Probe,
 };
 
 /// How long the thread may take for a sample; Prometheus gives up after 10 s by default.
@@ -69,7 +68,8 @@ pub(super) fn controller_health(stats: Arc<ClusterStats>) -> Router {
 
 /// `/metrics` of a controller.
 pub(super) fn controller_metrics(stats: Arc<ClusterStats>) -> Router {
-    let scrape = async |State(stats): State<Arc<ClusterStats>>| text(metrics::encode(sample(&stats)));
+    let scrape =
+        async |State(stats): State<Arc<ClusterStats>>| text(metrics::encode(ControllerSample::from(&*stats)));
     Router::new().route("/metrics", get(scrape)).with_state(stats)
 }
 

@@ -5,8 +5,9 @@ use std::{
 };
 
 use super::*;
-use crate::dataplane::Report;
+use crate::listen::Listen;
 use crate::metrics::{LinkSample, PolicySample, ReconcileSample, Sample, SourceSample, TableSample};
+use crate::probe::Report;
 use balancing_core::kinds::ObjectKind;
 
 const LOOPBACK: &str = "127.0.0.1:0";

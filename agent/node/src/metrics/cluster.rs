@@ -1,7 +1,12 @@
 //! The controller: it writes EndpointSlices and status for the whole cluster.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
+use balancing_kube::cluster::ClusterStats;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
 use super::Out;
@@ -24,6 +29,21 @@ pub struct WriteSample {
     pub done: u64,
     /// Those that failed.
     pub failed: u64,
+}
+
+impl From<&ClusterStats> for ControllerSample {
+    fn from(stats: &ClusterStats) -> Self {
+        let write = |done: &AtomicU64, failed: &AtomicU64| WriteSample {
+            done: done.load(Relaxed),
+            failed: failed.load(Relaxed),
+        };
+        let writes = [
+            ("endpointslice", write(&stats.slice_writes, &stats.slice_errors)),
+            ("status", write(&stats.status_writes, &stats.status_errors)),
+        ];
+        let (leader, synced) = (stats.is_leader.load(Relaxed), stats.is_synced.load(Relaxed));
+        Self { leader, synced, writes: BTreeMap::from(writes) }
+    }
 }
 
 impl ControllerSample {

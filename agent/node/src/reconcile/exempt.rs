@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{News, Outcome, Reconciler};
-use crate::dataplane::World;
+use crate::world::World;
 
 /// Writes down who is exempt.
 #[derive(Debug, Default)]

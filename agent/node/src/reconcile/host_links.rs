@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{News, Outcome, Reconciler};
-use crate::dataplane::{LOOK, NOT_FILLED, World};
+use super::{LOOK, NOT_FILLED, News, Outcome, Reconciler};
+use crate::world::World;
 
 /// Makes and mends the host's links, or takes them away where the host is not to be hooked.
 #[derive(Debug, Default)]

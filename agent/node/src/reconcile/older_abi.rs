@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{News, Outcome, Reconciler};
-use crate::dataplane::{LOOK, NOT_HOOKED, World};
+use super::{LOOK, NOT_HOOKED, News, Outcome, Reconciler};
+use crate::world::World;
 
 /// Removes directories of other ABIs. Their links have been taken over by those who make links.
 #[derive(Debug, Default)]

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use balancing_core::{kinds::ObjectKind, resolve::Role};
 
-use super::{News, Outcome, Reconciler};
-use crate::dataplane::{LOOK, NOT_LISTED, World};
+use super::{LOOK, NOT_LISTED, News, Outcome, Reconciler};
+use crate::world::World;
 
 /// Looks at the pods. By what they are recognised must be known before the tables are filled, also after a restart; their links
 /// are made after that.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{News, Outcome, Reconciler};
-use crate::dataplane::{LOOK, World};
+use super::{LOOK, News, Outcome, Reconciler};
+use crate::world::World;
 
 /// Programs what changed, and what failed before.
 #[derive(Debug, Default)]

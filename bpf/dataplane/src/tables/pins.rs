@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     layout::Layout,
-    loader::Sizes,
     model::{ClientId, FrontendKey, PolicyKind, PolicyName},
+    sizes::Sizes,
     sys::{self, Raw, memory::Memory},
 };
 

@@ -10,8 +10,8 @@ use balancing_abi::sockets::{Frontend, LAYERS, SetHead, flags, maps, reverse_nat
 use super::{TableError, alloc::Range, codec, pins::Pins};
 use crate::{
     layout::Layout,
-    loader::Sizes,
     model::{Backend, ClientId, Clients, FrontendKey, Layer, PolicyName},
+    sizes::Sizes,
 };
 
 /// How often a reader begins again when the owner has used memory again meanwhile: every 2,000 changes or so.

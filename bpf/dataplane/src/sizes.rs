@@ -1,12 +1,14 @@
 //! Capacities of the tables, and the flags that set them.
 
+use std::path::Path;
+
+use aya::maps::MapData;
 use balancing_abi::sockets::{index, known, maps, reverse_nat};
 
-use super::map_info;
 use crate::layout::Layout;
 
 /// A flag and its value.
-pub(super) type Setting = (&'static str, u32);
+pub(crate) type Setting = (&'static str, u32);
 
 /// Capacities of the tables. A pinned table keeps the capacity it was made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Sizes {
 
     /// The capacities of the pinned tables, 0 where one cannot be asked.
     pub(crate) fn of(layout: &Layout) -> Self {
-        let capacity = |name| map_info(&layout.maps().join(name)).map_or(0, |info| info.max_entries());
+        let capacity = |name| capacity(&layout.maps().join(name)).unwrap_or(0);
         Self {
             frontends: capacity(maps::FRONTENDS).saturating_sub(1 + maps::size::SPARE),
             ids: capacity(maps::NAMES),
@@ -61,7 +63,7 @@ impl Sizes {
     }
 
     /// The capacities with the flags that set them.
-    pub(super) fn settings(&self) -> [Setting; 7] {
+    pub(crate) fn settings(&self) -> [Setting; 7] {
         [
             ("--max-frontends", self.frontends),
             ("--max-backends", self.backends),
@@ -74,7 +76,7 @@ impl Sizes {
     }
 
     /// The capacity of a table that is a setting, or follows from one.
-    pub(super) fn entries(&self, name: &str, cpus: u32) -> Option<u32> {
+    pub(crate) fn entries(&self, name: &str, cpus: u32) -> Option<u32> {
         match name {
             maps::INDEX => Some(index::buckets(self.frontends) / index::BLOCK),
             maps::KNOWN => Some(known::BLOCKS),
@@ -91,6 +93,10 @@ impl Sizes {
             _ => None,
         }
     }
+}
+
+fn capacity(pin: &Path) -> Option<u32> {
+    MapData::from_pin(pin).and_then(|map| map.info()).ok().map(|info| info.max_entries())
 }
 
 impl Default for Sizes {

@@ -14,6 +14,8 @@ use balancing_core::{
 };
 use tokio::sync::watch;
 
+use crate::reconcile::NOT_FILLED;
+
 /// The thread counts as hanging when one piece of work takes longer. A cold start of a large cluster takes seconds.
 const STUCK: Duration = Duration::from_secs(60);
 /// Lines about the source in an answer.
@@ -42,19 +44,19 @@ impl Report {
 
 /// When the thread began what it is doing: milliseconds of [`since_start`] and one more, 0 = it waits. Only the thread writes.
 #[derive(Debug, Default)]
-pub(super) struct Busy(AtomicU64);
+pub(crate) struct Busy(AtomicU64);
 
 /// The end of a piece of work.
-pub(super) struct Working(Arc<Busy>);
+pub(crate) struct Working(Arc<Busy>);
 
 impl Busy {
     /// Until the value is dropped the thread is at work.
-    pub(super) fn begin(self: &Arc<Self>) -> Working {
+    pub(crate) fn begin(self: &Arc<Self>) -> Working {
         self.0.store(1 + since_start(), Relaxed);
         Working(Arc::clone(self))
     }
 
-    pub(super) fn during<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn during<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
         let _working = self.begin();
         work()
     }
@@ -82,15 +84,15 @@ fn since_start() -> u64 {
 /// Answers probes at once, whatever the thread is doing.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    pub(super) reports: watch::Receiver<Report>,
-    pub(super) busy: Arc<Busy>,
-    pub(super) status: watch::Receiver<SourceStatus>,
+    pub(crate) reports: watch::Receiver<Report>,
+    pub(crate) busy: Arc<Busy>,
+    pub(crate) status: watch::Receiver<SourceStatus>,
     /// How long one piece of work may take.
     patience: Duration,
 }
 
 impl Probe {
-    pub(super) fn new(
+    pub(crate) fn new(
         reports: watch::Receiver<Report>,
         busy: Arc<Busy>,
         status: watch::Receiver<SourceStatus>,
@@ -139,7 +141,7 @@ impl Probe {
             reasons.extend(problems.map(|problem| format!("source: {}: {}", problem.path, problem.message)));
         }
         if !report.is_synced {
-            reasons.push(format!("not attached: {}", super::NOT_FILLED));
+            reasons.push(format!("not attached: {}", NOT_FILLED));
         }
         reasons.extend(report.problems);
         reasons

@@ -6,8 +6,6 @@ use std::{
     str::FromStr,
 };
 
-use super::{Addresses, HttpError};
-
 /// What a flag says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
@@ -29,8 +27,26 @@ pub struct Listen {
 /// Listeners that accept connections; nobody serves them yet.
 #[derive(Debug, Default)]
 pub struct Bound {
-    pub(super) http: Option<TcpListener>,
-    pub(super) metrics: Option<TcpListener>,
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) metrics: Option<TcpListener>,
+}
+
+/// The addresses that are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// `/healthz` and `/readyz`.
+    pub http: Option<SocketAddr>,
+    /// `/metrics`.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// A listener cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{flag} {address}: cannot listen: {source}; free the port, choose another address or `off`")]
+pub struct BindError {
+    flag: &'static str,
+    address: ListenAddress,
+    source: io::Error,
 }
 
 /// The text is no address to listen at.
@@ -83,10 +99,10 @@ impl Listen {
     ///
     /// # Errors
     /// The address that cannot be bound, with its flag.
-    pub fn bind(&self) -> Result<Bound, HttpError> {
+    pub fn bind(&self) -> Result<Bound, BindError> {
         let bind = |flag, address: Option<ListenAddress>| {
-            let bound = address
-                .map(|address| address.bind().map_err(|source| HttpError::Bind { flag, address, source }));
+            let bound =
+                address.map(|address| address.bind().map_err(|source| BindError { flag, address, source }));
             bound.transpose()
         };
         Ok(Bound { http: bind("--http", self.http)?, metrics: bind("--metrics", self.metrics)? })

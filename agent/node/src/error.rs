@@ -1,0 +1,56 @@
+//! Why an agent cannot start or go on.
+
+use std::io;
+
+use balancing_dataplane::{cgroup, loader::LoadError, mount, tables::TableError};
+use balancing_kube::client::ClientError;
+
+use crate::{
+    control::ControlError, dir::DirSourceError, http::HttpError, listen::BindError, lock::LockError,
+};
+
+/// Why the agent cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// bpffs or cgroup2.
+    #[error(transparent)]
+    Mount(#[from] mount::Error),
+    /// Programs or maps.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Tables.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] DirSourceError),
+    /// The credentials for the API server.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Another agent, or the run directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Health and metrics.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The addresses of both.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The cgroup root.
+    #[error(
+        "--cgroup-root: {0}; give the directory where the cgroup2 hierarchy is mounted, or leave the flag out"
+    )]
+    CgroupRoot(cgroup::Error),
+    /// The data-plane thread cannot start.
+    #[error("cannot start the data-plane thread: {0}")]
+    Thread(io::Error),
+    /// It is gone.
+    #[error("the data-plane thread has ended; the log says why")]
+    Ended,
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(io::Error),
+}

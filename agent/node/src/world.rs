@@ -1,0 +1,111 @@
+//! What the reconcilers share: tables and links, and how far they have come.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    time::{Duration, Instant},
+};
+
+use balancing_core::{health::Health, resolve::Role};
+use balancing_dataplane::{
+    cgroup::CgroupDir,
+    layout::Layout,
+    loader::{self, HostScope, LoadError, Options},
+    model::ClientId,
+    mount, sys,
+    tables::Tables,
+};
+use tokio::sync::watch;
+
+use crate::{
+    attach::{AttachError, Attacher},
+    config::Config,
+    error::RunError,
+    lock::{self, Lock},
+    owner::Owner,
+    reconcile::NOT_LISTED,
+};
+
+/// Why reconcilers sleep, beside what they say themselves.
+const OTHER_ABI: &str = "what an agent of another ABI left stays in force until every kind has been listed";
+const OTHER_ABI_SLICES: &str =
+    "what an agent of another ABI left stays in force for a minute, or until every policy has its slices";
+/// So long an agent waits for slices before it replaces what an agent of another ABI left.
+const SLICES_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the reconcilers share.
+pub struct World {
+    pub(crate) owner: Owner,
+    pub(crate) attacher: Attacher,
+    pub(crate) role: Role,
+    pub(crate) node: String,
+    /// Clients that are never redirected; `None` = the pods have not been looked at.
+    pub(crate) exempt: Option<BTreeSet<ClientId>>,
+    /// The tables have been filled.
+    pub(crate) filled: bool,
+    /// The links of the host have been made.
+    pub(crate) hooked: bool,
+    loaded: Instant,
+    /// Held as long as the agent owns what is pinned.
+    _pins: Lock,
+}
+
+impl World {
+    /// Why nothing may be made as the objects want it yet.
+    pub(crate) fn must_wait(&self) -> Result<Option<&'static str>, AttachError> {
+        if !self.owner.is_synced() {
+            return Ok(Some(NOT_LISTED));
+        }
+        // New tables begin empty: what waits would be in force no longer when they replace older ones.
+        let must_keep = !self.filled && !self.owner.lacking().is_empty() && self.attacher.has_older()?;
+        Ok(must_keep.then_some(OTHER_ABI))
+    }
+
+    /// Why the tables may not be used yet although they are filled: slices come as soon as a controller runs. Where none does,
+    /// the other policies do not wait for ever.
+    pub(crate) fn must_wait_for_slices(&self) -> Result<Option<&'static str>, AttachError> {
+        let may_come = !self.filled && self.loaded.elapsed() < SLICES_PATIENCE;
+        let must_keep = may_come && self.owner.waits_for_slices() && self.attacher.has_older()?;
+        Ok(must_keep.then_some(OTHER_ABI_SLICES))
+    }
+
+    /// Loads programs and tables; a directory that another agent owns is refused.
+    pub(crate) fn load(config: &Config, abi: u32, health: watch::Sender<Health>) -> Result<Self, RunError> {
+        mount::ensure_bpffs(&config.place.bpffs)?;
+        let cgroup_root = match &config.cgroup_root {
+            Some(path) => path.clone(),
+            None => mount::Mounts::read()?.cgroup2_root()?,
+        };
+        CgroupDir::open(&cgroup_root).map_err(RunError::CgroupRoot)?;
+        let layout = Layout::new(&config.place.bpffs, abi);
+        let base = layout.base();
+        fs::create_dir_all(&base).map_err(|source| LoadError::Directory { path: base.clone(), source })?;
+        let pins = lock::directory(&base)?;
+        let host_scope = match config.settings.role {
+            Role::External | Role::Cluster => HostScope::Everything,
+            // Without the cookie the programs compare with the kernel's first namespace.
+            Role::Node => HostScope::Namespace(sys::netns_cookie().ok()),
+        };
+        let loaded = loader::load(&Options { layout: layout.clone(), sizes: config.sizes, host_scope })?;
+        let mut tables = Tables::open(&layout, config.sizes)?;
+        tables.set_events(false)?;
+        let settings = config.settings.clone();
+        Ok(Self {
+            role: settings.role,
+            node: settings.node_name.clone(),
+            attacher: Attacher::new(
+                layout,
+                cgroup_root,
+                (loaded.pods, loaded.host),
+                (settings.scope, settings.role),
+                &config.place.run_dir,
+            ),
+            owner: Owner::new(settings, tables, health),
+            exempt: None,
+            filled: false,
+            hooked: false,
+            loaded: Instant::now(),
+            _pins: pins,
+        })
+    }
+}
