@@ -74,7 +74,7 @@ struct RunArgs {
     /// How to reach the API server; default: the ServiceAccount of the pod.
     #[arg(long, env = "KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
-    /// Namespace of the Lease and the EndpointSlices; default: that of the credentials.
+    /// Namespace of the EndpointSlices; default: that of the credentials.
     #[arg(long, env = "BALANCING_NAMESPACE")]
     namespace: Option<String>,
     /// Name of this node's Node object; default: the host's name.
