@@ -96,8 +96,14 @@ impl Call {
 
     /// Runs a command that has to succeed without a word on stdout.
     pub(crate) fn silent(&self, command: &str) {
+        self.succeed(command);
+    }
+
+    /// Runs a command that prints no result; what it logs.
+    pub(crate) fn succeed(&self, command: &str) -> String {
         let answer = self.run(command);
         assert_eq!((answer.code, answer.stdout.as_str()), (Some(0), ""), "{command}: {}", answer.stderr);
+        answer.stderr
     }
 
     /// Runs ADD, which has to hand on the result.

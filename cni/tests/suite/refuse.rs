@@ -37,7 +37,7 @@ fn no_programs() {
     fixture.pin_programs(1);
     fs::remove_file(fixture.layout(1).program(Hook::Getpeername6)).unwrap();
     refused(&call, 11);
-    call.fail("STATUS", 50);
+    assert!(call.succeed("STATUS").contains("balancing-agent"));
 }
 
 #[test]
@@ -61,6 +61,7 @@ fn no_cgroup2() {
     let message = refused(&call, 101);
     assert!(message.contains("is not on cgroup2"), "{message}");
     call.fail("STATUS", 50);
+    assert!(call.with("failurePolicy", json!("ignore")).succeed("STATUS").contains("is not on cgroup2"));
 }
 
 #[test]
@@ -90,14 +91,21 @@ fn too_many_programs() {
     assert_eq!(fs::read_dir(fixture.layout(1).pods()).unwrap().count(), 0);
 }
 
+/// A node whose plugin fails STATUS starts no pods, not even the agent, which has to mend it.
 #[test]
-fn ready() {
+fn what_the_agent_mends_makes_no_node_unready() {
     let Some(fixture) = Fixture::new("ready") else { return };
     let status = Call::new(&fixture, UID).unset("CNI_CONTAINERID").unset("CNI_NETNS").unset("CNI_IFNAME");
-    let message = status.fail("STATUS", 50);
-    assert!(message.contains("balancing-agent"), "{message}");
+    for policy in ["fail", "ignore"] {
+        let status = status.clone().with("failurePolicy", json!(policy));
+        assert!(status.succeed("STATUS").contains("balancing-agent"), "{policy}");
+        assert!(
+            status.with("bpffs", json!("/tmp")).succeed("STATUS").contains("/tmp is not a bpffs"),
+            "{policy}"
+        );
+    }
     fixture.pin_programs(1);
-    status.silent("STATUS");
+    assert!(!status.succeed("STATUS").contains("without redirection"));
     // Without a configured root the mount table tells it.
     let mut discovering = status;
     discovering.config.as_object_mut().unwrap().remove("cgroupRoot");
