@@ -55,6 +55,21 @@ fn services_that_cannot_be_a_frontend() {
     assert_eq!(node.wait_policy("p", |view| view.resolved_refs).backends, 0);
 }
 
+/// Such a policy is in force, but not what `kubectl wait --for=condition=Programmed` waits for.
+#[test]
+fn a_policy_that_refuses_everything_is_not_programmed() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    let node = world.started_node();
+    let policy = world.put(&Object::balancing("p", "169.254.0.10", 80, "web"));
+    world.wait_condition(&policy, "Programmed", ("False", "NoBackends"), "connections are refused");
+    node.wait_policy("p", |view| view.message.contains("1 frontend, 0 backends: connections are refused"));
+    world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
+    world.wait_condition(&policy, "Programmed", ("True", "Programmed"), "1 frontend, 1 backend");
+}
+
 #[test]
 fn ports_that_do_not_pair_are_named() {
     if !require_kernel() {

@@ -66,7 +66,9 @@ fn summary(frontends: &BTreeMap<FrontendKey, usize>, backends: usize) -> String 
         return "no frontend is redirected at the moment".to_owned();
     }
     let plural = |n: usize| if n == 1 { "" } else { "s" };
-    format!("{} frontend{}, {backends} backend{}", frontends.len(), plural(frontends.len()), plural(backends))
+    let refused = if backends == 0 { ": connections are refused" } else { "" };
+    let count = frontends.len();
+    format!("{count} frontend{}, {backends} backend{}{refused}", plural(count), plural(backends))
 }
 
 fn conflict(resolution: &Resolution, contest: &Contest) -> Vec<String> {

@@ -7,7 +7,7 @@
 //! - `ResolvedRefs`: Service and ports exist and pair. `Unknown` for a policy that claims nothing (`InvalidSpec`,
 //!   `Disabled`, `NotSelected`), because its references are not looked at then.
 //! - `Conflicted`: an older policy has some of its frontends or its service id.
-//! - `Programmed`: it decides at least one frontend. Whether a node could put that into force is told by Events and
+//! - `Programmed`: it leads at least one frontend to a backend. Whether a node could put that into force is told by Events and
 //!   metrics of that node.
 
 use balancing_abi::model::PolicyKind;
@@ -187,7 +187,8 @@ fn conflicted(verdict: &Verdict) -> (&'static str, &'static str, String) {
 fn programmed(verdict: &Verdict) -> (&'static str, &'static str, String) {
     let message = verdict.message.clone();
     match verdict.reason {
-        _ if verdict.accepted && !verdict.frontends.is_empty() => ("True", PROGRAMMED, message),
+        // Frontends without a backend are there to refuse connections.
+        _ if verdict.accepted && verdict.backends > 0 => ("True", PROGRAMMED, message),
         Reason::Applied => ("False", "NoBackends", message),
         reason => ("False", reason.as_str(), message),
     }

@@ -77,6 +77,8 @@ fn every_reason_has_its_conditions() {
     assert_eq!(words(&status)[2..], ["Conflicted=True/Conflicted", "Programmed=False/Conflicted"]);
     assert_eq!(status.conditions[2].message, lost.message);
     let mut idle = mk_verdict(Reason::Applied);
+    idle.backends = 0;
+    assert_eq!(words(&first(&idle))[3], "Programmed=False/NoBackends", "its frontends refuse connections");
     idle.frontends.clear();
     assert_eq!(words(&first(&idle))[3], "Programmed=False/NoBackends");
     let mut partly = mk_verdict(Reason::Applied);
