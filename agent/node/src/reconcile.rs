@@ -72,6 +72,8 @@ impl BitOrAssign for News {
 pub enum Outcome {
     /// What it needs is not complete yet. It sleeps until there is news for it; until then the agent is not ready.
     Asleep(&'static str),
+    /// The same, but not beyond that time.
+    AsleepUntil(&'static str, Instant),
     /// The kernel is as wanted.
     Done,
     /// The same, and something is to be looked at again at that time.
@@ -212,7 +214,7 @@ impl<W> Slot<W> {
         state.look_at = self.reconciler.period().map(|period| now + period);
         state.is_failing = matches!(outcome, Outcome::Failed(_));
         match outcome {
-            Outcome::Asleep(why) => {
+            Outcome::Asleep(why) | Outcome::AsleepUntil(why, _) => {
                 state.problem = Some(why.to_owned());
                 state.look_at = None;
             }
@@ -228,7 +230,7 @@ impl<W> Slot<W> {
                 state.last_success = Some(SystemTime::now());
             }
         }
-        if let Outcome::Again(at) = outcome {
+        if let Outcome::Again(at) | Outcome::AsleepUntil(_, at) = outcome {
             state.due = Some(at.max(now + SOONEST));
         }
         state.retry = RETRY.0;

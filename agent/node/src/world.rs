@@ -61,12 +61,13 @@ impl World {
         Ok(must_keep.then_some(OTHER_ABI))
     }
 
-    /// Why the tables may not be used yet although they are filled: slices come as soon as a controller runs. Where none does,
-    /// the other policies do not wait for ever.
-    pub(crate) fn must_wait_for_slices(&self) -> Result<Option<&'static str>, AttachError> {
-        let may_come = !self.filled && self.loaded.elapsed() < SLICES_PATIENCE;
+    /// Why the tables may not be used yet although they are filled, and until when: slices come as soon as a controller runs.
+    /// Where none does, the other policies do not wait for ever.
+    pub(crate) fn must_wait_for_slices(&self) -> Result<Option<(&'static str, Instant)>, AttachError> {
+        let until = self.loaded + SLICES_PATIENCE;
+        let may_come = !self.filled && Instant::now() < until;
         let must_keep = may_come && self.owner.waits_for_slices() && self.attacher.has_older()?;
-        Ok(must_keep.then_some(OTHER_ABI_SLICES))
+        Ok(must_keep.then_some((OTHER_ABI_SLICES, until)))
     }
 
     /// Loads programs and tables; a directory that another agent owns is refused.

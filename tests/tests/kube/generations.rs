@@ -216,3 +216,27 @@ fn an_upgrade_waits_for_slices() {
     answered_by(&mut pair.node.client(), FRONTEND, "new");
     pair.check_churn(&["new", "old"]);
 }
+
+/// Without a controller the other policies do not wait for ever, also when nothing at all happens.
+#[test]
+fn an_upgrade_does_not_wait_for_slices_for_ever() {
+    if !require_kernel() {
+        return;
+    }
+    let mut pair = Pair::start();
+    pair.put_pods();
+    pair.world.put(&policy("old"));
+    answered_by(&mut pair.client, FRONTEND, "old");
+    pair.pause();
+    pair.world.put(&edited());
+    pair.node.agent().kill();
+    pair.node.agent().replace("agent_next");
+    pair.node.start_until(|view| view.source.synced && !view.ready);
+    // The wait is a minute, and nothing wakes the agent meanwhile.
+    eventually_within(Duration::from_secs(75), || match pair.node.http(Node::HTTP, "/readyz") {
+        Some((200, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    pair.resume();
+    answered_by(&mut pair.client, FRONTEND, "new");
+}

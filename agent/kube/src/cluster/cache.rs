@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::source::Event;
 
 /// Deletions that are remembered. The answer to a write comes within seconds, and not after so many others.
-const GRAVES: usize = 1024;
+const TOMBSTONES: usize = 1024;
 
 /// One object in the news: name, resource version, content.
 pub(super) type Item<V> = (String, u64, V);
@@ -19,9 +19,9 @@ pub(super) type Item<V> = (String, u64, V);
 pub(super) struct Cache<V> {
     entries: BTreeMap<String, (u64, V)>,
     /// The last deletions, with their versions: an answer to an earlier write does not undo them.
-    graves: BTreeMap<String, u64>,
+    tombstones: BTreeMap<String, u64>,
     /// Their names from the oldest on.
-    dug: VecDeque<String>,
+    buried: VecDeque<String>,
     /// A new list that is not complete yet.
     incoming: BTreeMap<String, (u64, V)>,
     /// The newest version that the source told of; own writes may be ahead of it.
@@ -36,8 +36,8 @@ impl<V> Default for Cache<V> {
     fn default() -> Self {
         Self {
             entries: BTreeMap::new(),
-            graves: BTreeMap::new(),
-            dug: VecDeque::new(),
+            tombstones: BTreeMap::new(),
+            buried: VecDeque::new(),
             incoming: BTreeMap::new(),
             heard: 0,
             listed: false,
@@ -96,7 +96,8 @@ impl<V: PartialEq> Cache<V> {
 
     /// The answer to an own write or read; without a value the object is gone as of that version.
     pub(super) fn put(&mut self, name: String, version: u64, value: Option<V>) -> Changed<V> {
-        let known = self.entries.get(&name).map(|(version, _)| *version).max(self.graves.get(&name).copied());
+        let known =
+            self.entries.get(&name).map(|(version, _)| *version).max(self.tombstones.get(&name).copied());
         if known.is_some_and(|known| known > version) {
             return Vec::new();
         }
@@ -109,7 +110,7 @@ impl<V: PartialEq> Cache<V> {
                 self.entries.insert(name.clone(), (version, value))
             }
             None => {
-                self.dig(name.clone(), version);
+                self.bury(name.clone(), version);
                 match self.entries.remove(&name) {
                     None => return Vec::new(),
                     old => old,
@@ -119,14 +120,14 @@ impl<V: PartialEq> Cache<V> {
         vec![(name, old.map(|(_, value)| value))]
     }
 
-    fn dig(&mut self, name: String, version: u64) {
-        if self.graves.insert(name.clone(), version).is_none() {
-            self.dug.push_back(name);
+    fn bury(&mut self, name: String, version: u64) {
+        if self.tombstones.insert(name.clone(), version).is_none() {
+            self.buried.push_back(name);
         }
-        if self.dug.len() > GRAVES
-            && let Some(oldest) = self.dug.pop_front()
+        if self.buried.len() > TOMBSTONES
+            && let Some(oldest) = self.buried.pop_front()
         {
-            self.graves.remove(&oldest);
+            self.tombstones.remove(&oldest);
         }
     }
 
@@ -138,8 +139,8 @@ impl<V: PartialEq> Cache<V> {
         self.heard = list;
         let incoming = std::mem::take(&mut self.incoming);
         let is_newer = |version: u64| version > list && !went_back;
-        self.graves.retain(|_, version| is_newer(*version));
-        self.dug.retain(|name| self.graves.contains_key(name));
+        self.tombstones.retain(|_, version| is_newer(*version));
+        self.buried.retain(|name| self.tombstones.contains_key(name));
         let gone: Vec<String> = self
             .entries
             .iter()
@@ -201,11 +202,15 @@ mod tests {
     #[test]
     fn deletions_are_not_remembered_for_ever() {
         let mut cache = Cache::default();
-        for number in 0..3 * GRAVES as u64 {
+        for number in 0..3 * TOMBSTONES as u64 {
             cache.observe(Event::Put(item(&format!("{number}"), 2 * number, "x")));
             cache.observe(Event::Gone(item(&format!("{number}"), 2 * number + 1, "x")));
         }
-        assert!(cache.entries.is_empty() && cache.graves.len() == GRAVES && cache.dug.len() == GRAVES);
+        assert!(
+            cache.entries.is_empty()
+                && cache.tombstones.len() == TOMBSTONES
+                && cache.buried.len() == TOMBSTONES
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Reconciler<World> for TablesReconciler {
         let done = world.owner.program();
         match world.must_wait_for_slices() {
             Ok(None) => {}
-            Ok(Some(why)) => return (Outcome::Asleep(why), News::NONE),
+            Ok(Some((why, until))) => return (Outcome::AsleepUntil(why, until), News::NONE),
             Err(error) => return (Outcome::Failed(error.to_string()), News::NONE),
         }
         // Frontends that do not fit must not keep the others from being used.

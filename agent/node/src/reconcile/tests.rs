@@ -70,6 +70,22 @@ fn whoever_sleeps_is_not_woken_by_the_clock() {
 }
 
 #[test]
+fn a_sleep_with_an_end_is_over_then_and_not_before() {
+    let start = Instant::now();
+    let end = start + Duration::from_secs(60);
+    let mut scheduler = scheduler([fake("a", News::OBJECTS, Some(30))]);
+    let mut world = World { outcomes: vec![Outcome::AsleepUntil("may come", end)], ..World::default() };
+    scheduler.run(&mut world, start);
+    let state = scheduler.states().next().unwrap().clone();
+    assert_eq!((state.problem.as_deref(), state.is_failing), (Some("may come"), false));
+    assert_eq!(scheduler.next_due(), Some(end), "no look at what is not made yet");
+    scheduler.run(&mut world, end - Duration::from_millis(1));
+    assert_eq!(world.runs.len(), 1);
+    scheduler.run(&mut world, end);
+    assert_eq!((world.runs.len(), scheduler.states().next().unwrap().problem.clone()), (2, None));
+}
+
+#[test]
 fn a_period_is_a_look_at_everything_also_after_failures() {
     let start = Instant::now();
     let mut scheduler = scheduler([fake("a", News::NONE, Some(30))]);

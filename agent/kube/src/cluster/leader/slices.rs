@@ -98,14 +98,13 @@ impl Leader<'_> {
     fn send_slice(&mut self, policy: String, op: SliceOp) {
         let name = op.name().to_owned();
         let known = self.store.get(&name).cloned();
+        self.slices.running += 1;
         // Only what was seen is changed: what is gone since then is looked at again.
         if known.is_none() != matches!(op, SliceOp::Create(_)) {
-            self.slices.running += 1;
             return self.slices.end(policy, false, Instant::now());
         }
         let version = known.as_ref().and_then(|known| known.version.parse().ok()).unwrap_or(0);
         let writer = self.writer.clone();
-        self.slices.running += 1;
         self.tasks.spawn(async move {
             let result = writer.slice(op, known).await;
             Done::Slice { policy, name, version, result }
