@@ -88,6 +88,29 @@ impl ControlPlane {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        self.finish(&mut command, input)
+    }
+
+    /// Runs lines of a shell as the administrator, in a directory, with kubectl among its programs.
+    pub fn shell(&self, script: &str, directory: &Path) -> Kubectl {
+        let kubectl = control_plane_program("kubectl");
+        let programs = kubectl.parent().must("find the directory of kubectl").display();
+        let path = std::env::var("PATH").must("read PATH");
+        let mut command = Command::new("sh");
+        command
+            .args(["-euc", script])
+            .current_dir(directory)
+            .env("PATH", format!("{programs}:{path}"))
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECACHEDIR", self.files.path().join("kubectl"))
+            .env("HOME", self.files.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        self.finish(&mut command, "")
+    }
+
+    fn finish(&self, command: &mut Command, input: &str) -> Kubectl {
         let mut child = self.netns.run(|| command.spawn()).must("run kubectl");
         // It may have ended without reading.
         child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));

@@ -3,7 +3,7 @@
 use balancing_tests::*;
 use serde_json::json;
 
-use crate::world::{NAMESPACE, World};
+use crate::world::{NAMESPACE, World, answered_by, repository};
 
 /// Verb; resource with its group after a dot, a subresource after a colon and a name after an equals sign;
 /// namespace, empty for the whole cluster.
@@ -197,4 +197,43 @@ fn a_token_of_the_controller_writes_slices_of_policies_only() {
         Err(_) => Ok(()),
         Ok(_) => Err("a slice without a policy is still there".to_owned()),
     });
+}
+
+/// The recipe of docs/kubernetes.md, for each account; the one of a node carries an agent.
+#[test]
+fn kubeconfigs_are_made_as_documented() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    world.plane.add_node("n1", &[], "192.0.2.1");
+    let document = std::fs::read_to_string(repository().join("docs/kubernetes.md")).unwrap();
+    let section = document.split_once("## Kubeconfigs").unwrap().1;
+    let recipe = section.split("```").nth(1).unwrap();
+    let files = TempDir::new("recipe");
+    for account in ACCOUNTS {
+        let is_node = account == "balancing-agent";
+        let mut script = recipe.replace("account=balancing-agent", &format!("account={account}"));
+        script = script.replace("out=balancing.kubeconfig", &format!("out={account}.kubeconfig"));
+        script = script.replace("--bound-object-name NODE", "--bound-object-name n1");
+        if !is_node {
+            script =
+                script.replace("bound=\"--bound-object-kind Node --bound-object-name n1\"", "bound=\"\"");
+        }
+        let asked = format!("{script}kubectl --kubeconfig=$out auth whoami -o yaml");
+        let answer = world.plane.shell(&asked, files.path());
+        assert!(answer.ok, "{account}: {}", answer.stderr);
+        assert!(
+            answer.stdout.contains(&format!("serviceaccount:{NAMESPACE}:{account}")),
+            "{}",
+            answer.stdout
+        );
+        assert_eq!(answer.stdout.contains("authentication.kubernetes.io/node-name"), is_node, "{account}");
+    }
+    let kubeconfig = files.path().join("balancing-agent.kubeconfig");
+    let mut node = Node::in_cluster(&world.plane, "n1", &kubeconfig, NAMESPACE, &[]);
+    node.start();
+    let _server = node.serve("web", &["10.1.0.1:80"]);
+    world.put(&Object::balancing_to("p", "169.254.0.10", 80, &["10.1.0.1"]));
+    answered_by(&mut node.client(), "169.254.0.10:80", "web");
 }

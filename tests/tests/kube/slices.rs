@@ -125,7 +125,17 @@ fn host_ports_and_node_proxies() {
     let addresses = |slice: &Object| text(slice, "/endpoints/0/addresses/0").to_owned();
     let listed: BTreeSet<String> = slices(&world).iter().map(addresses).collect();
     assert_eq!(listed, BTreeSet::from(["", "192.0.2.102", "192.0.2.2"].map(str::to_owned)));
-    assert_eq!(node.wait_policy("closed", |view| view.accepted).backends, 0);
+    let closed = node.wait_policy("closed", |view| view.message.contains("the policy's status tells why"));
+    assert_eq!((closed.backends, closed.frontends.len()), (0, 1), "it refuses connections");
+    let named = |name: &str| Object::named("balancing.elf.io/v1beta1", "BalancingPolicy", "", name);
+    let why = "left out, no hostPort 30081/TCP declared: default/web";
+    world.wait_condition(&named("closed"), "Programmed", ("False", "NoBackends"), why);
+    // A ready pod whose node has no proxy address, beside one whose node has.
+    world.plane.run_pod(&Object::pod("here", "web", &["10.1.0.1"]).with("/spec/nodeName", "n1"));
+    let why = "left out, node without an IPv4 proxy address in its annotation: n1";
+    world.wait_condition(&named("proxy"), "Programmed", ("True", "Programmed"), why);
+    let own = node.wait_policy("proxy", |view| view.message.contains(why));
+    assert_eq!(own.backends, 1);
     // The address of the node changes.
     let moved = json!({"metadata": {"annotations": {"balancing.elf.io/nodeProxyIpv4": "192.0.2.103"}}});
     world.plane.client().patch(&Object::named("v1", "Node", "", "n2"), "", moved).unwrap();
