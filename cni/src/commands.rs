@@ -1,7 +1,10 @@
 //! The commands of the protocol. Each returns what belongs on stdout.
 
+use std::time::Duration;
+
 use crate::{
     Request,
+    config::FailurePolicy,
     environment::Command,
     error::{CniError, Code},
     version::{self, Version},
@@ -13,8 +16,10 @@ mod del;
 mod gc;
 mod status;
 
-/// How long another writer of the same pod may take.
-const LOCK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long another writer of the same pod may take where the pod must not start without links.
+const LONG_PATIENCE: Duration = Duration::from_secs(5);
+/// The same where the agent attaches or sweeps the pod later: the agent holds a lock for some milliseconds.
+const SHORT_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Runs the command of a request.
 pub(crate) fn run(request: &Request<'_>) -> Result<String, CniError> {
@@ -29,6 +34,14 @@ pub(crate) fn run(request: &Request<'_>) -> Result<String, CniError> {
         Command::Status => since(request, Version::V1_1_0).and_then(|()| status::run(request)).map(silent),
         Command::Gc => since(request, Version::V1_1_0).and_then(|()| gc::run(request)).map(silent),
         Command::Version => Ok(version::reply(Some(request.config.version))),
+    }
+}
+
+/// How long a call waits for another writer of its pod.
+fn lock_patience(request: &Request<'_>) -> Duration {
+    match request.config.failure_policy {
+        FailurePolicy::Fail => LONG_PATIENCE,
+        FailurePolicy::Ignore => SHORT_PATIENCE,
     }
 }
 

@@ -44,11 +44,11 @@ pub(crate) struct Config<'a> {
     pub(crate) name: String,
     /// `failurePolicy`.
     pub(crate) failure_policy: FailurePolicy,
-    /// `excludeNamespaces`.
-    pub(crate) exclude_namespaces: Vec<String>,
-    /// `bpffs`.
-    pub(crate) bpffs: PathBuf,
-    /// `cgroupRoot`; `None`: to be discovered.
+    /// `excludeNamespaces`; `None`: as the node says.
+    pub(crate) exclude_namespaces: Option<BTreeSet<String>>,
+    /// `bpffs`; `None`: as the node says.
+    pub(crate) bpffs: Option<PathBuf>,
+    /// `cgroupRoot`; `None`: as the node says, or to be discovered.
     pub(crate) cgroup_root: Option<PathBuf>,
     /// `runDir`.
     pub(crate) run_dir: PathBuf,
@@ -75,6 +75,15 @@ pub(crate) fn version_of(input: &[u8]) -> Option<Version> {
     Version::parse(&typed::<String>(&keys, "cniVersion").ok()??)
 }
 
+impl FailurePolicy {
+    const NAMES: [(&str, Self); 2] = [("ignore", Self::Ignore), ("fail", Self::Fail)];
+
+    /// Its name in the configuration.
+    pub(crate) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, policy)| *policy == self).map_or("", |(name, _)| name)
+    }
+}
+
 impl<'a> Config<'a> {
     pub(crate) fn parse(input: &'a [u8]) -> Result<Self, CniError> {
         let keys: Keys<'a> =
@@ -84,14 +93,10 @@ impl<'a> Config<'a> {
         Ok(Self {
             version,
             name: name(&keys, version)?,
-            failure_policy: one_of(
-                &keys,
-                "failurePolicy",
-                &[("ignore", FailurePolicy::Ignore), ("fail", FailurePolicy::Fail)],
-            )?
-            .unwrap_or(FailurePolicy::Ignore),
-            exclude_namespaces: typed(&keys, "excludeNamespaces")?.unwrap_or_default(),
-            bpffs: path(&keys, "bpffs")?.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf")),
+            failure_policy: one_of(&keys, "failurePolicy", &FailurePolicy::NAMES)?
+                .unwrap_or(FailurePolicy::Ignore),
+            exclude_namespaces: typed(&keys, "excludeNamespaces")?,
+            bpffs: path(&keys, "bpffs")?,
             cgroup_root: path(&keys, "cgroupRoot")?,
             run_dir: path(&keys, "runDir")?.unwrap_or_else(|| PathBuf::from("/run/balancing")),
             log_level: one_of(&keys, "logLevel", &Level::NAMES)?.unwrap_or(Level::Info),

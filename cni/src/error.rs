@@ -99,7 +99,7 @@ impl From<links::Error> for CniError {
             E::Exclusive { .. } => Code::Exclusive,
             E::TooMany { .. } => Code::TooMany,
             E::Unsupported { .. } => Code::Kernel,
-            E::Foreign { .. } | E::Io { .. } => Code::Io,
+            E::Foreign { .. } | E::Cgroup(_) | E::Io { .. } => Code::Io,
         };
         Self::new(code, "cannot attach the pod", error.to_string())
     }

@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -75,13 +76,28 @@ impl Log {
     }
 
     fn file(&self) -> io::Result<File> {
-        if fs::metadata(&self.path).is_ok_and(|file| file.len() > LIMIT) {
-            fs::rename(&self.path, self.path.with_extension("log.1"))?;
-        }
         if let Some(dir) = self.path.parent() {
             fs::create_dir_all(dir)?;
         }
-        OpenOptions::new().create(true).append(true).open(&self.path)
+        let open = || OpenOptions::new().create(true).append(true).open(&self.path);
+        let file = open()?;
+        if file.metadata()?.len() <= LIMIT || !self.rotate(&file)? {
+            return Ok(file);
+        }
+        open()
+    }
+
+    /// Renames a file that has grown too large; `false`: another call does. Whoever holds its lock and still finds it at its
+    /// path renames it, so that nobody renames the new one of another call over it.
+    fn rotate(&self, file: &File) -> io::Result<bool> {
+        if file.try_lock().is_err() {
+            return Ok(false);
+        }
+        let (held, found) = (file.metadata()?, fs::metadata(&self.path)?);
+        if (held.dev(), held.ino()) == (found.dev(), found.ino()) {
+            fs::rename(&self.path, self.path.with_extension("log.1"))?;
+        }
+        Ok(true)
     }
 }
 
@@ -106,6 +122,27 @@ mod tests {
         let content = fs::read_to_string(&log.path).unwrap();
         assert!(content.ends_with(" warn balancing-cni ADD: a b\n"), "{content}");
         assert_eq!(content.lines().count(), 1);
+        remove(&log);
+    }
+
+    #[test]
+    fn many_that_rotate_at_once_lose_nothing() {
+        let log = log("storm", Level::Info);
+        fs::create_dir_all(log.path.parent().unwrap()).unwrap();
+        for _ in 0..200 {
+            drop(fs::remove_file(log.path.with_extension("log.1")));
+            fs::write(&log.path, vec![b'x'; LIMIT as usize + 1]).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| log.info("one of four"));
+                }
+            });
+            let old = fs::read(log.path.with_extension("log.1")).unwrap();
+            let new = fs::read_to_string(&log.path).unwrap();
+            assert!(old.starts_with(b"xxx"), "the old file was renamed over");
+            let lines = new.lines().count() + old.iter().filter(|byte| **byte == b'\n').count();
+            assert_eq!(lines, 4);
+        }
         remove(&log);
     }
 

@@ -21,6 +21,7 @@ use crate::{
     environment::{Command, Environment},
     error::{CniError, Code},
     log::Log,
+    node::Node,
     version::Version,
 };
 
@@ -32,6 +33,7 @@ mod error;
 mod level;
 mod log;
 mod netns;
+mod node;
 mod pod;
 mod stdin;
 mod version;
@@ -45,6 +47,7 @@ const VERSION_PATIENCE: Duration = Duration::from_millis(200);
 struct Request<'a> {
     environment: Environment,
     config: Config<'a>,
+    node: Node,
     log: Log,
 }
 
@@ -84,7 +87,8 @@ fn run(version: &mut Version) -> Result<String, CniError> {
     *version = config::version_of(&input).unwrap_or(Version::NEWEST);
     let config = Config::parse(&input)?;
     let log = Log::new(&config, &environment);
-    let request = Request { environment, config, log };
+    let node = Node::read(&config, &log);
+    let request = Request { environment, config, node, log };
     let result = commands::run(&request);
     if let Err(error) = &result {
         request.log.error(&error.to_string());

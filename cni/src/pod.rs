@@ -1,9 +1,6 @@
 //! The pod of a call: which one it is, whether it is wanted, where its cgroup and its links are.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use balancing_dataplane::{
     cgroup::{self, CgroupDir, PodUid},
@@ -20,8 +17,6 @@ use crate::{
 const ANNOTATION: (&str, &str) = ("balancing.elf.io/redirect", "disabled");
 /// How long a pod's cgroup may be late. Kubelets make it before they ask for the sandbox.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// The usual place, looked at before the mount table, which is long on a busy node.
-const USUAL_ROOT: &str = "/sys/fs/cgroup";
 
 /// UID of the pod: told by the runtime, remembered from ADD, or read off the cgroup's path.
 pub(crate) fn uid(request: &Request<'_>, record: Option<&Record>) -> Option<PodUid> {
@@ -33,8 +28,11 @@ pub(crate) fn uid(request: &Request<'_>, record: Option<&Record>) -> Option<PodU
 /// Why the pod is left alone on purpose; `None`: it is to be attached.
 pub(crate) fn exclusion(request: &Request<'_>) -> Option<String> {
     let namespace = &request.environment.args.namespace;
-    if request.config.exclude_namespaces.contains(namespace) {
-        return Some(format!("namespace {namespace} is excluded by excludeNamespaces"));
+    if request.node.exclude_namespaces.contains(namespace) {
+        return Some(format!("namespace {namespace} is excluded"));
+    }
+    if !request.node.hooks_pods {
+        return Some("the agent of this node hooks no pods (--scope host or --role external)".to_owned());
     }
     let (key, disabled) = ANNOTATION;
     match request.config.annotations.as_ref()?.get(key) {
@@ -63,27 +61,11 @@ pub(crate) fn cgroup(request: &Request<'_>, uid: &PodUid) -> Result<CgroupDir, C
     if hint.and_then(cgroup::uid_in_path).is_some_and(|other| other != *uid) {
         request.log.warn(&format!("cgroupPath is not that of pod {uid}; cgroupPath is used"));
     }
-    let root = cgroup_root(request)?;
+    let root = request.node.cgroup_root()?;
     cgroup::find(&root, uid, hint, PATIENCE).map_err(|error| match error {
         cgroup::Error::NotFound { .. } => not_on_cgroup2(uid, hint).unwrap_or_else(|| error.into()),
         other => other.into(),
     })
-}
-
-/// The cgroup2 mount.
-pub(crate) fn cgroup_root(request: &Request<'_>) -> Result<PathBuf, CniError> {
-    if let Some(root) = &request.config.cgroup_root {
-        return if mount::is_cgroup2(root)? {
-            Ok(root.clone())
-        } else {
-            Err(cgroup::Error::NotCgroup2 { path: root.clone() }.into())
-        };
-    }
-    let usual = Path::new(USUAL_ROOT);
-    if mount::is_cgroup2(usual).unwrap_or(false) {
-        return Ok(usual.to_owned());
-    }
-    Ok(mount::Mounts::read()?.cgroup2_root()?)
 }
 
 /// Removes the pod's links of every ABI. Goes on after an error and returns the first.

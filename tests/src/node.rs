@@ -223,7 +223,7 @@ impl Node {
     /// The cgroup of a pod, where a kubelet would put it.
     #[must_use]
     pub fn pod_cgroup(&self, pod: &Object) -> Cgroup {
-        self.cgroup.child(&format!("kubepods/burstable/pod{}", pod.uid()))
+        self.cgroup.child(&format!("kubepods/burstable/pod{}", pod.node_uid()))
     }
 
     /// `balancingctl` with arguments, as it ends.

@@ -143,6 +143,20 @@ impl Object {
         self.0["metadata"]["uid"].as_str().unwrap_or_default()
     }
 
+    /// Makes a pod the mirror of a static one. Its UID on the node is the sum of its manifest.
+    #[must_use]
+    pub fn mirror(self) -> Self {
+        let sum = self.uid().replace('-', "");
+        let mirrored = self.annotated("kubernetes.io/config.mirror", &sum);
+        mirrored.annotated("kubernetes.io/config.hash", &sum)
+    }
+
+    /// The UID that the node knows a pod by.
+    #[must_use]
+    pub fn node_uid(&self) -> &str {
+        self.0["metadata"]["annotations"]["kubernetes.io/config.hash"].as_str().unwrap_or(self.uid())
+    }
+
     /// `metadata.name`.
     #[must_use]
     pub fn name(&self) -> &str {

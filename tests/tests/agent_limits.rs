@@ -258,6 +258,34 @@ fn a_directory_that_is_no_cgroup2_is_refused() {
 }
 
 #[test]
+fn a_part_of_the_cgroup_hierarchy_is_not_taken_for_the_host() {
+    if !require_kernel() {
+        return;
+    }
+    let (node, mount) = (Node::new("part"), TempDir::new("cgroups"));
+    let own = node.cgroup().child("container");
+    let arguments = arguments(&node, node.bpffs());
+    let given = format!("--cgroup-root {}", node.cgroup().path().display());
+    let agent = program("balancing-agent");
+    // A container with a cgroup namespace of its own, in which its own cgroup looks like the root.
+    for root in [String::new(), format!("--cgroup-root {}", mount.path().display())] {
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec unshare --cgroup --mount sh -c '\
+             grep \" - cgroup2 \" /proc/self/mountinfo | cut -d\" \" -f5 | xargs -rn1 umount -l; \
+             mount -t cgroup2 none {} && exec {} {}'",
+            own.path().display(),
+            mount.path().display(),
+            agent.display(),
+            arguments.replace(&given, &root),
+        );
+        let (code, said) = refused(Command::new("sh").args(["-c", &script]));
+        assert_eq!(code, Some(1), "{said}");
+        let words = format!("{} is not the root of the cgroup2 hierarchy", mount.path().display());
+        assert!(said.contains(&words) && said.contains("--cgroup-root"), "{said}");
+    }
+}
+
+#[test]
 fn a_bpffs_that_is_read_only() {
     if !require_kernel() {
         return;

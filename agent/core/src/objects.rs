@@ -87,6 +87,8 @@ pub struct Pod {
     pub name: String,
     /// `metadata.uid`; empty when the source has none.
     pub uid: String,
+    /// The UID under which the node runs it, where that is another one: see [`Pod::node_uid`].
+    pub static_uid: Option<Box<str>>,
     /// `metadata.labels`.
     pub labels: Labels,
     /// `spec.nodeName`; empty while unscheduled.
@@ -107,6 +109,15 @@ pub struct Pod {
     pub ports: Vec<ContainerPort>,
     /// Annotation `balancing.elf.io/redirect: "disabled"`.
     pub redirect_disabled: bool,
+}
+
+impl Pod {
+    /// The UID that the kubelet, the runtime and the cgroup's name know. The object of a static pod is only its mirror and has
+    /// a UID of its own; the kubelet notes the pod's in an annotation (Kubernetes, "Create static Pods").
+    #[must_use]
+    pub fn node_uid(&self) -> &str {
+        self.static_uid.as_deref().unwrap_or(&self.uid)
+    }
 }
 
 /// `spec.containers[].ports[]`.

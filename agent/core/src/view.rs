@@ -125,7 +125,7 @@ pub struct PodView {
     pub namespace: Option<String>,
     /// Name, if known.
     pub name: Option<String>,
-    /// UID.
+    /// UID that the node knows it by: for a static pod not that of its mirror object.
     pub uid: String,
     /// Path of the cgroup, if known.
     pub cgroup: Option<String>,
@@ -186,7 +186,7 @@ pub struct Origin {
 /// Who a local pod is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodName {
-    /// UID.
+    /// UID that the node knows it by.
     pub uid: String,
     /// Namespace.
     pub namespace: String,

@@ -11,8 +11,8 @@ use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    cleanup::cleanup,
-    config::{Action, Cli, Log},
+    cleanup::{Removed, cleanup},
+    config::{Action, Cli, Log, Place},
     controller,
     run::run,
 };
@@ -40,7 +40,7 @@ pub fn main(abi: u32) -> ExitCode {
         }
         Ok(Action::Cleanup(place)) => {
             log(&place.log);
-            finish(cleanup(&place).map_err(|error| error.to_string()))
+            finish(cleanup(&place).map(|removed| tell(&place, removed)).map_err(|error| error.to_string()))
         }
         Ok(Action::Crds(plural)) => match print_crds(plural.as_deref()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -70,6 +70,23 @@ fn block_on<E: Display>(work: impl Future<Output = Result<(), E>>) -> Result<(),
     // A read of the source that is under way is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// What `cleanup` did. The log says it, as it says everything of the agent.
+fn tell(place: &Place, removed: Removed) {
+    let (bpffs, run_dir) = (place.bpffs.display(), place.run_dir.display());
+    match removed {
+        Removed { anything: false, .. } => {
+            tracing::info!("nothing of Balancing was on {bpffs} and at {run_dir}");
+        }
+        Removed { pods, host, .. } => {
+            tracing::info!(
+                pods,
+                host,
+                "redirection has ended: everything on {bpffs} and at {run_dir} is removed"
+            );
+        }
+    }
 }
 
 /// Prints to standard output; no log is there that could report an error.

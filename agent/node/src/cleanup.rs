@@ -1,16 +1,32 @@
 //! `balancing-agent cleanup`: detaches and removes everything of ours on this host.
+//!
+//! The plugin may be at work with a pod meanwhile, and pods go on starting: the programs go first, so that no call finds any;
+//! then the links, each under its pod's lock, so that a call which had found them has ended.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use balancing_dataplane::{layout::Layout, links};
+use balancing_dataplane::{
+    cgroup::PodUid,
+    layout::Layout,
+    links::{self, Locks, Programs},
+};
 
 use crate::{
     config::Place,
     lock::{self, LockError},
 };
+
+/// How long a call of the plugin for one pod may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a directory is removed in which somebody writes, and the pause in between.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
@@ -31,32 +47,65 @@ pub enum CleanupError {
     },
 }
 
+/// What was there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Pods that were detached.
+    pub pods: usize,
+    /// Host processes were hooked.
+    pub host: bool,
+    /// Anything else: programs, tables, the run directory.
+    pub anything: bool,
+}
+
 /// Detaches every link, removes all pins of all ABIs and the run directory. Nothing there is no failure.
 ///
 /// # Errors
 /// A running agent, or the first thing that cannot be removed; the command can be run again.
-pub fn cleanup(place: &Place) -> Result<(), CleanupError> {
+pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
     let base = Layout::new(&place.bpffs, 0).base();
     // Held until the end. Where a directory is missing, no agent is at work.
     let _locks = (
         place.run_dir.is_dir().then(|| lock::run_dir(&place.run_dir)).transpose()?,
         base.is_dir().then(|| lock::directory(&base)).transpose()?,
     );
-    for layout in links::layouts(&place.bpffs)? {
-        for dir in links::pods(&layout)?.values() {
-            links::remove(dir)?;
+    let mut removed = Removed { anything: base.is_dir() || place.run_dir.is_dir(), ..Removed::default() };
+    let layouts = links::layouts(&place.bpffs)?;
+    for layout in &layouts {
+        Programs::unpublish(&layout.programs())?;
+    }
+    let locks = Locks::new(&place.run_dir);
+    // A call that locks its pod from now on finds no programs.
+    for uid in locks.held()? {
+        drop(locks.acquire(&uid, PATIENCE)?);
+    }
+    for layout in &layouts {
+        for (uid, dir) in links::pods(layout)? {
+            removed.pods += usize::from(detach(&locks, &uid, &dir)?);
         }
-        links::remove(&layout.host())?;
+        removed.host |= links::remove(&layout.host())?;
     }
     remove(&base)?;
-    remove(&place.run_dir)
+    remove(&place.run_dir)?;
+    Ok(removed)
 }
 
+fn detach(locks: &Locks, uid: &PodUid, dir: &Path) -> Result<bool, CleanupError> {
+    let _lock = locks.acquire(uid, PATIENCE)?;
+    Ok(links::remove(dir)?)
+}
+
+/// Removes a directory. Calls of the plugin write into the run directory also when they attach nothing; one that never ends
+/// to do so keeps it.
 fn remove(path: &Path) -> Result<(), CleanupError> {
-    match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(CleanupError::Remove { path: path.to_owned(), source })
+    for _ in 0..TRIES {
+        match fs::remove_dir_all(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => thread::sleep(PAUSE),
+            Err(source) => return Err(CleanupError::Remove { path: path.to_owned(), source }),
         }
-        _ => Ok(()),
     }
+    tracing::warn!("{} stays: the CNI plugin is at work there", path.display());
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! `run` and `cleanup` share the flags that say where things are.
 
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf};
 
 use balancing_dataplane::{loader::Sizes, model::Clients};
 use clap::{Args, Parser, Subcommand};
@@ -89,6 +89,9 @@ struct RunArgs {
     /// Which sockets are hooked: all, pods or host.
     #[arg(long, default_value = "all")]
     scope: String,
+    /// Namespaces whose pods are never hooked, separated by commas; the CNI plugin follows.
+    #[arg(long, env = "BALANCING_EXCLUDE_NAMESPACES", value_delimiter = ',')]
+    exclude_namespaces: Vec<String>,
     /// Root of the cgroup2 hierarchy; default: found in /proc/self/mountinfo.
     #[arg(long)]
     cgroup_root: Option<PathBuf>,
@@ -198,6 +201,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// What decisions depend on.
     pub settings: Settings,
+    /// Namespaces whose pods are never hooked.
+    pub exclude_namespaces: BTreeSet<String>,
     /// Root of the cgroup2 hierarchy, if it was given.
     pub cgroup_root: Option<PathBuf>,
     /// Capacities.
@@ -290,6 +295,7 @@ impl Problems {
                 cluster_pods,
                 scope,
             },
+            exclude_namespaces: self.namespaces("--exclude-namespaces", args.exclude_namespaces),
             cgroup_root: args.cgroup_root.map(|path| self.absolute("--cgroup-root", path)),
             sizes,
             listen: Listen {

@@ -16,11 +16,13 @@ use balancing_core::{
     source::{Batch, SourceStatus},
 };
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     sync::{mpsc, oneshot, watch},
     time::sleep_until,
 };
 
 use crate::{
+    attach::Descriptor,
     config::Config,
     control::Pending,
     error::RunError,
@@ -31,7 +33,8 @@ use crate::{
     probe::{Busy, Probe, Report},
     reconcile::{
         News, Scheduler, exempt::ExemptReconciler, host_links::HostLinksReconciler,
-        older_abi::OlderAbiReconciler, pod_links::PodLinksReconciler, tables::TablesReconciler,
+        link_check::LinkCheckReconciler, older_abi::OlderAbiReconciler, pod_links::PodLinksReconciler,
+        tables::TablesReconciler,
     },
     world::World,
 };
@@ -80,7 +83,7 @@ pub(crate) fn spawn(config: Config, abi: u32, inputs: Inputs) -> io::Result<Hand
     thread::Builder::new().name("dataplane".to_owned()).spawn(move || {
         // Dropped with the thread, in whatever way it ends.
         let _ending = ending;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let result = busy.during(|| {
             let runtime = runtime.map_err(RunError::Thread)?;
             let inside = Inside::load(&config, abi, report, Arc::clone(&busy), &inputs)?;
@@ -95,6 +98,36 @@ pub(crate) fn spawn(config: Config, abi: u32, inputs: Inputs) -> io::Result<Hand
         }
     })?;
     Ok(Handle { probe, loaded, ended })
+}
+
+/// A descriptor that tells of changes. Without one nothing is ever told.
+struct Watched(Option<AsyncFd<Descriptor>>);
+
+impl Watched {
+    fn new(descriptor: Option<Descriptor>) -> Self {
+        #[expect(
+            deprecated,
+            reason = "the other one is unsafe for types that do not own their descriptor; this one does"
+        )]
+        let register = |fd| AsyncFd::with_interest(fd, Interest::READABLE);
+        let registered = descriptor.map(register).transpose();
+        if let Err(error) = &registered {
+            tracing::warn!("new pods are noticed late: their watch cannot be waited for: {error}");
+        }
+        Self(registered.ok().flatten())
+    }
+
+    /// Waits for changes. Whoever waited reads all there are: until then nothing new is told.
+    async fn changed(&mut self) {
+        let Some(fd) = &self.0 else { return std::future::pending().await };
+        match fd.readable().await {
+            Ok(mut ready) => ready.clear_ready(),
+            Err(error) => {
+                tracing::warn!("new pods are noticed late: their watch has ended: {error}");
+                self.0 = None;
+            }
+        }
+    }
 }
 
 /// The thread from inside.
@@ -126,6 +159,7 @@ impl Inside {
                 Box::new(ExemptReconciler),
                 Box::new(TablesReconciler),
                 Box::new(HostLinksReconciler),
+                Box::new(LinkCheckReconciler),
                 Box::new(OlderAbiReconciler),
             ]),
             report,
@@ -140,6 +174,7 @@ impl Inside {
 
     async fn work(&mut self, inputs: Inputs) {
         let Inputs { mut batches, mut requests, status, .. } = inputs;
+        let mut watch = Watched::new(self.world.attacher.descriptor());
         Arc::clone(&self.busy).during(|| self.reconcile());
         loop {
             let due = self.scheduler.next_due().unwrap_or_else(|| Instant::now() + IDLE);
@@ -159,9 +194,19 @@ impl Inside {
                     let _busy = self.busy.begin();
                     self.answer(pending, &status.borrow().clone());
                 }
+                () = watch.changed() => Arc::clone(&self.busy).during(|| {
+                    self.notice();
+                    self.reconcile();
+                }),
                 () = sleep_until(due.into()) => Arc::clone(&self.busy).during(|| self.reconcile()),
             }
         }
+    }
+
+    /// Takes in what happened to cgroups, records and links.
+    fn notice(&mut self) {
+        let host = self.world.attacher.notice();
+        self.scheduler.tell(if host { News::POD_LINKS | News::HOST_LINKS } else { News::POD_LINKS });
     }
 
     fn apply(&mut self, batch: Batch) {

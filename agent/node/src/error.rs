@@ -1,8 +1,8 @@
 //! Why an agent cannot start or go on.
 
-use std::io;
+use std::{io, path::PathBuf};
 
-use balancing_dataplane::{cgroup, loader::LoadError, mount, tables::TableError};
+use balancing_dataplane::{cgroup, loader::LoadError, mount, settings, tables::TableError};
 use balancing_kube::client::ClientError;
 
 use crate::{
@@ -44,6 +44,25 @@ pub enum RunError {
         "--cgroup-root: {0}; give the directory where the cgroup2 hierarchy is mounted, or leave the flag out"
     )]
     CgroupRoot(cgroup::Error),
+    /// Only a part of the cgroup hierarchy can be seen.
+    #[error(
+        "{path} is not the root of the cgroup2 hierarchy: only what runs below it would be hooked; in a container mount the \
+         host's /sys/fs/cgroup and name the mount with --cgroup-root",
+        path = path.display()
+    )]
+    PartOfCgroups {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The agent runs as a pod without `hostNetwork`.
+    #[error(
+        "the agent is in the network namespace of pod {0}, not in the host's: processes of the host would not be hooked; set \
+         hostNetwork: true in its pod, or use --scope pods"
+    )]
+    PodNamespace(String),
+    /// What the plugin is to know cannot be written.
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
     /// The data-plane thread cannot start.
     #[error("cannot start the data-plane thread: {0}")]
     Thread(io::Error),

@@ -10,6 +10,7 @@ use std::{
 
 pub mod exempt;
 pub mod host_links;
+pub mod link_check;
 pub mod older_abi;
 pub mod pod_links;
 pub mod tables;
@@ -46,6 +47,10 @@ impl News {
     pub const HOOKED: Self = Self(1 << 4);
     /// Who is exempt changed.
     pub const EXEMPT: Self = Self(1 << 5);
+    /// Cgroups, the plugin's records or links of pods changed.
+    pub const POD_LINKS: Self = Self(1 << 6);
+    /// Links of the host changed.
+    pub const HOST_LINKS: Self = Self(1 << 7);
 
     /// Whether both have something in common.
     #[must_use]
@@ -78,6 +83,8 @@ pub enum Outcome {
     Done,
     /// The same, and something is to be looked at again at that time.
     Again(Instant),
+    /// It has done what it could. The rest is wrong, in words, and looked at again at that time, or when there is news.
+    Partly(String, Option<Instant>),
     /// Something failed, in words. It is tried again, later each time.
     Failed(String),
 }
@@ -229,8 +236,9 @@ impl<W> Slot<W> {
                 state.problem = None;
                 state.last_success = Some(SystemTime::now());
             }
+            Outcome::Partly(ref why, _) => state.problem = Some(why.clone()),
         }
-        if let Outcome::Again(at) | Outcome::AsleepUntil(_, at) = outcome {
+        if let Outcome::Again(at) | Outcome::AsleepUntil(_, at) | Outcome::Partly(_, Some(at)) = outcome {
             state.due = Some(at.max(now + SOONEST));
         }
         state.retry = RETRY.0;

@@ -3,22 +3,26 @@
 use std::{
     collections::BTreeSet,
     fs,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use balancing_core::{health::Health, resolve::Role};
 use balancing_dataplane::{
-    cgroup::CgroupDir,
+    cgroup::{self, CgroupDir},
     layout::Layout,
     loader::{self, HostScope, LoadError, Options},
-    model::ClientId,
-    mount, sys,
+    model::{ClientId, Clients},
+    mount,
+    records::Records,
+    settings::{NodeSettings, Told as _},
+    sys,
     tables::Tables,
 };
 use tokio::sync::watch;
 
 use crate::{
-    attach::{AttachError, Attacher},
+    attach::{AttachError, Attacher, Rules},
     config::Config,
     error::RunError,
     lock::{self, Lock},
@@ -73,11 +77,13 @@ impl World {
     /// Loads programs and tables; a directory that another agent owns is refused.
     pub(crate) fn load(config: &Config, abi: u32, health: watch::Sender<Health>) -> Result<Self, RunError> {
         mount::ensure_bpffs(&config.place.bpffs)?;
-        let cgroup_root = match &config.cgroup_root {
-            Some(path) => path.clone(),
-            None => mount::Mounts::read()?.cgroup2_root()?,
+        let cgroup_root = cgroup_root(config)?;
+        let rules = Rules {
+            scope: config.settings.scope,
+            role: config.settings.role,
+            exclude_namespaces: config.exclude_namespaces.clone(),
         };
-        CgroupDir::open(&cgroup_root).map_err(RunError::CgroupRoot)?;
+        refuse_pod_namespace(&rules, &config.place.run_dir)?;
         let layout = Layout::new(&config.place.bpffs, abi);
         let base = layout.base();
         fs::create_dir_all(&base).map_err(|source| LoadError::Directory { path: base.clone(), source })?;
@@ -90,6 +96,7 @@ impl World {
         let loaded = loader::load(&Options { layout: layout.clone(), sizes: config.sizes, host_scope })?;
         let mut tables = Tables::open(&layout, config.sizes)?;
         tables.set_events(false)?;
+        node_settings(config, abi, &rules, &cgroup_root).write(&config.place.run_dir)?;
         let settings = config.settings.clone();
         Ok(Self {
             role: settings.role,
@@ -98,7 +105,7 @@ impl World {
                 layout,
                 cgroup_root,
                 (loaded.pods, loaded.host),
-                (settings.scope, settings.role),
+                rules,
                 &config.place.run_dir,
             ),
             owner: Owner::new(settings, tables, health),
@@ -108,5 +115,50 @@ impl World {
             loaded: Instant::now(),
             _pins: pins,
         })
+    }
+}
+
+/// The directory that stands for the whole host. A part of the hierarchy is taken only when somebody has named it, and never the
+/// agent's own cgroup, which is all that a private cgroup namespace shows.
+fn cgroup_root(config: &Config) -> Result<PathBuf, RunError> {
+    let (root, given) = match &config.cgroup_root {
+        Some(path) => (path.clone(), true),
+        None => (mount::Mounts::read()?.cgroup2_root()?, false),
+    };
+    CgroupDir::open(&root).map_err(RunError::CgroupRoot)?;
+    if cgroup::is_hierarchy_root(&root) || (given && !cgroup::is_own(&root)) {
+        return Ok(root);
+    }
+    Err(RunError::PartOfCgroups { path: root })
+}
+
+/// In a pod's network namespace the programs for host processes would act on that pod's sockets alone.
+fn refuse_pod_namespace(rules: &Rules, run_dir: &Path) -> Result<(), RunError> {
+    if rules.role != Role::Node || !rules.hooks_host() {
+        return Ok(());
+    }
+    let Ok(own) = sys::netns_cookie() else { return Ok(()) };
+    let records = Records::new(run_dir).read_all().map(|listing| listing.records).unwrap_or_default();
+    match records.into_iter().find(|record| record.netns_cookie == Some(own)) {
+        Some(record) => Err(RunError::PodNamespace(format!("{}/{}", record.pod_namespace, record.pod_name))),
+        None => Ok(()),
+    }
+}
+
+fn node_settings(config: &Config, abi: u32, rules: &Rules, cgroup_root: &Path) -> NodeSettings {
+    NodeSettings {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        abi,
+        hooks_pods: rules.hooks_pods(),
+        role: if rules.role == Role::External { "external" } else { "node" }.to_owned(),
+        scope: match rules.scope {
+            Clients::All => "all",
+            Clients::Pods => "pods",
+            Clients::Host => "host",
+        }
+        .to_owned(),
+        cgroup_root: cgroup_root.to_owned(),
+        bpffs: config.place.bpffs.clone(),
+        exclude_namespaces: rules.exclude_namespaces.clone(),
     }
 }

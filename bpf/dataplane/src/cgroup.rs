@@ -4,10 +4,11 @@
 //! mount it is given.
 
 use std::{
-    fs::{File, OpenOptions},
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Component, Path, PathBuf},
@@ -16,10 +17,16 @@ use std::{
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
-pub use self::{scan::live_cgroups, uid::PodUid};
+pub use self::{
+    liveness::{by_id, gone},
+    places::places,
+    uid::PodUid,
+};
 use crate::mount::Mounts;
 
+mod liveness;
 mod names;
+mod places;
 mod scan;
 mod uid;
 
@@ -160,6 +167,42 @@ pub fn find(root: &Path, uid: &PodUid, hint: Option<&str>, patience: Duration) -
     }
 }
 
+/// Whether a cgroup2 directory is the root of the whole hierarchy: that one alone has no type (kernel's cgroup-v2.rst,
+/// "cgroup.type"). The root of a private cgroup namespace has one.
+#[must_use]
+pub fn is_hierarchy_root(path: &Path) -> bool {
+    !path.join("cgroup.type").exists()
+}
+
+/// Whether the calling process is in this very cgroup.
+#[must_use]
+pub fn is_own(path: &Path) -> bool {
+    let own = std::process::id().to_string();
+    fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|pids| pids.lines().any(|pid| pid == own))
+}
+
+/// Looks for a pod's cgroup where kubelets put it and in further `places`, without a search.
+///
+/// # Errors
+/// [`Error::Ambiguous`], [`Error::Io`], [`Error::NotCgroup2`].
+pub fn look(root: &Path, uid: &PodUid, places: &BTreeSet<PathBuf>) -> Result<Option<CgroupDir>, Error> {
+    if let Some(found) = known(root, uid, None)? {
+        return Ok(Some(found));
+    }
+    for name in places.iter().flat_map(|place| names::in_place(place, uid)) {
+        if let Some(found) = open_existing(&name)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// That a look was in vain which was no search.
+#[must_use]
+pub fn not_found(root: &Path, uid: &PodUid) -> Error {
+    Error::NotFound { uid: uid.clone(), root: root.to_owned(), directories: 0, unreadable: 0 }
+}
+
 /// Directory of the pod in a cgroup v1 hierarchy: explains why cgroup2 has none.
 #[must_use]
 pub fn on_v1(mounts: &Mounts, uid: &PodUid, hint: Option<&str>) -> Option<PathBuf> {
@@ -175,6 +218,12 @@ pub fn on_v1(mounts: &Mounts, uid: &PodUid, hint: Option<&str>) -> Option<PathBu
 #[must_use]
 pub fn uid_in_path(path: &str) -> Option<PodUid> {
     path.trim_end_matches('/').rsplit('/').next().and_then(names::uid_of)
+}
+
+/// UID in the name of a directory that may be a pod's, however short the UID is.
+#[must_use]
+pub fn uid_in_name(name: &str) -> Option<PodUid> {
+    names::any_uid_of(name)
 }
 
 /// Looks where the directory has to be, without a search.
@@ -229,6 +278,11 @@ fn confine(path: &str) -> Result<Option<PathBuf>, Error> {
         return refuse("is the root cgroup, not a pod's");
     }
     Ok(Some(below))
+}
+
+/// Where an open directory is, as far as this process can see it.
+fn path_of(fd: &OwnedFd) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()
 }
 
 fn on_cgroup2(file: &File) -> io::Result<bool> {

@@ -12,6 +12,7 @@ pub mod mount;
 #[cfg(feature = "loader")]
 pub mod probe;
 pub mod records;
+pub mod settings;
 #[cfg(feature = "loader")]
 mod shape;
 #[cfg(feature = "loader")]

@@ -19,7 +19,7 @@ pub use self::{
     sweep::{Swept, sweep},
 };
 use crate::{
-    cgroup::PodUid,
+    cgroup::{self, CgroupDir, PodUid},
     layout::{Hook, Layout},
     sys,
 };
@@ -64,7 +64,7 @@ pub enum Error {
         cgroup: PathBuf,
     },
     /// The kernel does not know the hook or links.
-    #[error("this kernel cannot attach {hook}: {source}; Balancing needs 5.10 or later")]
+    #[error("this kernel cannot attach {hook}: {source}; Balancing needs 5.12 or later")]
     Unsupported {
         /// Name of the hook.
         hook: &'static str,
@@ -85,6 +85,9 @@ pub enum Error {
         /// What belongs there.
         expected: &'static str,
     },
+    /// The cgroup hierarchy cannot be asked.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
     /// Another process holds the pod's lock.
     #[error("pod lock {path} is held by another process")]
     Locked {
@@ -192,6 +195,18 @@ impl Programs {
         Ok(())
     }
 
+    /// Takes the programs `<dir>/<hook>` away, so that nobody attaches them any more. Links that run them stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn unpublish(dir: &Path) -> Result<(), Error> {
+        for hook in Hook::ALL {
+            let path = dir.join(hook.name());
+            remove_if_there(fs::remove_file(&path)).map_err(io_error("unpin", &path))?;
+        }
+        Ok(())
+    }
+
     /// Opens the programs of the newest ABI that has a complete set. Needs to know no ABI number.
     ///
     /// # Errors
@@ -251,6 +266,21 @@ pub fn inspect(dir: &Path) -> Result<BTreeMap<Hook, LinkState>, Error> {
         }
     }
     Ok(states)
+}
+
+/// Whether every program of `programs` is attached to a cgroup, whoever attached it: the kernel's word, not that of the pins.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn are_attached(programs: &Programs, cgroup: &CgroupDir) -> Result<bool, Error> {
+    for (hook, _, id) in programs.iter() {
+        let attached = sys::prog_query(cgroup.as_fd(), hook.attach_type())
+            .map_err(io_error("ask what is attached to", cgroup.path()))?;
+        if !attached.programs.contains(&id) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Detaches and removes a link directory, and what an interrupted call left of it. `false`: nothing was there.

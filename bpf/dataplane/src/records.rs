@@ -5,10 +5,12 @@
 //! nor links are left.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,9 @@ pub struct Record {
     /// `SO_NETNS_COOKIE` of the pod's network namespace, where the kernel has it and it is not the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns_cookie: Option<u64>,
+    /// How the plugin's own configuration settled whether the pod's namespace is excluded; `None`: it has no list of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_excluded: Option<bool>,
     /// How far it came.
     #[serde(flatten)]
     pub state: State,
@@ -102,8 +107,41 @@ pub struct Record {
 pub struct Listing {
     /// The records, by network, container and interface.
     pub records: Vec<Record>,
+    /// The files they are in, in the same order.
+    files: Vec<(PathBuf, SystemTime)>,
     /// Files that are no records or cannot be read.
     pub broken: Vec<Error>,
+}
+
+/// A record and when it was written: a sandbox that was replaced may not be forgotten yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dated {
+    /// When.
+    pub written: SystemTime,
+    /// What.
+    pub record: Record,
+}
+
+impl Listing {
+    /// The records by their files.
+    pub fn into_files(self) -> impl Iterator<Item = (PathBuf, Dated)> {
+        let files = self.files.into_iter().zip(self.records);
+        files.map(|((path, written), record)| (path, Dated { written, record }))
+    }
+
+    /// The record of each pod that was written last.
+    #[must_use]
+    pub fn newest(self) -> BTreeMap<PodUid, Record> {
+        newest(self.into_files().map(|(_, dated)| dated))
+    }
+}
+
+/// The record of each pod that was written last.
+#[must_use]
+pub fn newest(records: impl Iterator<Item = Dated>) -> BTreeMap<PodUid, Record> {
+    let mut records: Vec<Dated> = records.collect();
+    records.sort_by_key(|dated| dated.written);
+    records.into_iter().map(|dated| (dated.record.pod_uid.clone(), dated.record)).collect()
 }
 
 /// The records below one run directory.
@@ -224,8 +262,12 @@ fn read_network(dir: &Path, listing: &mut Listing) -> Result<(), Error> {
         if path.extension().is_none_or(|end| end != &RECORD[1..]) {
             continue;
         }
-        match read(&path) {
-            Ok(record) => listing.records.extend(record),
+        match read_file(&path) {
+            Ok(Some(Dated { written, record })) => {
+                listing.records.push(record);
+                listing.files.push((path, written));
+            }
+            Ok(None) => {}
             Err(error) => listing.broken.push(error),
         }
     }
@@ -233,14 +275,28 @@ fn read_network(dir: &Path, listing: &mut Listing) -> Result<(), Error> {
 }
 
 fn read(path: &Path) -> Result<Option<Record>, Error> {
-    let content = match fs::read(path) {
-        Ok(content) => content,
+    Ok(read_file(path)?.map(|dated| dated.record))
+}
+
+/// The record in a file; `None` when there is none.
+///
+/// # Errors
+/// [`Error::Content`], [`Error::Io`].
+pub fn read_file(path: &Path) -> Result<Option<Dated>, Error> {
+    let read = || {
+        let mut file = fs::File::open(path)?;
+        let (mut content, written) = (Vec::new(), file.metadata()?.modified()?);
+        file.read_to_end(&mut content)?;
+        Ok::<_, io::Error>((content, written))
+    };
+    let (content, written) = match read() {
+        Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(io_error("read", path)(source)),
     };
-    serde_json::from_slice(&content)
-        .map(Some)
-        .map_err(|source| Error::Content { path: path.to_owned(), source })
+    let record = serde_json::from_slice(&content)
+        .map_err(|source| Error::Content { path: path.to_owned(), source })?;
+    Ok(Some(Dated { written, record }))
 }
 
 /// Paths in a directory, sorted; none when there is no directory.

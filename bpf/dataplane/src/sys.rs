@@ -16,8 +16,12 @@ use std::{
     path::Path,
 };
 
-pub use self::types::{Attached, LinkInfo, MapInfo, ObjectKind, ProgInfo, ProgramSpec};
+pub use self::{
+    handle::open_cgroup,
+    types::{Attached, LinkInfo, MapInfo, ObjectKind, ProgInfo, ProgramSpec},
+};
 
+mod handle;
 #[cfg(feature = "loader")]
 pub(crate) mod memory;
 mod types;

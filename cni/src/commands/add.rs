@@ -6,17 +6,18 @@ use balancing_dataplane::{
     records::{Record, Records, State},
 };
 
-use super::LOCK_PATIENCE;
+use super::lock_patience;
 use crate::{
     Request,
     config::FailurePolicy,
     error::{CniError, Code},
-    netns, pod,
+    netns, node, pod,
 };
 
 /// Attaches the pod unless it is excluded. A failure counts only under `failurePolicy: fail`.
 pub(super) fn run(request: &Request<'_>) -> Result<String, CniError> {
     let result = request.config.prev_result()?;
+    node::tell(&request.config, &request.log);
     match add(request) {
         Ok(()) => {}
         Err(error) if request.config.failure_policy == FailurePolicy::Ignore => {
@@ -38,7 +39,7 @@ fn add(request: &Request<'_>) -> Result<(), CniError> {
             },
         );
     };
-    let _lock = Locks::new(&request.config.run_dir).acquire(&uid, LOCK_PATIENCE)?;
+    let _lock = Locks::new(&request.config.run_dir).acquire(&uid, lock_patience(request))?;
     let mut record = mk_record(request, uid);
     if let Some(why) = excluded {
         request.log.debug(&why);
@@ -56,7 +57,7 @@ fn add(request: &Request<'_>) -> Result<(), CniError> {
 /// Finds programs and cgroup, and makes the links. A cgroup that is replaced meanwhile is looked for once more.
 fn attach(request: &Request<'_>, record: &mut Record) -> Result<(), CniError> {
     let uid = record.pod_uid.clone();
-    let (layout, programs) = Programs::newest(&request.config.bpffs)?;
+    let (layout, programs) = Programs::newest(&request.node.bpffs)?;
     let dir = layout.pods().join(uid.as_str());
     let mut cgroup = pod::cgroup(request, &uid)?;
     // Written before the links: DEL and GC find whatever a killed call leaves.
@@ -77,7 +78,7 @@ fn attach(request: &Request<'_>, record: &mut Record) -> Result<(), CniError> {
 
 /// Two ABIs on one pod would both translate.
 fn detach_older(request: &Request<'_>, uid: &PodUid, newest: u32) {
-    let removed = links::layouts(&request.config.bpffs).and_then(|layouts| {
+    let removed = links::layouts(&request.node.bpffs).and_then(|layouts| {
         layouts
             .iter()
             .filter(|layout| layout.abi() != newest)
@@ -103,6 +104,11 @@ fn mk_record(request: &Request<'_>, uid: PodUid) -> Record {
         pod_name: environment.args.name.clone(),
         cgroup: None,
         netns_cookie,
+        namespace_excluded: request
+            .config
+            .exclude_namespaces
+            .as_ref()
+            .map(|names| names.contains(&environment.args.namespace)),
         state: State::Attached,
     }
 }

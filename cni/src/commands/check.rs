@@ -42,14 +42,14 @@ pub(super) fn run(request: &Request<'_>) -> Result<(), CniError> {
 }
 
 fn check(request: &Request<'_>, uid: &PodUid) -> Result<(), CniError> {
-    let (newest, programs) = Programs::newest(&request.config.bpffs)?;
+    let (newest, programs) = Programs::newest(&request.node.bpffs)?;
     let cgroup = pod::cgroup(request, uid)?;
     let differences = differences(&programs, &cgroup, &newest.pods().join(uid.as_str()))?;
     if differences.is_empty() {
         return Ok(());
     }
     // During an upgrade of the agent a pod may still have the links of the ABI before.
-    for layout in links::layouts(&request.config.bpffs)?.into_iter().filter(|layout| *layout != newest) {
+    for layout in links::layouts(&request.node.bpffs)?.into_iter().filter(|layout| *layout != newest) {
         let dir = layout.pods().join(uid.as_str());
         if let Ok(programs) = Programs::open(&layout)
             && self::differences(&programs, &cgroup, &dir)?.is_empty()

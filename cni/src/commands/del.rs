@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use balancing_dataplane::{cgroup::PodUid, links::Locks, records::Records};
 
-use super::LOCK_PATIENCE;
+use super::lock_patience;
 use crate::{Request, error::CniError, pod};
 
 pub(super) fn run(request: &Request<'_>) {
@@ -41,10 +41,10 @@ pub(super) fn release(
     uid: &PodUid,
     forget: impl FnOnce() -> Result<(), CniError>,
 ) -> Result<bool, CniError> {
-    let _lock = Locks::new(&request.config.run_dir).acquire(uid, LOCK_PATIENCE)?;
+    let _lock = Locks::new(&request.config.run_dir).acquire(uid, lock_patience(request))?;
     forget()?;
     if records.references(uid)? > 0 {
         return Ok(false);
     }
-    Ok(pod::detach(&request.config.bpffs, uid)?)
+    Ok(pod::detach(&request.node.bpffs, uid)?)
 }

@@ -9,7 +9,6 @@ use super::del;
 use crate::{
     Request,
     error::{CniError, Code},
-    pod,
 };
 
 /// Goes on after errors and reports them at the end. Without the list of what is in use nothing is touched.
@@ -54,9 +53,9 @@ fn forget(request: &Request<'_>, records: &Records, listed: &Record) -> Result<(
 
 /// Removes what no record tells of: unfinished directories, links of cgroups that are gone.
 fn sweep(request: &Request<'_>, problems: &mut Vec<String>) {
-    let Ok(root) = pod::cgroup_root(request) else { return };
+    let Ok(root) = request.node.cgroup_root() else { return };
     let locks = Locks::new(&request.config.run_dir);
-    let swept = links::layouts(&request.config.bpffs)
+    let swept = links::layouts(&request.node.bpffs)
         .and_then(|layouts| layouts.iter().map(|layout| links::sweep(layout, &root, &locks)).collect());
     let swept: Vec<links::Swept> = match swept {
         Ok(swept) => swept,

@@ -10,12 +10,11 @@ use crate::{
     Request,
     config::FailurePolicy,
     error::{CniError, Code},
-    pod,
 };
 
 /// Names everything that is missing at once.
 pub(super) fn run(request: &Request<'_>) -> Result<(), CniError> {
-    let wrong = pod::cgroup_root(request).err().map(|error| error.to_string());
+    let wrong = request.node.cgroup_root().err().map(|error| error.to_string());
     let missing: Vec<String> = wrong.iter().cloned().chain(unpinned(request)).collect();
     if !missing.is_empty() {
         request
@@ -32,7 +31,7 @@ pub(super) fn run(request: &Request<'_>) -> Result<(), CniError> {
 
 /// What an agent has to do first.
 fn unpinned(request: &Request<'_>) -> Option<String> {
-    let bpffs = &request.config.bpffs;
+    let bpffs = &request.node.bpffs;
     match mount::is_bpffs(bpffs) {
         Ok(true) => Programs::newest(bpffs).err().map(|error| error.to_string()),
         Ok(false) => Some(format!("bpffs: {} is not a bpffs; the agent mounts one", bpffs.display())),

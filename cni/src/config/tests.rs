@@ -18,10 +18,9 @@ fn defaults() {
     let input = with("");
     let config = Config::parse(input.as_bytes()).unwrap();
     assert_eq!(config.failure_policy, FailurePolicy::Ignore);
-    assert_eq!(config.bpffs, Path::new("/sys/fs/bpf"));
     assert_eq!(config.run_dir, Path::new("/run/balancing"));
-    assert_eq!((config.cgroup_root, config.cgroup_path, config.annotations), (None, None, None));
-    assert!(config.exclude_namespaces.is_empty());
+    assert_eq!((config.bpffs, config.cgroup_root, config.cgroup_path), (None, None, None));
+    assert_eq!((config.exclude_namespaces, config.annotations), (None, None));
 }
 
 #[test]
@@ -33,8 +32,8 @@ fn every_key() {
     );
     let config = Config::parse(input.as_bytes()).unwrap();
     assert_eq!(config.failure_policy, FailurePolicy::Fail);
-    assert_eq!(config.exclude_namespaces, ["kube-system"]);
-    assert_eq!((config.bpffs.as_path(), config.run_dir.as_path()), (Path::new("/b"), Path::new("/r")));
+    assert_eq!(config.exclude_namespaces, Some(BTreeSet::from(["kube-system".to_owned()])));
+    assert_eq!((config.bpffs.as_deref(), config.run_dir.as_path()), (Some(Path::new("/b")), Path::new("/r")));
     assert_eq!(config.cgroup_root.as_deref(), Some(Path::new("/c")));
     assert_eq!(config.log_level, Level::Debug);
     assert_eq!(config.cgroup_path.as_deref(), Some("/kubepods/pod1"));

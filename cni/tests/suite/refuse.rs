@@ -1,8 +1,13 @@
 //! What ADD and STATUS say when a pod cannot be attached.
 
-use std::{fs, os::fd::AsFd, path::PathBuf};
+use std::{
+    fs,
+    os::fd::AsFd,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use balancing_dataplane::{layout::Hook, sys};
+use balancing_dataplane::{cgroup::PodUid, layout::Hook, links::Locks, sys};
 use serde_json::json;
 
 use crate::{
@@ -89,6 +94,24 @@ fn too_many_programs() {
     let message = refused(&Call::new(&fixture, UID), 105);
     assert!(message.contains("connect6"), "{message}");
     assert_eq!(fs::read_dir(fixture.layout(1).pods()).unwrap().count(), 0);
+}
+
+/// The agent mends a pod that starts without links, so nobody waits for whoever works with it.
+#[test]
+fn a_lock_that_is_held_delays_no_pod_that_may_start() {
+    let Some(fixture) = Fixture::new("held") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let locks = Locks::new(&fixture.run_dir);
+    let _held = locks.try_acquire(&PodUid::new(UID).unwrap()).unwrap().unwrap();
+    let call = Call::new(&fixture, UID).with("failurePolicy", json!("ignore"));
+    for command in ["ADD", "DEL"] {
+        let start = Instant::now();
+        let answer = if command == "ADD" { call.add().stderr } else { call.succeed(command) };
+        assert!(answer.contains("held by another process"), "{command}: {answer}");
+        assert!(start.elapsed() < Duration::from_secs(1), "{command} took {:?}", start.elapsed());
+    }
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
 }
 
 /// A node whose plugin fails STATUS starts no pods, not even the agent, which has to mend it.

@@ -21,6 +21,10 @@ struct PodFields {
 struct Annotations {
     #[serde(rename = "balancing.elf.io/redirect")]
     redirect: Option<Value>,
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    mirror: Option<Value>,
+    #[serde(rename = "kubernetes.io/config.hash")]
+    hash: Option<Value>,
 }
 
 #[derive(Deserialize, Default)]
@@ -77,10 +81,12 @@ struct Condition {
 pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Pod, String> {
     let PodFields { metadata, spec, status } = document.decode()?;
     let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
+    let static_uid = metadata.annotations.as_ref().and_then(static_uid);
     Ok(Pod {
         namespace: namespace_or_default(&metadata.namespace.unwrap_or_default()),
         name: metadata.name,
         uid: metadata.uid.unwrap_or_default(),
+        static_uid,
         labels: metadata.labels.unwrap_or_default().into_iter().collect(),
         ports: ports(&spec, notes),
         node: spec.node_name.unwrap_or_default(),
@@ -97,6 +103,14 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Pod, St
         ),
         redirect_disabled: metadata.annotations.is_some_and(|a| redirect_disabled(a, notes)),
     })
+}
+
+/// The UID of a static pod, from the annotations of its mirror. Of this form only: anybody who may make a pod can write them, and
+/// no pod of the API server has such a UID (`pkg/kubelet/config/common.go`: an MD5 sum without dashes).
+fn static_uid(annotations: &Annotations) -> Option<Box<str>> {
+    let (Some(Value::String(hash)), Some(_)) = (&annotations.hash, &annotations.mirror) else { return None };
+    let is_sum = hash.len() == 32 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_sum.then(|| hash.as_str().into())
 }
 
 fn redirect_disabled(annotations: Annotations, notes: &mut Notes) -> bool {

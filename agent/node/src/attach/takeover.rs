@@ -8,14 +8,14 @@ use super::{AttachError, Attacher, PATIENCE};
 
 impl Attacher {
     /// Moves the pods' links of other ABIs here; they get our programs without a gap. Returns what failed, in words.
-    pub(super) fn take_over_pods(&self) -> Result<Vec<String>, AttachError> {
+    pub(super) fn take_over_pods(&self) -> Result<Vec<(String, String)>, AttachError> {
         let mut stuck = Vec::new();
         for old in self.older()? {
             for (uid, dir) in links::pods(&old)? {
                 let to = self.layout.pods().join(uid.as_str());
                 let lock = self.locks.acquire(&uid, PATIENCE).map_err(AttachError::from);
                 if let Err(error) = lock.and_then(|_lock| move_dir(&dir, &to)) {
-                    stuck.push(format!("pod {uid}: {error}"));
+                    stuck.push((uid.to_string(), error.to_string()));
                 }
             }
         }

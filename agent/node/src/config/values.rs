@@ -1,6 +1,6 @@
 //! Single values of settings: what they may be, and what is said of those that are not.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use super::SourceConfig;
 use crate::listen::ListenAddress;
@@ -50,6 +50,19 @@ impl Problems {
             ));
         }
         namespace
+    }
+
+    /// A list of namespaces. Blanks around a name and empty entries are nothing.
+    pub(super) fn namespaces(&mut self, flag: &str, names: Vec<String>) -> BTreeSet<String> {
+        let names = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
+        let (good, bad): (Vec<&str>, Vec<&str>) = names.partition(|name| is_dns_label(name));
+        if !bad.is_empty() {
+            self.0.push(format!(
+                "{flag} {}: must be names of namespaces, separated by commas: lower-case letters, digits and '-', at most 63",
+                bad.join(",")
+            ));
+        }
+        good.into_iter().map(str::to_owned).collect()
     }
 
     /// A name that was given, else that of the host.

@@ -51,7 +51,7 @@ impl Inside {
             }
             Request::Pods => {
                 let pods = engine.snapshot().pods_on(&self.world.node).map(|pod| PodName {
-                    uid: pod.uid.clone(),
+                    uid: pod.node_uid().to_owned(),
                     namespace: pod.namespace.clone(),
                     name: pod.name.clone(),
                     cgroup: self.world.attacher.cgroup_of(&pod.uid).map(|path| path.display().to_string()),

@@ -15,7 +15,7 @@ impl Reconciler<World> for HostLinksReconciler {
     }
 
     fn listens_to(&self) -> News {
-        News::FILLED
+        News::FILLED | News::HOST_LINKS
     }
 
     fn period(&self) -> Option<Duration> {
@@ -26,7 +26,8 @@ impl Reconciler<World> for HostLinksReconciler {
         if !world.filled {
             return (Outcome::Asleep(NOT_FILLED), News::NONE);
         }
-        match world.attacher.attach_host() {
+        let pods: Vec<_> = world.owner.engine().snapshot().pods_on(&world.node).collect();
+        match world.attacher.attach_host(&pods) {
             Ok(()) => {
                 world.hooked = true;
                 (Outcome::Done, News::HOOKED)

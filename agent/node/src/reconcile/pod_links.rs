@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use balancing_core::{kinds::ObjectKind, resolve::Role};
+use balancing_core::{digest::FEW, kinds::ObjectKind, resolve::Role};
 
 use super::{LOOK, NOT_LISTED, News, Outcome, Reconciler};
 use crate::world::World;
@@ -21,7 +21,7 @@ impl Reconciler<World> for PodLinksReconciler {
     }
 
     fn listens_to(&self) -> News {
-        News::PODS | News::FILLED
+        News::PODS | News::FILLED | News::POD_LINKS
     }
 
     fn period(&self) -> Option<Duration> {
@@ -37,13 +37,24 @@ impl Reconciler<World> for PodLinksReconciler {
         // After a failure everything is looked at again.
         self.filled = world.filled && refreshed.is_ok();
         let news = look(world, everything);
-        let outcome = match (refreshed, world.attacher.next_search()) {
+        let (problems, next) = (world.attacher.problems(), world.attacher.next_look());
+        let outcome = match (refreshed, next) {
             (Err(error), _) => Outcome::Failed(error.to_string()),
+            (Ok(()), next) if !problems.is_empty() => Outcome::Partly(digest(&problems), next),
             (Ok(()), Some(at)) => Outcome::Again(at),
             (Ok(()), None) => Outcome::Done,
         };
         (outcome, if self.filled { news | News::HOOKED } else { news })
     }
+}
+
+/// A few by name, and how many there are more.
+fn digest(problems: &[String]) -> String {
+    let mut text = problems.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if let Some(more) = problems.len().checked_sub(FEW).filter(|more| *more > 0) {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
 }
 
 fn look(world: &mut World, everything: bool) -> News {

@@ -27,6 +27,26 @@ pub(super) fn candidates(uid: &PodUid) -> impl Iterator<Item = PathBuf> {
     })
 }
 
+/// The directories below the mount that hold pods where kubelets use their defaults.
+pub(super) fn parents() -> impl Iterator<Item = PathBuf> {
+    ROOTS.into_iter().flat_map(|root| {
+        QOS.into_iter().flat_map(move |qos| {
+            let names: Vec<&str> =
+                [root, "kubepods", qos].into_iter().filter(|name| !name.is_empty()).collect();
+            [names.iter().collect(), expand_slice(Path::new(&format!("{}.slice", names.join("-"))))]
+        })
+    })
+}
+
+/// The pod's directory beside that of another pod: in a slice the name begins with the slice's.
+pub(super) fn in_place(place: &Path, uid: &PodUid) -> Option<PathBuf> {
+    let stem = place.file_name()?.to_str()?.strip_suffix(".slice");
+    Some(place.join(match stem {
+        Some(stem) => format!("{stem}-pod{}.slice", uid.underscored()),
+        None => format!("pod{uid}"),
+    }))
+}
+
 /// `kubepods/burstable/pod<uid>`.
 fn cgroupfs(parts: &[String], uid: &str) -> PathBuf {
     let mut path: PathBuf = parts.iter().filter(|part| !part.is_empty()).collect();
@@ -57,11 +77,15 @@ pub(super) fn is_of(name: &str, uid: &PodUid) -> bool {
     pod_part(name).is_some_and(|found| found == uid.as_str() || found == uid.underscored())
 }
 
+/// The UID in a name of that form; it may be another word.
+pub(super) fn any_uid_of(name: &str) -> Option<PodUid> {
+    // Only the slice form replaces dashes; no UID contains an underscore.
+    PodUid::new(&pod_part(name)?.replace('_', "-")).ok()
+}
+
 /// The UID in the name of a pod's directory. Shorter than any real UID means another word, such as `pods`.
 pub(super) fn uid_of(name: &str) -> Option<PodUid> {
-    let uid = pod_part(name).filter(|uid| uid.len() >= SHORTEST_UID)?;
-    // Only the slice form replaces dashes; no UID contains an underscore.
-    PodUid::new(&uid.replace('_', "-")).ok()
+    any_uid_of(name).filter(|uid| uid.as_str().len() >= SHORTEST_UID)
 }
 
 /// What follows `pod` in `pod<uid>`, `kubepods-pod<uid_>.slice`, `<root>-kubepods-<qos>-pod<uid_>.slice`.

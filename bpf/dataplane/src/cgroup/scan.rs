@@ -43,10 +43,8 @@ pub(super) fn pod(root: &Path, uid: &PodUid) -> Result<PathBuf, Error> {
 }
 
 /// Which of the `wanted` cgroup ids still have a directory. `None` when the tree is too large to know.
-///
-/// A link's cgroup id does not tell: it stays while a socket holds a removed cgroup.
 #[must_use]
-pub fn live_cgroups(root: &Path, wanted: &BTreeSet<u64>) -> Option<BTreeSet<u64>> {
+pub(super) fn live_cgroups(root: &Path, wanted: &BTreeSet<u64>) -> Option<BTreeSet<u64>> {
     let mut live = BTreeSet::new();
     if wanted.is_empty() {
         return Some(live);

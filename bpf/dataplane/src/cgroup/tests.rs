@@ -175,8 +175,8 @@ fn live_ids() {
     let inode = |path: &str| fs::metadata(tree.0.join(path)).unwrap().ino();
     let wanted = BTreeSet::from([inode("a/b"), inode("a/b/c"), 1]);
     let live = BTreeSet::from([inode("a/b"), inode("a/b/c")]);
-    assert_eq!(live_cgroups(&tree.0, &wanted), Some(live));
-    assert_eq!(live_cgroups(&tree.0, &BTreeSet::new()), Some(BTreeSet::new()));
+    assert_eq!(scan::live_cgroups(&tree.0, &wanted), Some(live));
+    assert_eq!(scan::live_cgroups(&tree.0, &BTreeSet::new()), Some(BTreeSet::new()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Error, io_error};
+use super::{Error, io_error, names};
 use crate::cgroup::PodUid;
 
 /// Pause between two tries for a lock that is held.
@@ -85,6 +85,14 @@ impl Locks {
                 return Ok(Some(PodLock { path: path.clone(), file }));
             }
         }
+    }
+
+    /// Pods whose lock somebody holds or has just left.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn held(&self) -> Result<Vec<PodUid>, Error> {
+        Ok(names(&self.dir)?.iter().filter_map(|name| PodUid::new(name).ok()).collect())
     }
 
     fn path(&self, uid: &PodUid) -> PathBuf {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Error, Locks, TEMPORARY, discard, inspect, names, pods, remove};
 use crate::{
-    cgroup::{PodUid, live_cgroups},
+    cgroup::{self, PodUid},
     layout::Layout,
 };
 
@@ -24,11 +24,10 @@ pub struct Swept {
 
 /// Removes unfinished directories and the links of removed cgroups. A pod that is locked is left for the next sweep.
 ///
-/// `cgroup_root` is the cgroup2 mount: a link keeps its cgroup id while a socket holds a removed cgroup, so the tree
-/// is asked too.
+/// `cgroup_root` is any directory of the hierarchy: a pod lives as long as its cgroup has a directory, wherever that is.
 ///
 /// # Errors
-/// [`Error::Io`] when the pods cannot be listed; see [`Swept::failed`] for the others.
+/// [`Error::Io`] when the pods cannot be listed, [`Error::Cgroup`]; see [`Swept::failed`] for the others.
 pub fn sweep(layout: &Layout, cgroup_root: &Path, locks: &Locks) -> Result<Swept, Error> {
     let mut swept = Swept::default();
     for name in names(&layout.pods())? {
@@ -62,10 +61,10 @@ fn gone(layout: &Layout, cgroup_root: &Path, failed: &mut Vec<Error>) -> Result<
             Err(error) => failed.push(error),
         }
     }
-    let wanted = pods_ids.values().flat_map(|(_, ids)| ids).copied().filter(|id| *id != 0).collect();
-    // A tree that cannot be read to its end proves nothing gone.
-    let live = live_cgroups(cgroup_root, &wanted).unwrap_or(wanted);
-    pods_ids.retain(|_, (_, ids)| ids.is_disjoint(&live));
+    let wanted: BTreeSet<u64> =
+        pods_ids.values().flat_map(|(_, ids)| ids).copied().filter(|id| *id != 0).collect();
+    let gone = cgroup::gone(cgroup_root, &wanted)?;
+    pods_ids.retain(|_, (_, ids)| ids.iter().all(|id| *id == 0 || gone.contains(id)));
     Ok(pods_ids)
 }
 

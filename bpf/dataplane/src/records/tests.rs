@@ -34,6 +34,7 @@ fn mk_record(network: &str, container: &str, ifname: &str, uid: &str) -> Record 
         pod_name: "web-0".to_owned(),
         cgroup: Some(PathBuf::from("/sys/fs/cgroup/kubepods/poda")),
         netns_cookie: Some(u64::MAX),
+        namespace_excluded: None,
         state: State::Attached,
     }
 }
@@ -135,4 +136,21 @@ fn a_container_id_of_256_characters_is_kept() {
     let record = mk_record("net", &"c".repeat(256), "eth0", "u");
     run.records().write(&record).unwrap();
     assert_eq!(run.records().get(&record.attachment).unwrap(), Some(record));
+}
+
+#[test]
+fn the_record_that_was_written_last_tells_of_a_pod() {
+    let run = Run::new("newest");
+    let records = run.records();
+    // In the order of their names the old sandbox comes last.
+    for (container, cookie, age) in [("z-old", 1, 60), ("a-new", 2, 0)] {
+        let mut record = mk_record("net", container, "eth0", "u");
+        record.netns_cookie = Some(cookie);
+        records.write(&record).unwrap();
+        let file = fs::File::open(records.path(&record.attachment, RECORD)).unwrap();
+        file.set_modified(SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
+    }
+    let newest = records.read_all().unwrap().newest();
+    assert_eq!(newest.len(), 1);
+    assert_eq!(newest[&PodUid::new("u").unwrap()].netns_cookie, Some(2));
 }

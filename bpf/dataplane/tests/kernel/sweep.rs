@@ -9,7 +9,7 @@ use std::{
 };
 
 use balancing_dataplane::{
-    cgroup::{CgroupDir, PodUid},
+    cgroup::{self, CgroupDir, PodUid},
     layout::Hook,
     links::{self, Locks},
     sys,
@@ -66,6 +66,26 @@ fn pods_whose_cgroup_is_gone_go_and_others_stay() {
     assert_eq!(attached(&live, Hook::Connect4), 1);
     assert_eq!(fs::read_dir(fixture.run_dir.join("lock")).unwrap().count(), 0);
     socket.stop();
+}
+
+#[test]
+fn a_pod_outside_the_sweepers_view_is_not_gone() {
+    let Some(fixture) = Fixture::new("view") else { return };
+    let locks = Locks::new(&fixture.run_dir);
+    let programs = fixture.pin_programs(1);
+    let pod = fixture.make_pod(UID);
+    links::attach(&programs, &pod, &fixture.pod_dir(1, UID)).unwrap();
+    // As an agent in a private cgroup namespace, or with another --cgroup-root, sees the hierarchy.
+    let elsewhere = fixture.make_cgroup("elsewhere");
+    let sweep = || links::sweep(&fixture.layout(1), elsewhere.path(), &locks).unwrap();
+    assert!(sweep().pods.is_empty());
+    assert_eq!(attached(&pod, Hook::Connect4), 1);
+    let found = cgroup::by_id(elsewhere.path(), pod.id()).unwrap().unwrap();
+    assert_eq!((found.id(), found.path()), (pod.id(), pod.path()));
+    let id = pod.id();
+    fs::remove_dir(pod.path()).unwrap();
+    assert!(cgroup::by_id(elsewhere.path(), id).unwrap().is_none());
+    assert_eq!(sweep().pods.len(), 1);
 }
 
 /// A process outside a cgroup that holds a socket which was made inside.

@@ -72,6 +72,7 @@ status:
             namespace: "shop".into(),
             name: "web-0".into(),
             uid: "8c9b".into(),
+            static_uid: None,
             labels: [("app".to_owned(), "web".to_owned())].into_iter().collect(),
             node: "n1".into(),
             host_network: false,
@@ -116,6 +117,24 @@ fn states_of_a_pod() {
     assert_eq!(state(", deletionTimestamp: null", ""), (false, false, false));
     assert_eq!(state("", "phase: Succeeded"), (false, false, true));
     assert_eq!(state("", "phase: Failed"), (false, false, true));
+}
+
+#[test]
+fn a_mirror_tells_the_uid_of_its_static_pod() {
+    let uid = |annotations: &str| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: a, uid: u, annotations: {{{annotations}}}}}}}"
+        );
+        pod(&yaml(&text)).node_uid().to_owned()
+    };
+    let (mirror, sum) = ("kubernetes.io/config.mirror: x", "9f86d081884c7d659a2feaa0c55ad015");
+    assert_eq!(uid(&format!("{mirror}, kubernetes.io/config.hash: {sum}")), sum);
+    assert_eq!(uid(&format!("kubernetes.io/config.hash: {sum}")), "u", "no mirror");
+    // Nobody can claim the UID of a pod that the API server made.
+    for other in ["0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0", "", "x", &sum.to_uppercase(), &sum[1..]] {
+        assert_eq!(uid(&format!("{mirror}, kubernetes.io/config.hash: '{other}'")), "u", "{other}");
+    }
+    assert_eq!(uid(&format!("{mirror}, kubernetes.io/config.hash: 7")), "u");
 }
 
 #[test]

@@ -1,0 +1,239 @@
+//! What is known of one local pod: pure but for the look at its cgroup.
+
+use std::{
+    collections::BTreeSet,
+    mem,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use balancing_core::objects::Pod;
+use balancing_dataplane::{
+    cgroup::{CgroupDir, PodUid},
+    links::{self, Programs},
+    model::ClientId,
+};
+
+use super::{AttachError, news::Event};
+
+/// First and longest wait before a pod that is not as wanted is looked at again. News of its cgroup or record come first.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// What another process does with a pod at this moment is no failure until it has taken that long.
+const PASSING: Duration = Duration::from_secs(5);
+/// A pod without a cgroup has no process. One that is said to be ready should have had one by then; after a boot the objects
+/// are older than the pods.
+const NO_CGROUP: Duration = Duration::from_secs(120);
+
+/// How a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has no cgroup yet; why the search was in vain.
+    Waiting(String),
+    /// Its links are as wanted.
+    Hooked,
+    /// It is to have no links, and has none.
+    LeftAlone,
+    /// The tables are not filled yet.
+    Early,
+    /// Another process is at work with it.
+    Busy(String),
+    /// Something failed.
+    Failing(String),
+}
+
+/// What is known of one local pod.
+#[derive(Debug)]
+pub(super) struct Known {
+    uid: PodUid,
+    name: String,
+    ready: bool,
+    /// What decided when it was looked at last.
+    pub(super) wanted: bool,
+    pub(super) had_record: bool,
+    cgroup: Option<PathBuf>,
+    pub(super) identities: BTreeSet<ClientId>,
+    state: State,
+    /// Since when it has not been as wanted.
+    since: Instant,
+    next: Option<Instant>,
+    wait: Duration,
+    /// The problem has been logged.
+    told: bool,
+}
+
+/// What a look found.
+pub(super) struct Found {
+    pub(super) wanted: bool,
+    pub(super) had_record: bool,
+    pub(super) cgroup: Option<PathBuf>,
+    pub(super) identities: BTreeSet<ClientId>,
+    pub(super) state: State,
+}
+
+impl State {
+    pub(super) fn of_error(error: &AttachError) -> Self {
+        match error {
+            AttachError::Links(links::Error::Locked { .. }) => Self::Busy(error.to_string()),
+            _ => Self::Failing(error.to_string()),
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        matches!(self, Self::Hooked | Self::LeftAlone)
+    }
+}
+
+impl Known {
+    /// What is known after a look, and what the log is to say about it.
+    pub(super) fn after(
+        before: Option<&Self>,
+        uid: PodUid,
+        pod: &Pod,
+        found: Found,
+        now: Instant,
+    ) -> (Self, Option<(Event, String)>) {
+        let Found { wanted, had_record, cgroup, identities, state } = found;
+        // Without an identity an exempt pod of the host network would not be recognised.
+        let done = state.is_settled() && !identities.is_empty();
+        let same = |before: &&Self| mem::discriminant(&before.state) == mem::discriminant(&state);
+        let since = before.filter(same).map_or(now, |before| before.since);
+        let before = before.filter(|before| before.state.is_settled() == state.is_settled() || before.told);
+        let wait = before.filter(|_| !done).map_or(AGAIN.0, |before| (before.wait * 2).min(AGAIN.1));
+        let mut known = Self {
+            uid,
+            name: format!("{}/{}", pod.namespace, pod.name),
+            ready: pod.ready,
+            wanted,
+            had_record,
+            cgroup,
+            identities,
+            since,
+            state,
+            next: (!done).then_some(now + wait),
+            wait,
+            told: before.is_some_and(|before| before.told),
+        };
+        let news = match (known.problem(now), known.told) {
+            (Some(problem), false) => Some((Event::NotAttached, problem)),
+            (None, true) if known.state.is_settled() => Some((Event::AttachedAfterAll, String::new())),
+            _ => None,
+        };
+        match &news {
+            Some((Event::NotAttached, _)) => known.told = true,
+            Some(_) => known.told = false,
+            None => {}
+        }
+        (known, news)
+    }
+
+    /// The UID that the node knows.
+    pub(super) fn uid(&self) -> &PodUid {
+        &self.uid
+    }
+
+    /// Namespace and name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn cgroup(&self) -> Option<&Path> {
+        self.cgroup.as_deref()
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    pub(super) fn is_hooked(&self) -> bool {
+        self.state == State::Hooked
+    }
+
+    /// Whether news of cgroups concern it.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.state.is_settled() || self.identities.is_empty()
+    }
+
+    /// Whether the programs run for it. What cannot be asked is no reason to doubt.
+    pub(super) fn is_attached(&self, programs: &Programs) -> bool {
+        let Some(cgroup) = self.cgroup.as_ref().and_then(|path| CgroupDir::open(path).ok()) else {
+            return true;
+        };
+        links::are_attached(programs, &cgroup).unwrap_or(true)
+    }
+
+    /// What is wrong with it, in words.
+    pub(super) fn problem(&self, now: Instant) -> Option<String> {
+        let lasts = |patience| now.saturating_duration_since(self.since) >= patience;
+        match &self.state {
+            State::Failing(why) => Some(why.clone()),
+            State::Busy(why) if lasts(PASSING) => Some(why.clone()),
+            State::Waiting(why) if self.wanted && self.ready && lasts(NO_CGROUP) => Some(why.clone()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(state: State) -> Found {
+        Found {
+            wanted: true,
+            had_record: false,
+            cgroup: None,
+            identities: BTreeSet::from([ClientId::Cgroup(1)]),
+            state,
+        }
+    }
+
+    fn after(before: Option<&Known>, state: State, now: Instant) -> (Known, Option<(Event, String)>) {
+        let pod = Pod { namespace: "ns".into(), name: "a".into(), ready: true, ..Pod::default() };
+        Known::after(before, PodUid::new("u").unwrap(), &pod, found(state), now)
+    }
+
+    #[test]
+    fn a_pod_without_a_cgroup_is_no_problem_for_two_minutes() {
+        let start = Instant::now();
+        let waiting = || State::Waiting("no cgroup".to_owned());
+        let (mut known, mut news) = after(None, waiting(), start);
+        let (mut looks, mut now) = (0, start);
+        while news.is_none() {
+            assert_eq!(known.problem(now), None);
+            now = known.next().unwrap();
+            (known, news) = after(Some(&known), waiting(), now);
+            looks += 1;
+        }
+        assert!(now - start >= NO_CGROUP && looks < 15, "{looks} looks in {:?}", now - start);
+        assert_eq!(news, Some((Event::NotAttached, "no cgroup".to_owned())));
+        // It is told once, and its end too; then a new wait begins with the shortest pause.
+        let (known, news) = after(Some(&known), waiting(), now + AGAIN.1);
+        assert_eq!((news, known.problem(now + AGAIN.1)), (None, Some("no cgroup".to_owned())));
+        let (known, news) = after(Some(&known), State::Hooked, now + AGAIN.1);
+        assert_eq!((news.map(|(event, _)| event), known.next()), (Some(Event::AttachedAfterAll), None));
+        let (known, news) = after(Some(&known), waiting(), now + AGAIN.1);
+        assert_eq!((news, known.next()), (None, Some(now + AGAIN.1 + AGAIN.0)));
+        assert_eq!(known.problem(now + AGAIN.1), None);
+    }
+
+    #[test]
+    fn what_another_process_does_passes_and_a_failure_does_not() {
+        let start = Instant::now();
+        let (busy, news) = after(None, State::Busy("locked".to_owned()), start);
+        assert_eq!((busy.problem(start + PASSING / 2), news), (None, None));
+        assert_eq!(busy.problem(start + PASSING), Some("locked".to_owned()));
+        let (failing, news) = after(Some(&busy), State::Failing("full".to_owned()), start);
+        assert_eq!(failing.problem(start), Some("full".to_owned()));
+        assert_eq!(news, Some((Event::NotAttached, "full".to_owned())));
+    }
+
+    #[test]
+    fn a_pod_without_an_identity_is_looked_for_also_when_it_is_left_alone() {
+        let pod = Pod::default();
+        let nobody = Found { identities: BTreeSet::new(), wanted: false, ..found(State::LeftAlone) };
+        let (known, _) = Known::after(None, PodUid::new("u").unwrap(), &pod, nobody, Instant::now());
+        assert!(known.next().is_some() && known.is_waiting());
+        let (known, _) = after(None, State::LeftAlone, Instant::now());
+        assert!(known.next().is_none() && !known.is_waiting());
+    }
+}

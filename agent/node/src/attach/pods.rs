@@ -1,0 +1,267 @@
+//! Looks at local pods: by what they are recognised, and whether they have the links that they are to have.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use balancing_core::objects::Pod;
+use balancing_dataplane::{
+    cgroup::{self, CgroupDir, PodUid},
+    links::{self, Change},
+    model::ClientId,
+    records::Record,
+};
+
+use super::{
+    AttachError, Attacher, Observed, PATIENCE,
+    known::{Found, Known, State},
+    news::{Event, News},
+    recorded::namespace_excluded,
+    watch::{Happened, Wanted},
+};
+
+/// Why a pod is looked at, from the least to the most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    /// Something happened to it.
+    Touched,
+    /// Its time has come, or it is new: it is searched for.
+    Due,
+}
+
+impl Attacher {
+    /// Looks at the local pods: tells by what they are recognised and, once the tables are filled, attaches
+    /// those that have no links and detaches those that must not have any.
+    pub fn look(&mut self, pods: &[&Pod], everything: bool, filled: bool) -> Observed {
+        let now = Instant::now();
+        self.filled = filled;
+        let happened = self.watch.take();
+        let everything = everything || happened.lost;
+        let touched = self.read_records(&happened, everything);
+        let (mut observed, mut news) = (Observed::default(), News::default());
+        let mut exempt = BTreeSet::new();
+        let local = self.claims(pods);
+        for (pod, uid) in &local {
+            let touched = touched.contains(uid) || (happened.places && self.is_waiting(pod));
+            if let Some(reason) = self.reason(pod, uid, everything, touched, now) {
+                let identities = self.look_at(pod, uid, reason, now, &mut news);
+                observed.identities.extend(identities);
+            }
+            let Some(known) = self.known.get(&pod.uid) else { continue };
+            if pod.redirect_disabled && pod.host_network {
+                exempt.extend(known.identities.iter().copied());
+            }
+        }
+        news.log();
+        let seen: BTreeSet<&str> = local.iter().map(|(pod, _)| pod.uid.as_str()).collect();
+        let gone: Vec<String> =
+            self.known.keys().filter(|uid| !seen.contains(uid.as_str())).cloned().collect();
+        for uid in gone {
+            self.known.remove(&uid);
+            observed.identities.push((uid, BTreeSet::new()));
+        }
+        if self.exempt.as_ref() != Some(&exempt) {
+            self.exempt = Some(exempt.clone());
+            observed.exempt = Some(exempt);
+        }
+        self.set_watch();
+        observed
+    }
+
+    /// The pods that run here, with the UIDs that the node knows. Of two objects with one such UID, which only static pods can
+    /// have, the one that was there first counts.
+    fn claims<'a>(&self, pods: &[&'a Pod]) -> Vec<(&'a Pod, PodUid)> {
+        let running = pods.iter().copied().filter(|pod| !pod.uid.is_empty() && !pod.finished);
+        let mut claims: BTreeMap<PodUid, &'a Pod> = BTreeMap::new();
+        for pod in running {
+            let Ok(uid) = PodUid::new(pod.node_uid()) else { continue };
+            let is_known = self.known.get(&pod.uid).is_some_and(|known| *known.uid() == uid);
+            if is_known || !claims.contains_key(&uid) {
+                claims.insert(uid, pod);
+            }
+        }
+        claims.into_iter().map(|(uid, pod)| (pod, uid)).collect()
+    }
+
+    /// Brings the records up to date. Returns the pods to which something happened.
+    fn read_records(&mut self, happened: &Happened, everything: bool) -> BTreeSet<PodUid> {
+        let mut touched = happened.pods.clone();
+        if everything || happened.places {
+            self.recorded.read_all();
+        }
+        for path in &happened.records {
+            touched.extend(self.recorded.read(path));
+        }
+        touched
+    }
+
+    fn is_waiting(&self, pod: &Pod) -> bool {
+        self.known.get(&pod.uid).is_some_and(Known::is_waiting)
+    }
+
+    fn reason(
+        &self,
+        pod: &Pod,
+        uid: &PodUid,
+        everything: bool,
+        touched: bool,
+        now: Instant,
+    ) -> Option<Reason> {
+        let Some(known) = self.known.get(&pod.uid) else { return Some(Reason::Due) };
+        let record = self.recorded.of(uid);
+        if everything
+            || known.wanted != self.wants_links(pod, record)
+            || known.next().is_some_and(|at| at <= now)
+        {
+            return Some(Reason::Due);
+        }
+        // The plugin has just detached a pod that ends: it must not be attached again.
+        let ends = known.had_record && record.is_none();
+        (touched && !ends).then_some(Reason::Touched)
+    }
+
+    /// Whether a pod is to have links. The annotation counts as the object has it now, whatever it was at the pod's start.
+    fn wants_links(&self, pod: &Pod, record: Option<&Record>) -> bool {
+        let excluded = record.and_then(namespace_excluded);
+        let excluded = excluded.unwrap_or_else(|| self.rules.exclude_namespaces.contains(&pod.namespace));
+        self.rules.hooks_pods() && !pod.host_network && !pod.redirect_disabled && !excluded
+    }
+
+    /// Looks at a pod. Returns by what it is recognised, if that has changed.
+    fn look_at(
+        &mut self,
+        pod: &Pod,
+        uid: &PodUid,
+        reason: Reason,
+        now: Instant,
+        news: &mut News,
+    ) -> Option<(String, BTreeSet<ClientId>)> {
+        let record = self.recorded.of(uid);
+        let mut found = Found {
+            wanted: self.wants_links(pod, record),
+            had_record: record.is_some(),
+            cgroup: None,
+            identities: BTreeSet::new(),
+            state: State::Early,
+        };
+        let mut event = None;
+        match self.connect(pod, uid, reason, &mut found) {
+            Ok(happened) => event = happened,
+            Err(error) => found.state = State::of_error(&error),
+        }
+        if matches!(found.state, State::Hooked | State::LeftAlone) {
+            self.stuck.remove(uid.as_str());
+        }
+        self.failures.pods += u64::from(matches!(found.state, State::Failing(_)));
+        let before = self.known.get(&pod.uid);
+        let nobody = BTreeSet::new();
+        let changed = found.identities != *before.map_or(&nobody, |before| &before.identities);
+        let identities = changed.then(|| (pod.uid.clone(), found.identities.clone()));
+        let (known, told) = Known::after(before, uid.clone(), pod, found, now);
+        if let Some((event, why)) = told.or(event.map(|event| (event, String::new()))) {
+            news.add(event, known.name(), why);
+        }
+        self.known.insert(pod.uid.clone(), known);
+        identities
+    }
+
+    /// Finds a pod and makes its links as wanted. Returns what was done to them.
+    fn connect(
+        &self,
+        pod: &Pod,
+        uid: &PodUid,
+        reason: Reason,
+        found: &mut Found,
+    ) -> Result<Option<Event>, AttachError> {
+        let record = self.recorded.of(uid);
+        let dir = self.layout.pods().join(uid.as_str());
+        let cgroup = self.cgroup(uid, record, reason);
+        found.cgroup = cgroup.as_ref().ok().map(|found| found.path().to_owned());
+        let identity = match (record.and_then(|record| record.netns_cookie), &cgroup) {
+            // A host-network pod shares the host's namespace: only its cgroup tells it apart.
+            (Some(cookie), _) if !pod.host_network => Some(ClientId::NetnsCookie(cookie)),
+            (_, Ok(cgroup)) => Some(ClientId::Cgroup(cgroup.id())),
+            (_, Err(_)) => None,
+        };
+        found.identities.extend(identity);
+        if !self.filled {
+            return Ok(None);
+        }
+        if !found.wanted {
+            let _lock = self.locks.acquire(uid, PATIENCE)?;
+            found.state = State::LeftAlone;
+            return Ok(links::remove(&dir)?.then_some(Event::Detached));
+        }
+        let cgroup = match cgroup {
+            Ok(cgroup) => cgroup,
+            Err(error @ cgroup::Error::NotFound { .. }) => {
+                found.state = State::Waiting(error.to_string());
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let _lock = self.locks.acquire(uid, PATIENCE)?;
+        let changes = match links::attach(&self.pods, &cgroup, &dir) {
+            // Between the two the pod ended, or its cgroup was made anew.
+            Err(links::Error::CgroupGone { .. }) => {
+                found.state = State::Waiting("its cgroup has just been removed".to_owned());
+                return Ok(None);
+            }
+            changes => changes?,
+        };
+        found.state = State::Hooked;
+        Ok(changes.values().any(|change| *change != Change::Kept).then_some(Event::Attached))
+    }
+
+    /// The cgroup of a pod: where the plugin found it, where kubelets put it, after a search, or where its links are. The plugin
+    /// may see another part of the hierarchy than the agent.
+    fn cgroup(
+        &self,
+        uid: &PodUid,
+        record: Option<&Record>,
+        reason: Reason,
+    ) -> Result<CgroupDir, cgroup::Error> {
+        if let Some(path) = record.and_then(|record| record.cgroup.as_ref())
+            && let Ok(found) = CgroupDir::open(path)
+        {
+            return Ok(found);
+        }
+        if let Some(found) = cgroup::look(&self.cgroup_root, uid, &self.places())? {
+            return Ok(found);
+        }
+        let searched = match reason {
+            Reason::Due => cgroup::find(&self.cgroup_root, uid, None, Duration::ZERO),
+            Reason::Touched => Err(cgroup::not_found(&self.cgroup_root, uid)),
+        };
+        match searched {
+            Err(error @ cgroup::Error::NotFound { .. }) => self.linked_cgroup(uid).ok_or(error),
+            searched => searched,
+        }
+    }
+
+    /// The cgroup at which a pod's links are, wherever that is.
+    pub(super) fn linked_cgroup(&self, uid: &PodUid) -> Option<CgroupDir> {
+        let links = links::inspect(&self.layout.pods().join(uid.as_str())).ok()?;
+        let ids: BTreeSet<u64> = links.values().map(|link| link.cgroup_id).filter(|id| *id != 0).collect();
+        ids.into_iter().find_map(|id| cgroup::by_id(&self.cgroup_root, id).ok().flatten())
+    }
+
+    /// Directories beside which other pods were found.
+    fn places(&self) -> BTreeSet<PathBuf> {
+        let parents = self.known.values().filter_map(|known| known.cgroup()?.parent());
+        parents.map(Path::to_owned).collect()
+    }
+
+    fn set_watch(&mut self) {
+        let hooked = self.known.values().filter(|known| known.is_hooked());
+        let wanted = Wanted {
+            places: cgroup::places(&self.cgroup_root, &self.places()),
+            records: self.recorded.dir().to_owned(),
+            links: self.rules.hooks_pods().then(|| self.layout.pods()),
+            pods: hooked.map(|known| known.uid().clone()).collect(),
+        };
+        self.watch.set(&wanted);
+    }
+}
