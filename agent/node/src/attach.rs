@@ -183,6 +183,12 @@ impl Attacher {
         self.known.get(uid)?.cgroup()
     }
 
+    /// How a local pod is: a word, and why.
+    #[must_use]
+    pub fn state_of(&self, uid: &str) -> Option<(&'static str, Option<String>)> {
+        Some(self.known.get(uid)?.state())
+    }
+
     /// What is wrong with single pods, in words: each once.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

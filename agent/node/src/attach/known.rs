@@ -24,6 +24,19 @@ const PASSING: Duration = Duration::from_secs(5);
 /// are older than the pods.
 const NO_CGROUP: Duration = Duration::from_secs(120);
 
+/// Why a pod is to have no links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeftAlone {
+    /// Its sockets are the host's, and hooked as those.
+    HostNetwork,
+    /// It has the annotation.
+    Annotation,
+    /// Its namespace is excluded.
+    Namespace,
+    /// Pods are not hooked on this host.
+    Scope,
+}
+
 /// How a pod is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -48,7 +61,7 @@ pub(super) struct Known {
     name: String,
     ready: bool,
     /// What decided when it was looked at last.
-    pub(super) wanted: bool,
+    pub(super) left_alone: Option<LeftAlone>,
     pub(super) had_record: bool,
     cgroup: Option<PathBuf>,
     pub(super) identities: BTreeSet<ClientId>,
@@ -63,11 +76,22 @@ pub(super) struct Known {
 
 /// What a look found.
 pub(super) struct Found {
-    pub(super) wanted: bool,
+    pub(super) left_alone: Option<LeftAlone>,
     pub(super) had_record: bool,
     pub(super) cgroup: Option<PathBuf>,
     pub(super) identities: BTreeSet<ClientId>,
     pub(super) state: State,
+}
+
+impl LeftAlone {
+    fn words(self) -> &'static str {
+        match self {
+            Self::HostNetwork => "hostNetwork: its sockets are the host's",
+            Self::Annotation => "annotation balancing.elf.io/redirect: disabled",
+            Self::Namespace => "its namespace is excluded",
+            Self::Scope => "pods are not hooked on this host (--scope host or --role external)",
+        }
+    }
 }
 
 impl State {
@@ -92,7 +116,7 @@ impl Known {
         found: Found,
         now: Instant,
     ) -> (Self, Option<(Event, String)>) {
-        let Found { wanted, had_record, cgroup, identities, state } = found;
+        let Found { left_alone, had_record, cgroup, identities, state } = found;
         // Without an identity an exempt pod of the host network would not be recognised.
         let done = state.is_settled() && !identities.is_empty();
         let same = |before: &&Self| mem::discriminant(&before.state) == mem::discriminant(&state);
@@ -103,7 +127,7 @@ impl Known {
             uid,
             name: format!("{}/{}", pod.namespace, pod.name),
             ready: pod.ready,
-            wanted,
+            left_alone,
             had_record,
             cgroup,
             identities,
@@ -161,13 +185,28 @@ impl Known {
         links::are_attached(programs, &cgroup).unwrap_or(true)
     }
 
+    /// How it is, for people and programs: a word, and why.
+    pub(super) fn state(&self) -> (&'static str, Option<String>) {
+        let why = |why: LeftAlone| Some(why.words().to_owned());
+        match (&self.state, self.left_alone) {
+            (State::Hooked, _) => ("hooked", None),
+            (State::LeftAlone | State::Early, Some(reason @ LeftAlone::HostNetwork)) => ("host", why(reason)),
+            (State::LeftAlone | State::Early, Some(reason)) => ("leftAlone", why(reason)),
+            (State::LeftAlone | State::Early, None) => {
+                ("waiting", Some("the tables are not filled yet".to_owned()))
+            }
+            (State::Waiting(why) | State::Busy(why), _) => ("waiting", Some(why.clone())),
+            (State::Failing(why), _) => ("failing", Some(why.clone())),
+        }
+    }
+
     /// What is wrong with it, in words.
     pub(super) fn problem(&self, now: Instant) -> Option<String> {
         let lasts = |patience| now.saturating_duration_since(self.since) >= patience;
         match &self.state {
             State::Failing(why) => Some(why.clone()),
             State::Busy(why) if lasts(PASSING) => Some(why.clone()),
-            State::Waiting(why) if self.wanted && self.ready && lasts(NO_CGROUP) => Some(why.clone()),
+            State::Waiting(why) if self.ready && lasts(NO_CGROUP) => Some(why.clone()),
             _ => None,
         }
     }
@@ -179,7 +218,7 @@ mod tests {
 
     fn found(state: State) -> Found {
         Found {
-            wanted: true,
+            left_alone: None,
             had_record: false,
             cgroup: None,
             identities: BTreeSet::from([ClientId::Cgroup(1)]),
@@ -230,7 +269,11 @@ mod tests {
     #[test]
     fn a_pod_without_an_identity_is_looked_for_also_when_it_is_left_alone() {
         let pod = Pod::default();
-        let nobody = Found { identities: BTreeSet::new(), wanted: false, ..found(State::LeftAlone) };
+        let nobody = Found {
+            identities: BTreeSet::new(),
+            left_alone: Some(LeftAlone::Scope),
+            ..found(State::LeftAlone)
+        };
         let (known, _) = Known::after(None, PodUid::new("u").unwrap(), &pod, nobody, Instant::now());
         assert!(known.next().is_some() && known.is_waiting());
         let (known, _) = after(None, State::LeftAlone, Instant::now());

@@ -16,7 +16,7 @@ use balancing_dataplane::{
 
 use super::{
     AttachError, Attacher, Observed, PATIENCE,
-    known::{Found, Known, State},
+    known::{Found, Known, LeftAlone, State},
     news::{Event, News},
     recorded::namespace_excluded,
     watch::{Happened, Wanted},
@@ -112,7 +112,7 @@ impl Attacher {
         let Some(known) = self.known.get(&pod.uid) else { return Some(Reason::Due) };
         let record = self.recorded.of(uid);
         if everything
-            || known.wanted != self.wants_links(pod, record)
+            || known.left_alone != self.reason_to_leave(pod, record)
             || known.next().is_some_and(|at| at <= now)
         {
             return Some(Reason::Due);
@@ -122,11 +122,20 @@ impl Attacher {
         (touched && !ends).then_some(Reason::Touched)
     }
 
-    /// Whether a pod is to have links. The annotation counts as the object has it now, whatever it was at the pod's start.
-    fn wants_links(&self, pod: &Pod, record: Option<&Record>) -> bool {
+    /// Why a pod is to have no links; `None`: it is to have some. The annotation counts as the object has it now, whatever it was
+    /// at the pod's start.
+    fn reason_to_leave(&self, pod: &Pod, record: Option<&Record>) -> Option<LeftAlone> {
         let excluded = record.and_then(namespace_excluded);
-        let excluded = excluded.unwrap_or_else(|| self.rules.exclude_namespaces.contains(&pod.namespace));
-        self.rules.hooks_pods() && !pod.host_network && !pod.redirect_disabled && !excluded
+        let excluded = || excluded.unwrap_or_else(|| self.rules.exclude_namespaces.contains(&pod.namespace));
+        if pod.host_network {
+            Some(LeftAlone::HostNetwork)
+        } else if !self.rules.hooks_pods() {
+            Some(LeftAlone::Scope)
+        } else if pod.redirect_disabled {
+            Some(LeftAlone::Annotation)
+        } else {
+            excluded().then_some(LeftAlone::Namespace)
+        }
     }
 
     /// Looks at a pod. Returns by what it is recognised, if that has changed.
@@ -140,7 +149,7 @@ impl Attacher {
     ) -> Option<(String, BTreeSet<ClientId>)> {
         let record = self.recorded.of(uid);
         let mut found = Found {
-            wanted: self.wants_links(pod, record),
+            left_alone: self.reason_to_leave(pod, record),
             had_record: record.is_some(),
             cgroup: None,
             identities: BTreeSet::new(),
@@ -189,7 +198,7 @@ impl Attacher {
         if !self.filled {
             return Ok(None);
         }
-        if !found.wanted {
+        if found.left_alone.is_some() {
             let _lock = self.locks.acquire(uid, PATIENCE)?;
             found.state = State::LeftAlone;
             return Ok(links::remove(&dir)?.then_some(Event::Detached));
