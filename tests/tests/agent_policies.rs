@@ -278,3 +278,46 @@ fn without_a_backend_a_virtual_address_refuses_and_a_service_falls_back() {
         other => Err(format!("{other:?}")),
     });
 }
+
+/// Whoever may edit a Service does not get the connections to the addresses of others.
+#[test]
+fn external_addresses_of_others_are_left_alone() {
+    if !require_kernel() {
+        return;
+    }
+    let mut node = Node::new("external");
+    let _servers = [
+        node.serve("stolen", &["10.1.0.1:80"]),
+        node.serve("dialled", &["10.96.0.10:80", "192.0.2.2:80", "203.0.113.7:80"]),
+    ];
+    let web = Object::service("web", &["10.96.0.20"], &[("http", 80)])
+        .with("/spec/externalIPs", json!(["10.96.0.10", "203.0.113.7", "::ffff:192.0.2.2", "127.0.0.1"]));
+    node.apply(&web);
+    node.apply(&Object::service("kube-dns", &["10.96.0.10"], &[("http", 80)]));
+    node.apply(&Object::node("n2", "192.0.2.2"));
+    node.apply(&Object::balancing_to("p", "::", 80, &["10.1.0.1"]).for_service("web"));
+    node.start();
+    let mut client = node.client();
+    let mut asks = |at: &str, wanted: &str| {
+        eventually(|| match client.ask_tcp(address(at)) {
+            Ok(name) if name == wanted => Ok(()),
+            other => Err(format!("{at}: {other:?}, not {wanted}")),
+        });
+    };
+    asks("203.0.113.7:80", "stolen");
+    asks("10.96.0.10:80", "dialled");
+    asks("192.0.2.2:80", "dialled");
+    let view = node.wait_policy("p", |view| view.programmed && view.resolved_refs);
+    for why in
+        ["it is the ClusterIP of default/kube-dns", "it is an address of Node n2", "it is a loopback address"]
+    {
+        assert!(view.message.contains(why), "{}", view.message);
+    }
+    let told = node.ctl_json(&["explain", "192.0.2.2:80"]);
+    assert!(told["losers"][0]["why"].as_str().unwrap().contains("an address of Node n2"), "{told}");
+    // A node joins.
+    node.apply(&Object::node("n3", "203.0.113.7"));
+    asks("203.0.113.7:80", "dialled");
+    node.delete(&Object::node("n2", "192.0.2.2"));
+    asks("192.0.2.2:80", "stolen");
+}

@@ -71,7 +71,13 @@ fn owner_aside(
 /// Why a policy that knows the address does not claim the frontend.
 fn nearly(engine: &Engine, key: &FrontendKey, policy: &Policy) -> Option<String> {
     let spec = policy.spec.as_ref().ok()?;
-    let frontends = Frontends::of(policy.id.kind, &spec.frontend, engine.snapshot()).ok()?;
+    let frontends = Frontends::of(&policy.id, &spec.frontend, engine.snapshot(), engine.settings()).ok()?;
+    if let (Some(why), Some(service)) = (frontends.refused.get(&key.address), frontends.service) {
+        return Some(format!(
+            "the external address {} of Service {}/{} is left alone: {why}",
+            key.address, service.namespace, service.name
+        ));
+    }
     if !frontends.has_address(key.address) {
         return None;
     }

@@ -40,6 +40,7 @@ fn mk_slice(n: u32, policy: &Policy, set_size: Option<usize>, pods: &[&str]) -> 
         policy_uid: policy.uid.clone(),
         generation: Some(policy.generation),
         set_size,
+        approved: None,
         ports: vec![Port { port: 8080, protocol: Tcp, name: String::new() }],
         list: pods.iter().map(|ip| mk_endpoint(ip, THERE)).collect(),
     }

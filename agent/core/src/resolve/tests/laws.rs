@@ -143,7 +143,9 @@ fn random_object(dice: &mut Dice) -> Object {
             let addresses = [&["10.96.0.1", "fd00::1"][..], &["10.96.0.1"], &["10.96.0.2"]];
             let mut service = mk_service(dice.pick(&["s0", "s1"]), dice.pick(&addresses), &ports[from..]);
             service.headless = dice.chance(10);
-            service.external_ips = ips(dice.pick(&[&[][..], &["192.0.2.1"]]));
+            service.external_ips =
+                ips(dice.pick(&[&[][..], &["192.0.2.1"], &["10.96.0.2", "192.168.0.1"], &["10.96.0.1"]]));
+            service.load_balancer_ips = ips(dice.pick(&[&[][..], &["fd02::2", "192.0.2.2"]]));
             service.into()
         }
         _ => {

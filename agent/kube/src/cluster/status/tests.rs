@@ -22,6 +22,7 @@ fn mk_verdict(reason: Reason) -> Verdict {
         resolved_refs: !unresolved,
         conflicts_with: BTreeSet::new(),
         reason,
+        left_alone: Vec::new(),
         message: format!("about {}", reason.as_str()),
         backends: 2 * frontends.len(),
         frontends,
