@@ -124,7 +124,7 @@ fn random_policy(dice: &mut Dice) -> Policy {
     policy.created = dice.pick(&[None, Some(1), Some(2), Some(3)]);
     policy.service_id = dice.pick(&[None, None, Some(7), Some(8)]);
     if dice.chance(5) {
-        policy.spec = Err(InvalidSpec { problems: Vec::new() });
+        policy.spec = Err(InvalidSpec { problems: Vec::new(), frontends: Vec::new() });
     }
     policy
 }
