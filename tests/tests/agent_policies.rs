@@ -321,3 +321,29 @@ fn external_addresses_of_others_are_left_alone() {
     node.delete(&Object::node("n2", "192.0.2.2"));
     asks("192.0.2.2:80", "stolen");
 }
+
+/// A node with two of the pods counts twice; the kernel keeps shares in lowest terms.
+#[test]
+fn frontends_tell_the_weight_of_a_backend_that_stands_for_several_pods() {
+    if !require_kernel() {
+        return;
+    }
+    let mut node = Node::new("weights");
+    node.apply(&Object::node("n1", "192.0.2.1"));
+    for (name, ip) in [("a", "10.1.0.1"), ("b", "10.1.0.2")] {
+        let port = json!([{"name": "main", "ports": [{"containerPort": 80, "hostPort": 80}]}]);
+        node.apply(&Object::pod(name, "web", &[ip]).with("/spec/containers", port));
+    }
+    let policy = Object::balancing("p", "10.96.0.1", 80, "web");
+    node.apply(&policy.with("/spec/backend/serviceEndpoint/redirectMode", "hostPort"));
+    node.start();
+    node.wait_backends("p", 1);
+    for command in ["frontends", "backends"] {
+        let rows = node.ctl_json(&[command]);
+        let backend = if command == "frontends" { &rows[0]["backends"][0] } else { &rows[0] };
+        assert_eq!((&backend["address"], &backend["weight"]), (&json!("192.0.2.1"), &json!(2)), "{rows}");
+    }
+    // Without an agent only the kernel is left to ask.
+    node.agent().kill();
+    assert_eq!(node.ctl_json(&["backends"])[0]["weight"], json!(1));
+}

@@ -17,7 +17,7 @@ mod collect;
 mod convert;
 mod table;
 
-use balancing_core::control::EXIT_USAGE;
+use balancing_core::{control::EXIT_USAGE, view::PodView};
 
 use collect::{CollectError, Host};
 
@@ -116,10 +116,14 @@ fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
     let output = cli.output.unwrap_or(Output::Table);
     match &cli.command {
         Command::Status => show(output, &host.status()?, table::status),
-        Command::Policies => show(output, &host.policies()?, |rows| table::policies(rows)),
+        Command::Policies => {
+            let rows = host.policies()?;
+            host.incomplete().iter().for_each(|note| eprintln!("balancingctl: {note}"));
+            show(output, &rows, |rows| table::policies(rows))
+        }
         Command::Frontends => show(output, &host.frontends()?, |rows| table::frontends(rows)),
         Command::Backends => show(output, &host.backends()?, |rows| table::backends(rows)),
-        Command::Pods => show(output, &host.pods()?, |rows| table::pods(rows)),
+        Command::Pods => return pods(output, &host.pods()?),
         Command::Explain { frontend, pod } => {
             let key = parse_frontend(frontend).map_err(CtlError::Argument)?;
             let pod = pod.as_deref().map(parse_pod).transpose()?;
@@ -129,6 +133,18 @@ fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
         Command::Version => show(output, &host.version(), table::version),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the pods that can be looked at. Fails when there is none among them.
+fn pods(output: Output, rows: &[PodView]) -> Result<ExitCode, CtlError> {
+    show(output, &rows, |rows| table::pods(rows))?;
+    for row in rows {
+        if let Some(problem) = &row.problem {
+            eprintln!("balancingctl: the hooks of pod {} cannot be looked at: {problem}", row.uid);
+        }
+    }
+    let is_blind = !rows.is_empty() && rows.iter().all(|row| row.problem.is_some());
+    Ok(if is_blind { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn parse_pod(text: &str) -> Result<(String, String), CtlError> {

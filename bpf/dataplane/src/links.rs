@@ -64,7 +64,7 @@ pub enum Error {
         cgroup: PathBuf,
     },
     /// The kernel does not know the hook or links.
-    #[error("this kernel cannot attach {hook}: {source}; Balancing needs 5.10 or later")]
+    #[error("this kernel cannot attach {hook}: {source}; Balancing needs 5.12 or later")]
     Unsupported {
         /// Name of the hook.
         hook: &'static str,

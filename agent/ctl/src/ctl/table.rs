@@ -165,7 +165,10 @@ pub(super) fn pods(rows: &[PodView]) -> String {
             or_dash(row.namespace.as_deref()).to_owned(),
             or_dash(row.name.as_deref()).to_owned(),
             row.uid.clone(),
-            list(&row.hooks.iter().map(String::as_str).collect::<Vec<_>>()),
+            match row.problem {
+                Some(_) => "unknown".to_owned(),
+                None => list(&row.hooks.iter().map(String::as_str).collect::<Vec<_>>()),
+            },
             or_dash(row.cgroup.as_deref()).to_owned(),
         ]);
     }

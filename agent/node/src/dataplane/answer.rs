@@ -9,7 +9,6 @@ use crate::{
 };
 use balancing_core::{
     control::Request,
-    explain::explain,
     health::PolicyHealth,
     kinds,
     objects::PolicyRef,
@@ -60,7 +59,7 @@ impl Inside {
             }
             Request::Explain { frontend, pod } => {
                 let pod = pod.as_ref().map(Request::pod_ref);
-                serde_json::to_value(explain(engine, Request::explain_key(frontend), pod.as_ref()))
+                serde_json::to_value(self.world.owner.explain(Request::explain_key(frontend), pod.as_ref()))
             }
         }
     }
