@@ -34,7 +34,7 @@ ask_all
 
 title "The agent starts on a directory: the policies of the documentation, DNS and metadata"
 cp "$here"/directory/*.yaml "$objects/"
-for seed in "$repository"/agent/tests/fixtures/seeds/*.yaml; do
+for seed in "$repository"/agent/core/tests/fixtures/seeds/*.yaml; do
     case $seed in
     *00-* | *01-* | *07-* | *08-* | *09-* | *10-*) cp "$seed" "$objects/" ;;
     esac
