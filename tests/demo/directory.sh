@@ -69,6 +69,7 @@ title "Fall-back: the local pod is not ready; DNS goes to the cluster, 169.254.1
 local_pod False
 until_true "the fall-back" answers "cluster DNS" "${DNS[@]}"
 ask_all
+run "" balancingctl policies
 run "" balancingctl explain 169.254.169.254:80
 local_pod True
 until_true "the local cache" answers "node-local cache" "${DNS[@]}"

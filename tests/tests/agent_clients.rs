@@ -175,6 +175,17 @@ fn one_broken_link_directory_keeps_no_other_pod_from_its_links() {
     answered_by(&mut world.node.client(), "local");
     let told = |problem: &String| problem.contains(sick.uid()) && problem.contains("remove it by hand");
     world.node.wait_view(|view| view.ready && view.problems.iter().any(told));
+    let decision = |pod: &str| {
+        let told = world.node.ctl_json(&["explain", FRONTEND, "--pod", &format!("default/{pod}")]);
+        told["decision"].as_str().unwrap().to_owned()
+    };
+    assert!(decision("a-sick").contains("the agent could not hook the pod"), "{}", decision("a-sick"));
+    assert!(!decision("well").contains("could not hook"), "{}", decision("well"));
+    assert!(
+        decision("nobody").contains("no such pod is on node n1: pod default/nobody"),
+        "{}",
+        decision("nobody")
+    );
     fs::remove_dir(&foreign).unwrap();
     answered_within(HEALED, &mut sick_place.client(), "local");
 }

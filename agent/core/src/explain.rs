@@ -153,6 +153,14 @@ impl Explanation {
             self.backends.clear();
         }
     }
+
+    /// Adds that the client pod could not be hooked.
+    pub fn lacks_hooks(&mut self, why: &str) {
+        self.decision.push_str(&format!(
+            "; but the agent could not hook the pod ({why}): unless the CNI plugin did, its connections go where they \
+             were dialled"
+        ));
+    }
 }
 
 /// The first layer that applies, and what happens where it stands aside.

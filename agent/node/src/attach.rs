@@ -380,6 +380,12 @@ impl Attacher {
         self.known.get(uid)?.cgroup.as_deref()
     }
 
+    /// Why a local pod could not be given links.
+    #[must_use]
+    pub fn failure_of(&self, uid: &str) -> Option<&str> {
+        self.known.get(uid)?.failure.as_deref()
+    }
+
     /// Pods that want links and have none, in words.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

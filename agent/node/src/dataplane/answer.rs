@@ -59,7 +59,12 @@ impl Inside {
             }
             Request::Explain { frontend, pod } => {
                 let pod = pod.as_ref().map(Request::pod_ref);
-                serde_json::to_value(self.world.owner.explain(Request::explain_key(frontend), pod.as_ref()))
+                let mut told = self.world.owner.explain(Request::explain_key(frontend), pod.as_ref());
+                let uid = pod.as_ref().and_then(|pod| engine.snapshot().pod(pod)).map(|pod| &pod.uid);
+                if let Some(why) = uid.and_then(|uid| self.world.attacher.failure_of(uid)) {
+                    told.lacks_hooks(why);
+                }
+                serde_json::to_value(told)
             }
         }
     }

@@ -82,7 +82,7 @@ fn addresses_of_somebody_else_are_left_alone_and_named() {
             ]);
             assert_eq!(claims(&lab), ips(&["10.96.0.1", GOOD]), "{address}");
             let told = format!("external address {address} of Service default/s is left alone: {why}");
-            assert_eq!(left_alone(&lab), [told.clone()]);
+            assert_eq!(left_alone(&lab), std::slice::from_ref(&told));
             let verdict = lab.verdict(&balancing("b"));
             assert_eq!((verdict.resolved_refs, verdict.reason), (true, Reason::Applied));
             assert!(verdict.message.contains(&told), "{}", verdict.message);
