@@ -39,34 +39,29 @@ impl External {
         snapshot: &Snapshot,
         settings: &Settings,
     ) -> Self {
-        let mut external = Self::judge(service, snapshot);
-        if settings.cluster_pods == ClusterPods::Listed {
-            let approved = snapshot.approved(policy);
-            for address in std::mem::take(&mut external.claimed) {
-                if approved.is_some_and(|approved| approved.contains(&address)) {
-                    external.claimed.insert(address);
-                } else {
-                    let why = "the controller has not approved it; the policy's status tells why";
-                    external.refused.insert(address, why.to_owned());
-                }
-            }
+        if settings.cluster_pods == ClusterPods::Selected {
+            return Self::judge(service, snapshot, |_| true);
         }
-        external
+        let approved = snapshot.approved(policy);
+        Self::judge(service, snapshot, |address| approved.is_some_and(|a| a.binary_search(&address).is_ok()))
     }
 
-    fn judge(service: &Service, snapshot: &Snapshot) -> Self {
+    fn judge(service: &Service, snapshot: &Snapshot, is_approved: impl Fn(IpAddr) -> bool) -> Self {
         let mut external = Self::default();
         let own: BTreeSet<IpAddr> = service.cluster_ips.iter().map(IpAddr::to_canonical).collect();
         let addresses: BTreeSet<IpAddr> = service.external().map(IpAddr::to_canonical).collect();
         for address in addresses.difference(&own).copied() {
-            match refusal(service, address, snapshot) {
-                Some(why) => drop(external.refused.insert(address, why)),
-                None if external.claimed.len() == MAX_EXTERNAL => {
-                    let why = format!("a policy claims at most {MAX_EXTERNAL} external addresses");
-                    external.refused.insert(address, why);
-                }
-                None => drop(external.claimed.insert(address)),
-            }
+            let why = if let Some(why) = refusal(service, address, snapshot) {
+                why
+            } else if !is_approved(address) {
+                "the controller has not approved it; the policy's status tells why".to_owned()
+            } else if external.claimed.len() == MAX_EXTERNAL {
+                format!("a policy claims at most {MAX_EXTERNAL} external addresses")
+            } else {
+                external.claimed.insert(address);
+                continue;
+            };
+            external.refused.insert(address, why);
         }
         external
     }
@@ -89,7 +84,7 @@ impl External {
 /// The external addresses that a policy may claim by all that is known here; `None` = it asks for none.
 #[must_use]
 pub fn approve(policy: &PolicyRef, spec: &PolicySpec, snapshot: &Snapshot) -> Option<BTreeSet<IpAddr>> {
-    asks_for(policy, spec, snapshot).map(|service| External::judge(service, snapshot).claimed)
+    asks_for(policy, spec, snapshot).map(|service| External::judge(service, snapshot, |_| true).claimed)
 }
 
 /// The Service whose external addresses the policy asks for, if there are any.

@@ -60,7 +60,14 @@ pub(super) fn lacks(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -
 pub(super) fn waits(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> String {
     let lacks: Vec<String> = lacks(policy, snapshot, settings).iter().map(ToString::to_string).collect();
     if lacks.is_empty() {
-        return format!("waits for the EndpointSlices of generation {}", policy.generation);
+        let slices = format!("waits for the EndpointSlices of generation {}", policy.generation);
+        let asks = policy.spec.as_ref().is_ok_and(|spec| asks_for(&policy.id, spec, snapshot).is_some());
+        return match asks {
+            true => format!(
+                "{slices} with the external addresses that it may claim, which a controller of this version lists"
+            ),
+            false => slices,
+        };
     }
     format!(
         "waits for the {}, which the agent could not list yet; `balancingctl status` says why and what to do",

@@ -160,6 +160,8 @@ fn an_agent_claims_only_what_the_controller_approved() {
     // A controller of an earlier version approves nothing.
     lab.put(mk_head(&policy, None));
     assert_eq!(claims(&lab), ips(&[]));
+    let message = &lab.verdict(&balancing("b")).message;
+    assert!(message.contains("which a controller of this version lists"), "{message}");
     lab.put(mk_head(&policy, Some(&[GOOD])));
     assert_eq!(claims(&lab), ips(&["10.96.0.1", GOOD]));
     // Another node's address, which an agent cannot know.
@@ -176,6 +178,18 @@ fn an_agent_claims_only_what_the_controller_approved() {
     // A node joined.
     lab.put(mk_head(&policy, Some(&[])));
     assert_eq!(claims(&lab), ips(&["10.96.0.1"]));
+}
+
+/// An agent does not know what the controller refused, and must not count that.
+#[test]
+fn the_bound_is_the_controllers() {
+    let (mut lab, policy) = (mk_listed(), mk_direct());
+    let many: Vec<String> = (0..1124).map(|n| format!("203.0.{}.{}", n / 256, n % 256)).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    lab.put(mk_outside(&many));
+    lab.put(policy.clone());
+    lab.put(mk_head(&policy, Some(&many[100..])));
+    assert_eq!(claims(&lab).len(), 1 + 1024);
 }
 
 #[test]
