@@ -34,7 +34,7 @@ ask_all
 
 title "The agent starts on a directory: the policies of the documentation, DNS and metadata"
 cp "$here"/directory/*.yaml "$objects/"
-for seed in "$repository"/agent/tests/fixtures/seeds/*.yaml; do
+for seed in "$repository"/agent/core/tests/fixtures/seeds/*.yaml; do
     case $seed in
     *00-* | *01-* | *07-* | *08-* | *09-* | *10-*) cp "$seed" "$objects/" ;;
     esac
@@ -69,6 +69,7 @@ title "Fall-back: the local pod is not ready; DNS goes to the cluster, 169.254.1
 local_pod False
 until_true "the fall-back" answers "cluster DNS" "${DNS[@]}"
 ask_all
+run "" balancingctl policies
 run "" balancingctl explain 169.254.169.254:80
 local_pod True
 until_true "the local cache" answers "node-local cache" "${DNS[@]}"

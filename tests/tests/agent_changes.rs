@@ -433,6 +433,70 @@ fn without_an_agent_everything_goes_on_and_can_be_seen() {
     );
 }
 
+/// An agent that knows no object yet names what an earlier one left in the kernel.
+#[test]
+fn an_agent_that_is_not_synced_tells_what_the_kernel_has() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start("unsynced");
+    world.node.agent().kill();
+    let away = world.node.objects().with_extension("away");
+    fs::rename(world.node.objects(), &away).unwrap();
+    world.node.start_until(|view| !view.source.synced && !view.source.problems.is_empty());
+    let [policy] = world.node.policies().try_into().unwrap();
+    assert_eq!(
+        (policy.name.as_str(), policy.reason.as_str(), policy.programmed),
+        ("policy", "NotSynced", true)
+    );
+    assert_eq!((policy.frontends.len(), policy.backends), (1, BACKENDS));
+    let words = String::from_utf8(world.node.ctl(&["policies"]).stderr).unwrap();
+    assert!(words.contains("the agent is not synced with dir:"), "{words}");
+    let told = world.node.ctl_json(&["explain", FRONTEND]);
+    let decision = told["decision"].as_str().unwrap();
+    assert!(decision.ends_with("the kernel has an earlier state, of LocalRedirectPolicy policy"), "{told}");
+    fs::rename(&away, world.node.objects()).unwrap();
+    world.node.wait_policy("policy", |view| view.reason == "Applied");
+    assert_eq!(String::from_utf8(world.node.ctl(&["policies"]).stderr).unwrap(), "");
+}
+
+#[test]
+fn a_pin_that_cannot_be_read_hides_no_other_pod() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start("bad-pin");
+    world.node.agent().kill();
+    let layout = Layout::new(world.node.bpffs(), ABI);
+    let pods = links::pods(&layout).unwrap();
+    let spoil = |dir: &PathBuf| {
+        fs::remove_file(dir.join("connect4")).unwrap();
+        fs::create_dir(dir.join("connect4")).unwrap();
+    };
+    spoil(pods.values().next().unwrap());
+    let output = world.node.ctl(&["pods", "-o", "json"]);
+    let words = String::from_utf8(output.stderr).unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.success(), "{words}");
+    let uid = pods.keys().next().unwrap().as_str();
+    assert!(words.contains(&format!("the hooks of pod {uid} cannot be looked at")), "{words}");
+    let hooks = |uid: &str| {
+        let row = rows.as_array().unwrap().iter().find(|row| row["uid"] == uid).unwrap();
+        (row["hooks"].as_array().unwrap().len(), row["problem"].is_null())
+    };
+    assert_eq!((rows.as_array().unwrap().len(), hooks(uid)), (2, (0, false)));
+    let other = pods.keys().nth(1).unwrap();
+    assert_eq!(hooks(other.as_str()), (8, true));
+    let table = String::from_utf8(world.node.ctl(&["pods"]).stdout).unwrap();
+    assert!(table.contains("unknown"), "{table}");
+    spoil(&pods[other]);
+    assert_eq!(world.node.ctl(&["pods"]).status.code(), Some(1), "no pod could be looked at");
+    assert!(world.node.ctl(&["status"]).status.success());
+    for dir in pods.values() {
+        fs::remove_dir(dir.join("connect4")).unwrap();
+    }
+}
+
 #[test]
 fn cleanup_removes_everything() {
     if !require_kernel() {
@@ -463,7 +527,7 @@ fn cleanup_removes_everything() {
     let status = world.node.ctl_json(&["status"]);
     assert_eq!((&status["hooks"]["abi"], &status["tables"]), (&json!(null), &json!([])));
     let words = String::from_utf8(world.node.ctl(&["frontends"]).stderr).unwrap();
-    assert!(words.contains("nothing is loaded below"), "{words}");
+    assert!(words.contains("nothing is loaded below") && words.contains("since its last boot"), "{words}");
 
     // And a new agent begins again.
     world.node.start();

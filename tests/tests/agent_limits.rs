@@ -9,6 +9,7 @@ use balancing_dataplane::{
     layout::{Hook, Layout},
 };
 use balancing_tests::*;
+use serde_json::json;
 
 const FRONTEND: &str = "10.96.0.1:80";
 /// Ports of a Service of [`fill`].
@@ -103,6 +104,15 @@ fn a_table_of_backends_that_is_too_small() {
     let failed = node.wait_policy("p3", |policy| !policy.programmed);
     let words = "table backends is full (8 entries): 10.97.0.3:80/TCP, which needs 3 in a row, does not fit; raise --max-backends";
     assert!(failed.message.contains(words), "{}", failed.message);
+    assert_eq!(failed.reason, "TableFull", "not Applied");
+    let told = node.ctl_json(&["explain", "10.97.0.3:80"]);
+    let decision = told["decision"].as_str().unwrap();
+    assert!(decision.starts_with("not in force: redirected by BalancingPolicy p3"), "{told}");
+    assert!(
+        decision.contains("table backends is full") && decision.contains("where they were dialled"),
+        "{told}"
+    );
+    assert_eq!((&told["winner"], &told["backends"]), (&json!(null), &json!([])));
     assert!(dropped(&node, "backends") > Some(0));
     assert_eq!(dropped(&node, "qos"), Some(0));
     assert_eq!(node.client().ask_tcp(address("10.97.0.2:80")).as_deref(), Ok("local"));

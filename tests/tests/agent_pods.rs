@@ -90,6 +90,12 @@ fn other_program() -> OwnedFd {
     sys::prog_load(&spec, None).unwrap()
 }
 
+/// What `explain` says of the frontend for a pod.
+fn decision(node: &Node, pod: &str) -> String {
+    let told = node.ctl_json(&["explain", FRONTEND, "--pod", &format!("default/{pod}")]);
+    told["decision"].as_str().unwrap().to_owned()
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
@@ -366,6 +372,12 @@ fn a_pod_that_cannot_be_hooked_is_told_once_and_makes_the_agent_unready() {
     let (status, words) = world.node.host().run(|| http_get(address, "/readyz")).unwrap();
     assert_eq!(status, 503);
     assert_eq!(words.matches("a-sick").count(), 1, "{words}");
+    assert!(
+        decision(&world.node, "a-sick").contains("the pod has no hooks"),
+        "{}",
+        decision(&world.node, "a-sick")
+    );
+    assert!(!decision(&world.node, "well").contains("no hooks"), "{}", decision(&world.node, "well"));
     fs::remove_dir(&foreign).unwrap();
     world.node.wait_view(|view| view.ready && view.problems.is_empty());
     world.wait_hooked(&sick_cgroup);

@@ -278,3 +278,72 @@ fn without_a_backend_a_virtual_address_refuses_and_a_service_falls_back() {
         other => Err(format!("{other:?}")),
     });
 }
+
+/// Whoever may edit a Service does not get the connections to the addresses of others.
+#[test]
+fn external_addresses_of_others_are_left_alone() {
+    if !require_kernel() {
+        return;
+    }
+    let mut node = Node::new("external");
+    let _servers = [
+        node.serve("stolen", &["10.1.0.1:80"]),
+        node.serve("dialled", &["10.96.0.10:80", "192.0.2.2:80", "203.0.113.7:80"]),
+    ];
+    let web = Object::service("web", &["10.96.0.20"], &[("http", 80)])
+        .with("/spec/externalIPs", json!(["10.96.0.10", "203.0.113.7", "::ffff:192.0.2.2", "127.0.0.1"]));
+    node.apply(&web);
+    node.apply(&Object::service("kube-dns", &["10.96.0.10"], &[("http", 80)]));
+    node.apply(&Object::node("n2", "192.0.2.2"));
+    node.apply(&Object::balancing_to("p", "::", 80, &["10.1.0.1"]).for_service("web"));
+    node.start();
+    let mut client = node.client();
+    let mut asks = |at: &str, wanted: &str| {
+        eventually(|| match client.ask_tcp(address(at)) {
+            Ok(name) if name == wanted => Ok(()),
+            other => Err(format!("{at}: {other:?}, not {wanted}")),
+        });
+    };
+    asks("203.0.113.7:80", "stolen");
+    asks("10.96.0.10:80", "dialled");
+    asks("192.0.2.2:80", "dialled");
+    let view = node.wait_policy("p", |view| view.programmed && view.resolved_refs);
+    for why in
+        ["it is the ClusterIP of default/kube-dns", "it is an address of Node n2", "it is a loopback address"]
+    {
+        assert!(view.message.contains(why), "{}", view.message);
+    }
+    let told = node.ctl_json(&["explain", "192.0.2.2:80"]);
+    assert!(told["losers"][0]["why"].as_str().unwrap().contains("an address of Node n2"), "{told}");
+    // A node joins.
+    node.apply(&Object::node("n3", "203.0.113.7"));
+    asks("203.0.113.7:80", "dialled");
+    node.delete(&Object::node("n2", "192.0.2.2"));
+    asks("192.0.2.2:80", "stolen");
+}
+
+/// A node with two of the pods counts twice; the kernel keeps shares in lowest terms.
+#[test]
+fn frontends_tell_the_weight_of_a_backend_that_stands_for_several_pods() {
+    if !require_kernel() {
+        return;
+    }
+    let mut node = Node::new("weights");
+    node.apply(&Object::node("n1", "192.0.2.1"));
+    for (name, ip) in [("a", "10.1.0.1"), ("b", "10.1.0.2")] {
+        let port = json!([{"name": "main", "ports": [{"containerPort": 80, "hostPort": 80}]}]);
+        node.apply(&Object::pod(name, "web", &[ip]).with("/spec/containers", port));
+    }
+    let policy = Object::balancing("p", "10.96.0.1", 80, "web");
+    node.apply(&policy.with("/spec/backend/serviceEndpoint/redirectMode", "hostPort"));
+    node.start();
+    node.wait_backends("p", 1);
+    for command in ["frontends", "backends"] {
+        let rows = node.ctl_json(&[command]);
+        let backend = if command == "frontends" { &rows[0]["backends"][0] } else { &rows[0] };
+        assert_eq!((&backend["address"], &backend["weight"]), (&json!("192.0.2.1"), &json!(2)), "{rows}");
+    }
+    // Without an agent only the kernel is left to ask.
+    node.agent().kill();
+    assert_eq!(node.ctl_json(&["backends"])[0]["weight"], json!(1));
+}

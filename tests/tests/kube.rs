@@ -13,6 +13,8 @@ mod conditions;
 mod connection;
 #[path = "kube/controller.rs"]
 mod controller;
+#[path = "kube/external.rs"]
+mod external;
 #[path = "kube/generations.rs"]
 mod generations;
 #[path = "kube/lacking.rs"]

@@ -10,3 +10,5 @@ pub const MAX_LABELS: usize = 64;
 pub const MAX_EXPRESSIONS: usize = 64;
 /// Values of one expression.
 pub const MAX_VALUES: usize = 256;
+/// External addresses of a Service that a policy claims.
+pub const MAX_EXTERNAL: usize = 1024;

@@ -77,6 +77,17 @@ pub struct BackendView {
     pub node: Option<String>,
 }
 
+/// What the kernel does at a frontend, where that is not what was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deviation {
+    /// Nothing has been decided yet: the source's list is not complete.
+    NotSynced,
+    /// The decision could not be programmed, and why.
+    Failed(String),
+    /// What an earlier agent programmed stays, because what it belongs to is not known completely.
+    Kept,
+}
+
 /// What the layers make of a connection.
 struct Outcome<'a> {
     winner: Option<&'a Layer>,
@@ -91,10 +102,12 @@ pub fn explain(engine: &Engine, key: FrontendKey, client: Option<&ObjectRef>) ->
     let entry = engine.entry(&key);
     let layers: Vec<&Layer> = entry.iter().flat_map(|entry| &entry.layers).map(AsRef::as_ref).collect();
     let pod = client.and_then(|name| engine.snapshot().pod(name));
-    let untouched = client.and_then(|name| never_redirected(engine, name, pod));
+    let unknown = client.and_then(|name| not_here(engine, name, pod));
+    let untouched = pod.and_then(|pod| never_redirected(engine, pod));
     let destination = dialled(engine, &key);
+    let untouched = unknown.or_else(|| untouched.map(|why| format!("{why}; {destination}")));
     let outcome = match untouched {
-        Some(why) => Outcome { winner: None, text: format!("{why}; {destination}"), aside: Vec::new() },
+        Some(text) => Outcome { winner: None, text, aside: Vec::new() },
         None if layers.is_empty() => Outcome {
             winner: None,
             text: format!("no policy redirects {key}; {destination}"),
@@ -113,6 +126,41 @@ pub fn explain(engine: &Engine, key: FrontendKey, client: Option<&ObjectRef>) ->
         losers,
         backends: outcome.winner.map(|layer| layer.backends.iter().map(view).collect()).unwrap_or_default(),
         decision: outcome.text,
+    }
+}
+
+impl Explanation {
+    /// Adds what the kernel does instead of what was decided; `kernel` are the policies that it asks, in order.
+    pub fn deviate(&mut self, deviation: &Deviation, kernel: &[String]) {
+        let does = match kernel {
+            [] => "the kernel has nothing for it, so connections go where they were dialled".to_owned(),
+            names => format!("the kernel has an earlier state, of {}", names.join(", then ")),
+        };
+        let decision = std::mem::take(&mut self.decision);
+        self.decision = match deviation {
+            Deviation::NotSynced => {
+                format!(
+                    "the agent has not read all objects from its source, so it has decided nothing yet: {does}"
+                )
+            }
+            Deviation::Failed(why) => {
+                format!("not in force: {decision}. It is not programmed: {why}; {does}")
+            }
+            Deviation::Kept => format!("{decision}. That is not in force yet: {does}"),
+        };
+        if !matches!(deviation, Deviation::Kept) {
+            self.winner = None;
+            self.backends.clear();
+        }
+    }
+
+    /// The client pod has no hooks, whatever is decided for its connections.
+    pub fn lacks_hooks(&mut self, why: &str) {
+        self.winner = None;
+        self.backends.clear();
+        let decision = std::mem::take(&mut self.decision);
+        self.decision =
+            format!("goes where it was dialled: the pod has no hooks ({why}); with hooks: {decision}");
     }
 }
 
@@ -156,16 +204,28 @@ fn walk<'a>(engine: &Engine, layers: &[&'a Layer], pod: Option<&Pod>, destinatio
     Outcome { winner: Some(layer), text, aside: Vec::new() }
 }
 
-/// Why no connection of this pod is redirected by this agent, whatever the policies say.
-fn never_redirected(engine: &Engine, name: &ObjectRef, pod: Option<&Pod>) -> Option<String> {
+/// Why nothing can be said about the connections of this pod.
+fn not_here(engine: &Engine, name: &ObjectRef, pod: Option<&Pod>) -> Option<String> {
     let (settings, shown) = (engine.settings(), format!("pod {}/{}", name.namespace, name.name));
-    let Some(pod) = pod else {
-        return Some(format!("{shown} is not known to this agent"));
-    };
-    if settings.role == Role::Node && pod.node != settings.node_name {
-        let node = if pod.node.is_empty() { "no node yet" } else { &pod.node };
-        return Some(format!("{shown} runs on {node}, not on {}: ask the agent there", settings.node_name));
+    let here = &settings.node_name;
+    match (settings.role, pod) {
+        (Role::Node, None) => Some(format!(
+            "no such pod is on node {here}: {shown}; correct the name, or ask the agent of its node"
+        )),
+        (Role::External | Role::Cluster, None) => {
+            Some(format!("{shown} is not known here: leave out --pod, or ask the agent of its node"))
+        }
+        (Role::Node, Some(pod)) if pod.node != *here => {
+            let node = if pod.node.is_empty() { "no node yet" } else { &pod.node };
+            Some(format!("{shown} runs on {node}, not on {here}: ask the agent there"))
+        }
+        (_, Some(_)) => None,
     }
+}
+
+/// Why no connection of this pod is redirected by this agent, whatever the policies say.
+fn never_redirected(engine: &Engine, pod: &Pod) -> Option<String> {
+    let (settings, shown) = (engine.settings(), format!("pod {}/{}", pod.namespace, pod.name));
     if pod.redirect_disabled {
         return Some(format!("{shown} opted out by the annotation balancing.elf.io/redirect: \"disabled\""));
     }

@@ -295,6 +295,16 @@ impl Header {
             "EndpointSlice" => Kind::Slice,
             "LocalRedirectPolicy" => Kind::Policy(PolicyKind::LocalRedirect),
             "BalancingPolicy" => Kind::Policy(PolicyKind::Balancing),
+            // A mistyped kind of ours must not pass for one of others.
+            _ if self.api_version.starts_with(&format!("{GROUP}/")) => {
+                return Meaning::Wrong(format!(
+                    "kind {} of {} is unknown to this version; it is ignored. Known are {} and {}: correct the kind",
+                    self.kind,
+                    self.api_version,
+                    PolicyKind::LocalRedirect.kind(),
+                    PolicyKind::Balancing.kind()
+                ));
+            }
             _ => return Meaning::Ignored,
         };
         let (group, wanted) = match kind {

@@ -16,6 +16,8 @@ pub const LABEL_SERVICE_ID: &str = "balancing.elf.io/service-id";
 pub const ANNOTATION_GENERATION: &str = "balancing.elf.io/generation";
 /// Annotation of one of those slices, the head, with the number of slices of that generation.
 pub const ANNOTATION_SLICES: &str = "balancing.elf.io/slices";
+/// Annotation of the head with the external addresses of its Service that the policy may claim.
+pub const ANNOTATION_EXTERNAL: &str = "balancing.elf.io/external-addresses";
 /// Label that keeps kube-proxy away from those slices: they belong to no Service.
 pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// Lease by which the replicas of the controller elect one of them.

@@ -142,6 +142,8 @@ pub struct Node {
     pub labels: Labels,
     /// `status.addresses` of type `InternalIP`.
     pub ips: Addresses,
+    /// Addresses in `status.addresses` of other types. Nothing is sent there.
+    pub other_ips: Addresses,
     /// Annotations `balancing.elf.io/nodeProxyIpv4` and `nodeProxyIpv6`: parsed addresses of the right family.
     pub proxy_ips: Addresses,
 }
@@ -204,6 +206,9 @@ pub struct Endpoints {
     pub generation: Option<i64>,
     /// How many slices this generation has; only one of them, the head, says it.
     pub set_size: Option<usize>,
+    /// The external addresses of its Service that the policy may claim; only the head says it, and only where the
+    /// Service has any.
+    pub approved: Option<Addresses>,
     /// The backend ports of the policy that these pods have: name and protocol as in `toPorts`, the number
     /// as the pod has it (`hostPort` mode: the host port).
     pub ports: Vec<Port>,
@@ -242,7 +247,25 @@ impl Pod {
     }
 }
 
+impl Service {
+    /// `externalIPs` and load balancer addresses.
+    pub fn external(&self) -> impl Iterator<Item = &IpAddr> {
+        self.external_ips.iter().chain(&self.load_balancer_ips)
+    }
+
+    /// Whether a policy that names it asks for external addresses.
+    #[must_use]
+    pub fn has_external(&self) -> bool {
+        !self.headless && !self.external_name && self.external().next().is_some()
+    }
+}
+
 impl Node {
+    /// All its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
+        self.ips.iter().chain(&self.other_ips).chain(&self.proxy_ips)
+    }
+
     /// The zone it is in, by the label `topology.kubernetes.io/zone`; empty when unknown.
     #[must_use]
     pub fn zone(&self) -> &str {

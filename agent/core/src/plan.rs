@@ -63,6 +63,8 @@ pub struct Verdict {
     pub accepted: bool,
     /// Condition `ResolvedRefs`.
     pub resolved_refs: bool,
+    /// External addresses of the Service that are not claimed because they belong to somebody else, in words.
+    pub left_alone: Vec<String>,
     /// Condition `Conflicted`: the policies that won, if any.
     pub conflicts_with: BTreeSet<PolicyRef>,
     /// Why the first condition that is not as wished is so; `Applied` when all is well.

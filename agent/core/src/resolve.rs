@@ -23,6 +23,7 @@ use crate::{
 
 mod backends;
 mod engine;
+mod external;
 mod frontends;
 mod ids;
 mod needs;
@@ -32,6 +33,7 @@ mod verdict;
 
 pub use backends::{Family, ProxyTarget, reach};
 pub use engine::{Delta, Engine};
+pub use external::approve;
 pub(crate) use frontends::Frontends;
 
 use backends::Pool;
@@ -56,7 +58,8 @@ pub enum ClusterPods {
     /// All pods are known; the selector is applied here.
     #[default]
     Selected,
-    /// The controller applied the selector and lists them in EndpointSlices.
+    /// The controller applied the selector and lists them in EndpointSlices, with the external addresses that a policy
+    /// may claim.
     Listed,
 }
 
@@ -110,6 +113,8 @@ pub struct Resolution {
     pub reason: Reason,
     /// What a user should know, most important first.
     pub notes: Vec<String>,
+    /// External addresses of the Service that are not claimed because they belong to somebody else.
+    pub left_alone: Vec<String>,
 }
 
 /// Resolves one policy on its own: same snapshot, same answer.
@@ -129,6 +134,7 @@ pub fn resolve_policy(
         resolved_refs: true,
         reason: Reason::Applied,
         notes: Vec::new(),
+        left_alone: Vec::new(),
     };
     let wait = snapshot.wait(&policy.id);
     // Without the Node nobody knows whether it is selected, and it does not look so.
@@ -209,10 +215,11 @@ fn resolve_active(
     snapshot: &Snapshot,
     settings: &Settings,
 ) {
-    let frontends = match Frontends::of(id.kind, &spec.frontend, snapshot) {
+    let frontends = match Frontends::of(id, &spec.frontend, snapshot, settings) {
         Ok(frontends) => frontends,
         Err(problem) => return resolution.unresolved(problem.reason, problem.message),
     };
+    resolution.left_alone.clone_from(&frontends.left_alone);
     let backend_ports = backend_ports(&spec.backend);
     let pairing = Pairing::of(&frontends.ports, frontends.whole_service, &backend_ports);
     let unpaired = pairing.unpaired_frontends(&frontends);
@@ -220,6 +227,7 @@ fn resolve_active(
         resolution.unresolved(Reason::PortsNotPaired, unpaired.join("; "));
     }
     resolution.notes.extend(pairing.unused_backends(&backend_ports));
+    resolution.notes.extend(frontends.left_alone.iter().cloned());
     let mut pool = Pool::new(id, spec, frontends.service, snapshot, settings);
     let template = template(id, spec, resolution.service_id, &pool, settings);
     for &(frontend, backend) in &pairing.pairs {

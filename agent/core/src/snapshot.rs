@@ -5,24 +5,29 @@
 //! Every change costs what it touches: a pod is compared only with policies that share a label
 //! pair with it, and a policy visits only pods that share one with its selector.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use balancing_abi::model::{ClientId, PolicyKind};
 
 use crate::{
     kinds::Lacking,
     objects::{
-        BackendSpec, Endpoints, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy, PolicyRef,
-        RedirectMode, Service,
+        Addresses, BackendSpec, Endpoints, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy,
+        PolicyRef, RedirectMode, Service,
     },
 };
 
+mod addresses;
 mod generations;
 mod owners;
 mod pods;
 
 pub use generations::{Needs, Wait};
 
+use addresses::AddressIndex;
 use generations::Generations;
 use owners::Owners;
 use pods::Pods;
@@ -35,6 +40,7 @@ pub struct Snapshot {
     pods: Pods,
     nodes: BTreeMap<String, Node>,
     services: BTreeMap<ObjectRef, Service>,
+    addresses: AddressIndex,
     /// The policies as they are in force.
     owners: Owners,
     generations: Generations,
@@ -183,6 +189,23 @@ impl Snapshot {
         self.generations.in_force(policy)
     }
 
+    /// The external addresses that the controller lets a policy claim, in the generation that is in force.
+    #[must_use]
+    pub fn approved(&self, policy: &PolicyRef) -> Option<&Addresses> {
+        self.endpoints(policy).find_map(|slice| slice.approved.as_ref())
+    }
+
+    /// The Services that have the address as ClusterIP.
+    pub fn with_cluster_ip(&self, address: IpAddr) -> impl Iterator<Item = &ObjectRef> {
+        self.addresses.with_cluster_ip(address)
+    }
+
+    /// A node that has the address.
+    #[must_use]
+    pub fn node_at(&self, address: IpAddr) -> Option<&str> {
+        self.addresses.nodes_with(address).next().map(String::as_str)
+    }
+
     /// Puts the policy into force as the source has it, unless what it needs is not complete.
     pub fn settle(&mut self, key: &PolicyRef, needs: Needs) {
         if let Some(policy) = self.generations.settle(key, self.owners.get(key), needs) {
@@ -233,9 +256,22 @@ impl Snapshot {
     }
 
     fn set_service(&mut self, key: &ObjectRef, new: Option<Service>) {
-        if replace(&mut self.services, key, new).is_some() {
-            self.dirty.extend(self.owners.naming(key).cloned());
+        let Some((old, new)) = replace(&mut self.services, key, new) else { return };
+        self.dirty.extend(self.owners.naming(key).cloned());
+        let has_external = |service: &Option<Service>| service.as_ref().is_some_and(Service::has_external);
+        if has_external(&old) != has_external(&new) {
+            // What waits may name another Service than what is in force.
+            self.dirty.extend(self.generations.waiting_for_service(key).cloned());
         }
+        let changed = self.addresses.change_service(key, old.as_ref(), new.as_ref());
+        self.touch_claims(&changed);
+    }
+
+    /// Whether these may be claimed as external addresses has to be looked at again.
+    fn touch_claims(&mut self, addresses: &[IpAddr]) {
+        let services = addresses.iter().flat_map(|address| self.addresses.with_external(*address));
+        let users = services.flat_map(|service| self.owners.naming(service));
+        self.dirty.extend(users.filter(|policy| policy.kind == PolicyKind::Balancing).cloned());
     }
 
     fn set_policy(&mut self, key: &PolicyRef, new: Option<Policy>) {
@@ -259,6 +295,8 @@ impl Snapshot {
 
     fn set_node(&mut self, name: &str, new: Option<Node>) {
         let Some((old, new)) = replace(&mut self.nodes, name, new) else { return };
+        let changed = self.addresses.change_node(name, old.as_ref(), new.as_ref());
+        self.touch_claims(&changed);
         let (before, after) = (old.unwrap_or_default(), new.unwrap_or_default());
         // A node object that comes or goes counts as new labels: without it no selector but the
         // empty one matches.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::{
     objects::PolicyRef,
-    plan::{Entry, Verdict},
+    plan::{Entry, Reason, Verdict},
     source::SourceStatus,
 };
 
@@ -131,6 +131,15 @@ pub struct PodView {
     pub cgroup: Option<String>,
     /// Hooks that are attached.
     pub hooks: Vec<String>,
+    /// Why the hooks could not be looked at.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// As in [`PodName::state`]; `null` without an agent, and for a pod that it does not know.
+    #[serde(default)]
+    pub state: Option<String>,
+    /// Why it is so.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 /// What the agent says about itself.
@@ -161,6 +170,7 @@ pub struct AgentView {
 
 /// State of the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SourceView {
     /// What it is.
     pub description: String,
@@ -168,6 +178,9 @@ pub struct SourceView {
     pub synced: bool,
     /// What cannot be read.
     pub problems: Vec<String>,
+    /// Seconds since the API server last said anything; `null` for a directory.
+    #[serde(default)]
+    pub last_contact: Option<u64>,
 }
 
 /// Pod and node behind a backend of a frontend.
@@ -177,13 +190,22 @@ pub struct Origin {
     pub address: IpAddr,
     /// Port of the backend.
     pub port: u16,
+    /// Service id of the policy.
+    #[serde(default)]
+    pub service_id: u32,
+    /// Its share of new connections: the kernel keeps none for a backend that is alone.
+    #[serde(default)]
+    pub weight: u32,
     /// `namespace/name`.
     pub pod: Option<String>,
     /// Node.
     pub node: Option<String>,
 }
 
-/// Who a local pod is.
+/// State of a pod whose sockets are the host's.
+pub const POD_OF_HOST: &str = "host";
+
+/// Who a local pod is, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodName {
     /// UID that the node knows it by.
@@ -194,6 +216,13 @@ pub struct PodName {
     pub name: String,
     /// Path of its cgroup, if it was found.
     pub cgroup: Option<String>,
+    /// `hooked`; `host`: its sockets are the host's; `leftAlone`: on purpose; `waiting`: it has no cgroup yet, or another
+    /// process is at work with it; `failing`. Empty where pods are not looked at.
+    #[serde(default)]
+    pub state: String,
+    /// Why it is so.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 impl From<&FrontendKey> for KeyView {
@@ -211,7 +240,7 @@ impl From<&PolicyRef> for OwnerView {
 impl From<&SourceStatus> for SourceView {
     fn from(status: &SourceStatus) -> Self {
         let problems = status.problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
-        Self { description: status.description.clone(), synced: status.synced, problems }
+        Self { description: status.description.clone(), synced: status.synced, problems, last_contact: None }
     }
 }
 
@@ -219,12 +248,24 @@ impl PolicyView {
     /// The row of a policy; `failures` are the frontends that could not be programmed.
     #[must_use]
     pub fn new(policy: &PolicyRef, verdict: &Verdict, failures: &BTreeMap<FrontendKey, Failure>) -> Self {
-        let failed: Vec<&str> =
-            verdict.frontends.keys().filter_map(|key| Some(failures.get(key)?.message.as_str())).collect();
+        let failed: Vec<&Failure> = verdict.frontends.keys().filter_map(|key| failures.get(key)).collect();
         let mut message = verdict.message.clone();
+        let mut reason = verdict.reason.as_str();
         if let Some(first) = failed.first() {
             let all = verdict.frontends.len();
-            message = format!("{} of {all} frontends are not programmed: {first}; {message}", failed.len());
+            message = format!(
+                "{} of {all} frontends are not programmed: {}; wanted: {message}",
+                failed.len(),
+                first.message
+            );
+        }
+        // What is not in force is not called applied.
+        if verdict.reason == Reason::Applied {
+            reason = match failed.first() {
+                Some(first) => first.reason.as_str(),
+                None if verdict.frontends.is_empty() => "NoBackends",
+                None => reason,
+            };
         }
         Self {
             kind: policy.kind.to_string(),
@@ -235,7 +276,7 @@ impl PolicyView {
             conflicted: !verdict.conflicts_with.is_empty(),
             conflicts_with: verdict.conflicts_with.iter().map(OwnerView::from).collect(),
             programmed: verdict.accepted && !verdict.frontends.is_empty() && failed.is_empty(),
-            reason: verdict.reason.as_str().to_owned(),
+            reason: reason.to_owned(),
             message,
             frontends: verdict.frontends.keys().map(KeyView::from).collect(),
             backends: verdict.backends,
@@ -243,12 +284,83 @@ impl PolicyView {
     }
 }
 
+impl PolicyView {
+    /// The row of a policy of which only the kernel knows: the agent has decided nothing yet.
+    #[must_use]
+    pub fn in_kernel(policy: &PolicyRef, service_id: u32, frontends: Vec<KeyView>, backends: usize) -> Self {
+        Self {
+            kind: policy.kind.to_string(),
+            name: policy.name.clone(),
+            service_id,
+            accepted: true,
+            resolved_refs: true,
+            conflicted: false,
+            conflicts_with: Vec::new(),
+            programmed: !frontends.is_empty(),
+            reason: "NotSynced".to_owned(),
+            message: "the agent has not read all objects from its source yet: this is what the kernel has from before; \
+                      `balancingctl status` says why"
+                .to_owned(),
+            frontends,
+            backends,
+        }
+    }
+}
+
 /// Pods and nodes behind the backends of an entry.
 pub fn origins(entry: &Entry) -> impl Iterator<Item = Origin> + '_ {
-    entry.layers.iter().flat_map(|layer| &layer.backends).map(|backend| Origin {
+    let backends = entry.layers.iter().flat_map(|layer| layer.backends.iter().map(|b| (layer.service_id, b)));
+    backends.map(|(service_id, backend)| Origin {
         address: backend.target.address,
         port: backend.target.port,
+        service_id,
+        weight: backend.target.weight,
         pod: backend.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
         node: backend.node.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{
+        failure::FailureReason,
+        resolve::fixtures::{Tcp, key, local},
+    };
+
+    fn verdict(frontends: usize) -> Verdict {
+        let key = key("10.0.0.1", 80, Tcp);
+        Verdict {
+            service_id: 1,
+            generation: 1,
+            accepted: true,
+            resolved_refs: true,
+            left_alone: Vec::new(),
+            conflicts_with: BTreeSet::new(),
+            reason: Reason::Applied,
+            message: "1 frontend, 1 backend".to_owned(),
+            frontends: (0..frontends).map(|_| (key, 1)).collect(),
+            backends: frontends,
+        }
+    }
+
+    #[test]
+    fn only_what_is_in_force_is_called_applied() {
+        let row = |frontends, failures: &BTreeMap<_, _>| {
+            let view = PolicyView::new(&local("l"), &verdict(frontends), failures);
+            (view.programmed, view.reason, view.message)
+        };
+        assert_eq!(row(1, &BTreeMap::new()).1, "Applied");
+        let (programmed, reason, _) = row(0, &BTreeMap::new());
+        assert_eq!((programmed, reason.as_str()), (false, "NoBackends"));
+        let failure = Failure { reason: FailureReason::TableFull, message: "table t is full".to_owned() };
+        let (programmed, reason, message) = row(1, &BTreeMap::from([(key("10.0.0.1", 80, Tcp), failure)]));
+        assert_eq!((programmed, reason.as_str()), (false, "TableFull"));
+        assert_eq!(
+            message,
+            "1 of 1 frontends are not programmed: table t is full; wanted: 1 frontend, 1 backend"
+        );
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -15,9 +15,10 @@ use serde::Serialize;
 
 mod collect;
 mod convert;
+mod doctor;
 mod table;
 
-use balancing_core::control::EXIT_USAGE;
+use balancing_core::{control::EXIT_USAGE, view::PodView};
 
 use collect::{CollectError, Host};
 
@@ -49,7 +50,11 @@ enum Command {
     /// Backends as the kernel has them.
     Backends,
     /// Pods with hooks.
-    Pods,
+    Pods {
+        /// Also the other pods of this node, and why they have none.
+        #[arg(long)]
+        all: bool,
+    },
     /// Why a connection goes where it goes.
     Explain {
         /// ADDRESS:PORT, with /udp for UDP.
@@ -58,6 +63,8 @@ enum Command {
         #[arg(long, value_name = "NAMESPACE/NAME")]
         pod: Option<String>,
     },
+    /// Looks for everything that is known to go wrong here, and says what to do. Exit status 1: something is wrong.
+    Doctor,
     /// Turns policies of Cilium and of the original project into ours. Needs no agent.
     Convert(convert::Args),
     /// Versions of this command and of the agent.
@@ -116,19 +123,43 @@ fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
     let output = cli.output.unwrap_or(Output::Table);
     match &cli.command {
         Command::Status => show(output, &host.status()?, table::status),
-        Command::Policies => show(output, &host.policies()?, |rows| table::policies(rows)),
+        Command::Policies => {
+            let rows = host.policies()?;
+            host.incomplete().iter().for_each(|note| eprintln!("balancingctl: {note}"));
+            show(output, &rows, |rows| table::policies(rows))
+        }
         Command::Frontends => show(output, &host.frontends()?, |rows| table::frontends(rows)),
         Command::Backends => show(output, &host.backends()?, |rows| table::backends(rows)),
-        Command::Pods => show(output, &host.pods()?, |rows| table::pods(rows)),
+        Command::Pods { all } => return pods(output, &host.pods(*all)?, *all),
         Command::Explain { frontend, pod } => {
             let key = parse_frontend(frontend).map_err(CtlError::Argument)?;
             let pod = pod.as_deref().map(parse_pod).transpose()?;
             show(output, &host.explain(&key, pod)?, table::explain)
         }
+        Command::Doctor => return doctor(output, &cli.run_dir, &cli.bpffs),
         Command::Convert(args) => return convert::run(args, cli.output),
         Command::Version => show(output, &host.version(), table::version),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the pods that can be looked at. Fails when there is none among them.
+/// Everything is looked at before anything is shown.
+fn doctor(output: Output, run_dir: &Path, bpffs: &Path) -> Result<ExitCode, CtlError> {
+    let findings = doctor::examine(run_dir, bpffs);
+    show(output, &findings, |findings| doctor::table(findings))?;
+    Ok(if doctor::is_wrong(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn pods(output: Output, rows: &[PodView], all: bool) -> Result<ExitCode, CtlError> {
+    show(output, &rows, |rows| table::pods(rows, all))?;
+    for row in rows {
+        if let Some(problem) = &row.problem {
+            eprintln!("balancingctl: the hooks of pod {} cannot be looked at: {problem}", row.uid);
+        }
+    }
+    let is_blind = !rows.is_empty() && rows.iter().all(|row| row.problem.is_some());
+    Ok(if is_blind { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn parse_pod(text: &str) -> Result<(String, String), CtlError> {

@@ -24,6 +24,17 @@ pub enum AskError {
         /// Why.
         source: io::Error,
     },
+    /// Somebody serves the socket, and is held up.
+    #[error(
+        "the agent at {path} did not answer within {seconds} s: it hangs or is very busy; see its log and /healthz",
+        path = path.display(), seconds = patience.as_secs()
+    )]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// So long it was waited for.
+        patience: Duration,
+    },
     /// The answer makes no sense.
     #[error("the agent's answer at {path} cannot be read: {source}; are agent and command of the same version?", path = path.display())]
     Answer {
@@ -42,10 +53,24 @@ pub enum AskError {
 /// # Errors
 /// No agent, or an answer that cannot be used.
 pub fn ask<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, AskError> {
-    let down = |source| AskError::Down { path: path.to_owned(), source };
+    ask_within(PATIENCE, path, request)
+}
+
+fn ask_within<T: DeserializeOwned>(
+    patience: Duration,
+    path: &Path,
+    request: &Request,
+) -> Result<T, AskError> {
+    let down = |source: io::Error| match source.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            AskError::Silent { path: path.to_owned(), patience }
+        }
+        _ => AskError::Down { path: path.to_owned(), source },
+    };
     let unreadable = |source| AskError::Answer { path: path.to_owned(), source };
     let mut stream = UnixStream::connect(path).map_err(down)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(down)?;
+    stream.set_read_timeout(Some(patience)).map_err(down)?;
+    stream.set_write_timeout(Some(patience)).map_err(down)?;
     let mut text = serde_json::to_string(request).map_err(unreadable)?;
     text.push('\n');
     stream.write_all(text.as_bytes()).map_err(down)?;
@@ -54,5 +79,25 @@ pub fn ask<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, Ask
     match serde_json::from_str(&line).map_err(unreadable)? {
         Answer::Ok(value) => serde_json::from_value(value).map_err(unreadable),
         Answer::Error(message) => Err(AskError::Refused(message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_hangs_is_not_called_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
+        let ask = || ask_within::<()>(Duration::from_millis(10), &path, &Request::Agent).unwrap_err();
+        assert!(matches!(ask(), AskError::Down { .. }));
+        let _hangs = UnixListener::bind(&path).unwrap();
+        let error = ask();
+        assert!(matches!(error, AskError::Silent { .. }), "{error}");
+        let patient = AskError::Silent { path: "/run/a.sock".into(), patience: PATIENCE };
+        assert!(patient.to_string().contains("at /run/a.sock did not answer within 10 s"), "{patient}");
     }
 }

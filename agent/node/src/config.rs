@@ -31,7 +31,7 @@ enum Command {
     Run(Box<RunArgs>),
     /// Do what concerns the whole cluster, as one of a few replicas.
     Controller(ControllerArgs),
-    /// Detach and remove everything of ours on this host.
+    /// Detach and remove everything of ours on this host. Redirection ends.
     Cleanup(PlaceArgs),
     /// Print the CustomResourceDefinitions as YAML.
     Crds {
@@ -84,7 +84,7 @@ struct RunArgs {
     #[arg(long, env = "BALANCING_ROLE", default_value = "node")]
     role: String,
     /// Redirections per second and LocalRedirectPolicy; 0 = no limit.
-    #[arg(long, env = "REDIRECT_QOS_LIMIT", default_value = "0")]
+    #[arg(long, env = "REDIRECT_QOS_LIMIT", default_value = "0", allow_hyphen_values = true)]
     redirect_qos_limit: String,
     /// Which sockets are hooked: all, pods or host.
     #[arg(long, default_value = "all")]
@@ -95,26 +95,27 @@ struct RunArgs {
     /// Root of the cgroup2 hierarchy; default: found in /proc/self/mountinfo.
     #[arg(long)]
     cgroup_root: Option<PathBuf>,
-    /// Frontends there is room for.
-    #[arg(long)]
+    /// Frontends there is room for [default: 65536].
+    #[arg(long, allow_hyphen_values = true)]
     max_frontends: Option<String>,
-    /// Backends of all sets there is room for; a lone backend without QoS limit and affinity takes none.
-    #[arg(long)]
+    /// Backends of all sets there is room for; a lone backend without QoS limit and affinity takes none
+    /// [default: 65536].
+    #[arg(long, allow_hyphen_values = true)]
     max_backends: Option<String>,
-    /// Clients with session affinity; when they are more, those unused for longest are forgotten.
-    #[arg(long)]
+    /// Clients with session affinity; when they are more, those unused for longest are forgotten [default: 8192].
+    #[arg(long, allow_hyphen_values = true)]
     max_affinity: Option<String>,
-    /// Clients that are exempt, times the policies they are exempt from.
-    #[arg(long)]
+    /// Clients that are exempt, times the policies they are exempt from [default: 8192].
+    #[arg(long, allow_hyphen_values = true)]
     max_skips: Option<String>,
-    /// Policies with a QoS limit there is room for.
-    #[arg(long)]
+    /// Policies with a QoS limit there is room for [default: 8192].
+    #[arg(long, allow_hyphen_values = true)]
     max_qos_policies: Option<String>,
-    /// Policies that `balancingctl frontends` can name.
-    #[arg(long)]
+    /// Policies that `balancingctl frontends` can name [default: 65536].
+    #[arg(long, allow_hyphen_values = true)]
     max_policy_names: Option<String>,
-    /// Connected sockets that keep the name of their frontend: a power of two, at least 65536.
-    #[arg(long)]
+    /// Connected sockets that keep the name of their frontend: a power of two, at least 65536 [default: 262144].
+    #[arg(long, allow_hyphen_values = true)]
     max_connections: Option<String>,
     /// Where /healthz and /readyz are served: ADDRESS:PORT, :PORT for all addresses, or off.
     #[arg(long, env = "BALANCING_HTTP", default_value = "127.0.0.1:5810")]
@@ -290,7 +291,7 @@ impl Problems {
             source,
             settings: Settings {
                 role,
-                node_name: self.host_name("--node-name", args.node_name),
+                node_name: self.node_name(args.node_name),
                 qos_limit: NonZeroU32::new(limit),
                 cluster_pods,
                 scope,
@@ -298,10 +299,7 @@ impl Problems {
             exclude_namespaces: self.namespaces("--exclude-namespaces", args.exclude_namespaces),
             cgroup_root: args.cgroup_root.map(|path| self.absolute("--cgroup-root", path)),
             sizes,
-            listen: Listen {
-                http: self.listen("--http", &args.http),
-                metrics: self.listen("--metrics", &args.metrics),
-            },
+            listen: self.listeners(&args.http, &args.metrics),
             place: self.place(args.place),
         }
     }
@@ -311,10 +309,7 @@ impl Problems {
             kubeconfig: given(args.kubeconfig),
             namespace: self.namespace(args.namespace),
             name: self.host_name("--name", args.name),
-            listen: Listen {
-                http: self.listen("--http", &args.http),
-                metrics: self.listen("--metrics", &args.metrics),
-            },
+            listen: self.listeners(&args.http, &args.metrics),
             log: self.log(&args.log),
         }
     }

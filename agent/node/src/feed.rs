@@ -1,6 +1,10 @@
 //! Starts the source that the settings name, and what goes with it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -98,6 +102,13 @@ impl Feed {
 }
 
 impl Counters {
+    /// Seconds since the API server last said anything; `None` for a directory, and before its first word.
+    pub(crate) fn last_contact(&self) -> Option<u64> {
+        let heard = self.watches.as_ref()?.last_event()?.as_second();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        Some(now.saturating_sub(u64::try_from(heard).ok()?))
+    }
+
     /// The watches of the API server, by kind.
     pub(crate) fn watches(&self) -> BTreeMap<&'static str, WatchSample> {
         let kinds = self.watches.iter().flat_map(|watches| watches.kinds());

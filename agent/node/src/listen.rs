@@ -78,6 +78,21 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
+    /// Whether both cannot be bound at a time.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        let (address, other) = (self.socket(), other.socket());
+        let is_everywhere = address.ip().is_unspecified() || other.ip().is_unspecified();
+        address.port() != 0 && address.port() == other.port() && (is_everywhere || address.ip() == other.ip())
+    }
+
+    fn socket(self) -> SocketAddr {
+        match self {
+            Self::Every(port) => (Ipv6Addr::UNSPECIFIED, port).into(),
+            Self::One(address) => address,
+        }
+    }
+
     fn bind(self) -> io::Result<TcpListener> {
         let listener = match self {
             Self::One(address) => TcpListener::bind(address),

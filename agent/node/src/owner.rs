@@ -22,13 +22,13 @@ use balancing_core::{
     resolve::{Engine, Settings},
     snapshot::Wait,
     source::{Batch, Change},
-    view::PolicyView,
 };
 
 mod kept;
 mod names;
 mod report;
 mod traffic;
+mod views;
 
 use kept::Kept;
 use names::Names;
@@ -271,13 +271,6 @@ impl Owner {
         }
         self.traffic.judge(&ids);
         self.traffic.prune(self.engine.verdicts());
-    }
-
-    /// The rows of `policies`.
-    #[must_use]
-    pub fn policy_views(&self) -> Vec<PolicyView> {
-        let verdicts = self.engine.verdicts().iter();
-        verdicts.map(|(policy, verdict)| PolicyView::new(policy, verdict, &self.failures)).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 //! mount it is given.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io,
     os::{
@@ -201,6 +201,12 @@ pub fn look(root: &Path, uid: &PodUid, places: &BTreeSet<PathBuf>) -> Result<Opt
 #[must_use]
 pub fn not_found(root: &Path, uid: &PodUid) -> Error {
     Error::NotFound { uid: uid.clone(), root: root.to_owned(), directories: 0, unreadable: 0 }
+}
+
+/// The cgroups of all pods below `root`, by their names.
+#[must_use]
+pub fn pods(root: &Path) -> BTreeMap<PodUid, PathBuf> {
+    scan::pods(root)
 }
 
 /// Directory of the pod in a cgroup v1 hierarchy: explains why cgroup2 has none.

@@ -274,13 +274,20 @@ pub fn inspect(dir: &Path) -> Result<BTreeMap<Hook, LinkState>, Error> {
 /// [`Error::Io`].
 pub fn are_attached(programs: &Programs, cgroup: &CgroupDir) -> Result<bool, Error> {
     for (hook, _, id) in programs.iter() {
-        let attached = sys::prog_query(cgroup.as_fd(), hook.attach_type())
-            .map_err(io_error("ask what is attached to", cgroup.path()))?;
-        if !attached.programs.contains(&id) {
+        if !attached(cgroup, hook)?.contains(&id) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Ids of the programs of a hook that run because they are attached to this very cgroup, ours and others'.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn attached(cgroup: &CgroupDir, hook: Hook) -> Result<Vec<u32>, Error> {
+    let found = sys::prog_query(cgroup.as_fd(), hook.attach_type());
+    Ok(found.map_err(io_error("ask what is attached to", cgroup.path()))?.programs)
 }
 
 /// Detaches and removes a link directory, and what an interrupted call left of it. `false`: nothing was there.

@@ -53,7 +53,8 @@ pub enum TableError {
     /// No room.
     #[error(
         "table {table} is full ({capacity} entries): {object} does not fit; raise {setting} and run \
-         `balancing-agent cleanup` before the next start, or remove policies"
+         `balancing-agent cleanup` before the next start (it ends all redirection until the agent is back), or \
+         remove policies"
     )]
     Full {
         /// The table.

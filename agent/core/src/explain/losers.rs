@@ -4,7 +4,7 @@ use balancing_abi::model::FrontendKey;
 
 use crate::{
     explain::{Loser, loser, name},
-    objects::{Policy, PolicyRef},
+    objects::{InvalidSpec, Policy, PolicyRef},
     plan::Layer,
     resolve::{Engine, Frontends, Resolution, Standing},
 };
@@ -70,8 +70,17 @@ fn owner_aside(
 
 /// Why a policy that knows the address does not claim the frontend.
 fn nearly(engine: &Engine, key: &FrontendKey, policy: &Policy) -> Option<String> {
-    let spec = policy.spec.as_ref().ok()?;
-    let frontends = Frontends::of(policy.id.kind, &spec.frontend, engine.snapshot()).ok()?;
+    let spec = match &policy.spec {
+        Ok(spec) => spec,
+        Err(invalid) => return refused(engine, key, &policy.id, invalid),
+    };
+    let frontends = Frontends::of(&policy.id, &spec.frontend, engine.snapshot(), engine.settings()).ok()?;
+    if let (Some(why), Some(service)) = (frontends.refused.get(&key.address), frontends.service) {
+        return Some(format!(
+            "the external address {} of Service {}/{} is left alone: {why}",
+            key.address, service.namespace, service.name
+        ));
+    }
     if !frontends.has_address(key.address) {
         return None;
     }
@@ -90,6 +99,18 @@ fn nearly(engine: &Engine, key: &FrontendKey, policy: &Policy) -> Option<String>
             Some(format!("hint: it names {} on {}, not on {asked}", key.address, ports.join(", ")))
         }
     }
+}
+
+/// Why a policy that names the address has no say: its spec breaks rules.
+fn refused(engine: &Engine, key: &FrontendKey, policy: &PolicyRef, invalid: &InvalidSpec) -> Option<String> {
+    let names_it = invalid.frontends.iter().any(|frontend| {
+        Frontends::of(policy, frontend, engine.snapshot(), engine.settings())
+            .is_ok_and(|frontends| frontends.has_address(key.address))
+    });
+    let problems = || engine.resolution(policy).map(|resolution| resolution.notes.join("; "));
+    names_it
+        .then(problems)?
+        .map(|problems| format!("its spec is invalid, so it redirects nothing: {problems}"))
 }
 
 fn withdrawn(engine: &Engine, policy: &PolicyRef, resolution: &Resolution) -> String {

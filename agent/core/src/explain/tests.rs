@@ -2,7 +2,7 @@
 
 use balancing_abi::model::{ClientId::NetnsCookie, Clients};
 
-use super::{Explanation, explain};
+use super::{Deviation, Explanation, explain};
 use crate::{
     objects::{ObjectRef, Pod, Policy, RedirectMode::PodEndpoint},
     resolve::{Settings, fixtures::*},
@@ -194,13 +194,71 @@ fn pods_that_no_policy_can_reach() {
     for pod in [out, far, mk_client("plain")] {
         lab.put(pod);
     }
-    for (name, part) in
-        [("out", "opted out"), ("far", "runs on node-b"), ("plain", "--scope"), ("no", "not known")]
-    {
+    for (name, part) in [("out", "opted out"), ("plain", "--scope")] {
         let explanation = ask(&lab, Some(&mk_ref(name)));
         assert_has(&explanation.decision, &[part, "goes where it was dialled"]);
         assert_eq!((winner(&explanation), explanation.backends.len()), (None, 0));
     }
+    // Where their connections go is not known here.
+    for (name, part) in [("far", "runs on node-b"), ("no", "no such pod is on node node-a: pod default/no")] {
+        let explanation = ask(&lab, Some(&mk_ref(name)));
+        assert_has(&explanation.decision, &[part]);
+        assert!(!explanation.decision.contains("dialled"), "{}", explanation.decision);
+        assert_eq!((winner(&explanation), explanation.backends.len()), (None, 0));
+    }
+}
+
+#[test]
+fn an_invalid_policy_that_names_the_address_is_a_loser() {
+    let read = |kind: &str, frontend: &str| {
+        let text = format!(
+            "{{apiVersion: balancing.elf.io/v1beta1, kind: {kind}, metadata: {{name: {}}}, spec: {{frontend: {frontend}, \
+             backend: {{}}}}}}",
+            kind.to_lowercase()
+        );
+        let manifest = crate::manifest::parse(&text, crate::manifest::Format::Yaml).unwrap();
+        let [object] = manifest.objects.try_into().unwrap();
+        object
+    };
+    let mut lab = Lab::of([
+        mk_service("s", &[FRONT], &[("", 80, Tcp)]).into(),
+        read(
+            "LocalRedirectPolicy",
+            &format!("{{addressMatcher: {{ip: {FRONT}, toPorts: [{{port: 053}}]}}}}"),
+        ),
+        read("BalancingPolicy", "{serviceMatcher: {serviceName: s, namespace: default}}"),
+    ]);
+    let explanation = ask(&lab, None);
+    assert_has(why(&explanation, "localredirectpolicy"), &["its spec is invalid", "spec.backend"]);
+    assert_has(why(&explanation, "balancingpolicy"), &["its spec is invalid", "spec.backend"]);
+    lab.put(read("LocalRedirectPolicy", "{addressMatcher: {ip: 10.9.9.9}}"));
+    assert_eq!(ask(&lab, None).losers.len(), 1, "another address");
+}
+
+#[test]
+fn what_the_kernel_does_instead_is_told() {
+    let lab = Lab::of([mk_addresses("b", front(), &["1.1.1.1"], 80).into()]);
+    let told = |deviation: &Deviation, kernel: &[&str]| {
+        let mut explanation = ask(&lab, None);
+        let kernel: Vec<String> = kernel.iter().map(|name| (*name).to_owned()).collect();
+        explanation.deviate(deviation, &kernel);
+        explanation
+    };
+    let failed = told(&Deviation::Failed("table FRONTENDS is full".to_owned()), &[]);
+    assert_eq!((winner(&failed), failed.backends.len()), (None, 0));
+    assert_has(
+        &failed.decision,
+        &["not in force: redirected by", "FRONTENDS is full", "go where they were dialled"],
+    );
+    let unsynced = told(&Deviation::NotSynced, &["LocalRedirectPolicy l"]);
+    assert_has(
+        &unsynced.decision,
+        &["has not read all objects", "the kernel has an earlier state, of LocalRedirectPolicy l"],
+    );
+    assert_has(
+        &told(&Deviation::Kept, &["BalancingPolicy b"]).decision,
+        &["redirected by", "not in force yet"],
+    );
 }
 
 #[test]

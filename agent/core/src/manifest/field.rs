@@ -56,7 +56,7 @@ impl Problems {
         let problems = self.list.into_inner();
         match value {
             Some(value) if problems.is_empty() => Ok(value),
-            Some(_) | None => Err(InvalidSpec { problems }),
+            Some(_) | None => Err(InvalidSpec { problems, ..InvalidSpec::default() }),
         }
     }
 }

@@ -45,17 +45,21 @@ struct Address {
 /// When a field has a type that no node has; the message names it.
 pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Node, String> {
     let NodeFields { metadata, status } = document.decode()?;
-    let mut ips = BTreeSet::new();
+    let (mut ips, mut other_ips) = (BTreeSet::new(), BTreeSet::new());
     for (i, address) in status.and_then(|s| s.addresses).iter().flatten().enumerate() {
+        let text = address.address.as_deref().unwrap_or_default();
         if address.kind.as_deref() == Some("InternalIP") {
-            let text = address.address.as_deref().unwrap_or_default();
             notes.ip(format_args!("status.addresses[{i}].address"), text, &mut ips);
+        } else {
+            // Names stand there, too.
+            other_ips.extend(text.parse::<IpAddr>().map(|ip| ip.to_canonical()));
         }
     }
     Ok(Node {
         name: metadata.name,
         labels: metadata.labels.unwrap_or_default().into_iter().collect(),
         ips: ips.into(),
+        other_ips: other_ips.into(),
         proxy_ips: metadata.annotations.map(|a| proxy_ips(&a, notes)).unwrap_or_default().into(),
     })
 }

@@ -10,7 +10,7 @@ use super::{
     field::{Field, Fields, Known, Problems},
     name,
 };
-use crate::objects::{FrontendSpec, LabelSelector, OnNoBackend, Policy, PolicyRef, PolicySpec};
+use crate::objects::{FrontendSpec, InvalidSpec, LabelSelector, OnNoBackend, Policy, PolicyRef, PolicySpec};
 
 pub(super) use address::usable_ip;
 
@@ -88,7 +88,10 @@ pub(super) fn read(kind: PolicyKind, name: &str, tree: Result<Value, String>) ->
         generation: metadata.generation,
         created: metadata.created,
         service_id: metadata.service_id,
-        spec: problems.settle(spec),
+        spec: problems.settle(spec).map_err(|invalid| InvalidSpec {
+            frontends: frontend::named(tree.as_ref().ok().and_then(|tree| tree.pointer("/spec/frontend"))),
+            ..invalid
+        }),
     }
 }
 

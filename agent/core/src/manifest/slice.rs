@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::{document::Document, namespace_or_default, notes::Notes};
 use crate::{
-    names::{ANNOTATION_GENERATION, ANNOTATION_SLICES, LABEL_MANAGED_BY, MANAGED_BY},
-    objects::{Endpoint, Endpoints, ObjectRef, PolicyRef, Port},
+    names::{ANNOTATION_EXTERNAL, ANNOTATION_GENERATION, ANNOTATION_SLICES, LABEL_MANAGED_BY, MANAGED_BY},
+    objects::{Addresses, Endpoint, Endpoints, ObjectRef, PolicyRef, Port},
 };
 
 #[derive(Deserialize)]
@@ -92,6 +92,7 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Option<
         policy_uid: owner.uid.unwrap_or_default(),
         generation: annotations.get(ANNOTATION_GENERATION).and_then(|text| text.parse().ok()),
         set_size: annotations.get(ANNOTATION_SLICES).and_then(|text| text.parse().ok()),
+        approved: annotations.get(ANNOTATION_EXTERNAL).map(|text| addresses(text)),
         ports: ports
             .unwrap_or_default()
             .into_iter()
@@ -100,6 +101,11 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Option<
             .collect(),
         list: endpoints.filter_map(|(i, fields)| endpoint(i, fields, notes)).collect(),
     }))
+}
+
+/// What cannot be read is not approved.
+fn addresses(text: &str) -> Addresses {
+    text.split(',').filter_map(|ip| ip.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()).collect()
 }
 
 fn port(i: usize, fields: PortFields, notes: &mut Notes) -> Option<Port> {

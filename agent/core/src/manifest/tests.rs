@@ -130,6 +130,22 @@ fn deeply_nested_text_is_refused_not_a_crash() {
 }
 
 #[test]
+fn an_unknown_kind_of_ours_is_a_problem() {
+    let manifest = parse(
+        "{apiVersion: balancing.elf.io/v1beta1, kind: LocalRedirectPolicies, metadata: {name: a}}",
+        Format::Yaml,
+    )
+    .unwrap();
+    assert!(manifest.objects.is_empty() && manifest.ignored.is_empty());
+    let [problem] = manifest.problems.as_slice() else { panic!("{manifest:?}") };
+    assert_eq!(
+        problem.to_string(),
+        "LocalRedirectPolicies a: kind LocalRedirectPolicies of balancing.elf.io/v1beta1 is unknown to this version; it \
+         is ignored. Known are LocalRedirectPolicy and BalancingPolicy: correct the kind"
+    );
+}
+
+#[test]
 fn other_kinds_and_groups_are_ignored() {
     let text = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a}}\n---\n\
                 {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: b}}\n---\n\

@@ -24,10 +24,12 @@ pub struct Policy {
 }
 
 /// Everything wrong with a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct InvalidSpec {
     /// At least one, in the order of the fields.
     pub problems: Vec<Problem>,
+    /// What it names as frontend, as far as that can be read; without ports. Only explanations look at it.
+    pub frontends: Vec<FrontendSpec>,
 }
 
 /// One broken rule.

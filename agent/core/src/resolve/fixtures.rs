@@ -17,9 +17,9 @@ use balancing_abi::model::{ClientId, Clients, FrontendKey, PolicyKind, Protocol}
 use crate::{
     kinds::{Lacking, ObjectKind},
     objects::{
-        Addresses, BackendPort, BackendSpec, ContainerPort, FrontendSpec, LabelSelector, Labels, Node,
-        Object, ObjectKey, ObjectRef, Pod, PodBackend, Policy, PolicyRef, PolicySpec, Port, PortRef,
-        RedirectMode, Service, ServicePort, WeightedAddress,
+        Addresses, BackendPort, BackendSpec, ContainerPort, FrontendSpec, LabelSelector, Node, Object,
+        ObjectKey, ObjectRef, Pod, PodBackend, Policy, PolicyRef, PolicySpec, Port, PortRef, RedirectMode,
+        Service, ServicePort, WeightedAddress,
     },
     plan::{Entry, Verdict},
     resolve::{ClusterPods, Delta, Engine, Role, Settings},
@@ -84,7 +84,7 @@ pub fn mk_container_port(name: &str, port: u16, host_port: Option<u16>) -> Conta
 }
 
 pub fn mk_node(name: &str, addresses: &[&str], proxies: &[&str]) -> Node {
-    Node { name: name.to_owned(), labels: Labels::default(), ips: ips(addresses), proxy_ips: ips(proxies) }
+    Node { name: name.to_owned(), ips: ips(addresses), proxy_ips: ips(proxies), ..Node::default() }
 }
 
 /// A Service with ports `(name, port, protocol)`.

@@ -9,9 +9,9 @@ use std::{
 use balancing_abi::model::PolicyKind;
 
 use crate::{
-    objects::{FrontendSpec, ObjectRef, Port, Service},
+    objects::{FrontendSpec, ObjectRef, PolicyRef, Port, Service},
     plan::Reason,
-    resolve::Family,
+    resolve::{Family, Settings, external::External},
     snapshot::Snapshot,
 };
 
@@ -25,6 +25,10 @@ pub(crate) struct Frontends<'a> {
     pub(crate) whole_service: bool,
     /// The Service, with `serviceMatcher`.
     pub(crate) service: Option<&'a Service>,
+    /// External addresses of the Service that may not be claimed, and why.
+    pub(crate) refused: BTreeMap<IpAddr, String>,
+    /// The same in a few sentences.
+    pub(crate) left_alone: Vec<String>,
 }
 
 /// Why a frontend cannot be resolved.
@@ -36,29 +40,39 @@ pub(crate) struct Unresolved {
 
 impl<'a> Frontends<'a> {
     /// Resolves a frontend. A LocalRedirectPolicy takes the ClusterIPs of its Service, a
-    /// BalancingPolicy also its external and load balancer addresses.
+    /// BalancingPolicy also those external and load balancer addresses that it may claim.
     pub(crate) fn of(
-        kind: PolicyKind,
+        policy: &PolicyRef,
         spec: &'a FrontendSpec,
         snapshot: &'a Snapshot,
+        settings: &Settings,
     ) -> Result<Self, Unresolved> {
         match spec {
             FrontendSpec::Address { ip, ports } => {
-                Ok(Self::new([*ip], Cow::Borrowed(ports.as_slice()), false, None))
+                Ok(Self::new([*ip], Cow::Borrowed(ports.as_slice()), None))
             }
             FrontendSpec::Service { service: key, ports } => {
                 let service = usable(key, snapshot)?;
-                let addresses = service_addresses(kind, service);
-                if addresses.is_empty() {
-                    return Err(unsupported(
-                        key,
-                        "has no address that can be redirected; wait for a ClusterIP",
-                    ));
+                let external = match policy.kind {
+                    PolicyKind::LocalRedirect => External::default(),
+                    PolicyKind::Balancing => External::of(policy, service, snapshot, settings),
+                };
+                if service.cluster_ips.is_empty() && external.claimed.is_empty() {
+                    let why = "has no address that can be redirected; wait for a ClusterIP".to_owned();
+                    let why: Vec<String> = [why].into_iter().chain(external.notes(key)).collect();
+                    return Err(unsupported(key, &why.join("; ")));
                 }
                 let whole = ports.is_empty();
                 let ports =
                     if whole { Cow::Owned(service_ports(service)) } else { Cow::Borrowed(ports.as_slice()) };
-                Ok(Self::new(addresses, ports, whole, Some(service)))
+                let addresses = service.cluster_ips.iter().chain(&external.claimed).copied();
+                let found = Self::new(addresses, ports, Some(service));
+                Ok(Self {
+                    whole_service: whole,
+                    left_alone: external.notes(key),
+                    refused: external.refused,
+                    ..found
+                })
             }
         }
     }
@@ -66,7 +80,6 @@ impl<'a> Frontends<'a> {
     fn new(
         addresses: impl IntoIterator<Item = IpAddr>,
         ports: Cow<'a, [Port]>,
-        whole_service: bool,
         service: Option<&'a Service>,
     ) -> Self {
         let mut by_family = BTreeMap::<Family, BTreeSet<IpAddr>>::new();
@@ -74,7 +87,14 @@ impl<'a> Frontends<'a> {
             let address = address.to_canonical();
             by_family.entry(Family::of(address)).or_default().insert(address);
         }
-        Self { by_family, ports, whole_service, service }
+        Self {
+            by_family,
+            ports,
+            whole_service: false,
+            service,
+            refused: BTreeMap::new(),
+            left_alone: Vec::new(),
+        }
     }
 
     /// The addresses by family; a family without an address is left out.
@@ -121,16 +141,6 @@ fn unsupported(key: &ObjectRef, why: &str) -> Unresolved {
     Unresolved {
         reason: Reason::UnsupportedService,
         message: format!("spec.frontend.serviceMatcher: Service {}/{} {why}", key.namespace, key.name),
-    }
-}
-
-fn service_addresses(kind: PolicyKind, service: &Service) -> BTreeSet<IpAddr> {
-    match kind {
-        PolicyKind::LocalRedirect => service.cluster_ips.iter().copied().collect(),
-        PolicyKind::Balancing => {
-            let outside = service.external_ips.iter().chain(&service.load_balancer_ips);
-            service.cluster_ips.iter().chain(outside).copied().collect()
-        }
     }
 }
 

@@ -5,8 +5,8 @@
 
 use crate::{
     kinds::{Lacking, ObjectKind},
-    objects::{BackendSpec, FrontendSpec, LabelSelector, Policy, PolicySpec, RedirectMode},
-    resolve::{ClusterPods, Role, Settings, Standing, standing},
+    objects::{BackendSpec, FrontendSpec, LabelSelector, Policy, PolicyRef, PolicySpec, RedirectMode},
+    resolve::{ClusterPods, Role, Settings, Standing, external::asks_for, standing},
     snapshot::{Needs, Snapshot},
 };
 
@@ -15,9 +15,15 @@ pub(super) fn needs(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -
     if !lacks(policy, snapshot, settings).is_empty() {
         return Needs::Lacking;
     }
-    let over_pods = policy.spec.as_ref().is_ok_and(|spec| matches!(spec.backend, BackendSpec::Pods { .. }));
-    let listed = settings.cluster_pods == ClusterPods::Listed;
-    if listed && over_pods && standing(policy, snapshot, settings) == Standing::Active {
+    let (true, Ok(spec)) = (settings.cluster_pods == ClusterPods::Listed, &policy.spec) else {
+        return Needs::Nothing;
+    };
+    if standing(policy, snapshot, settings) != Standing::Active {
+        return Needs::Nothing;
+    }
+    if asks_for(&policy.id, spec, snapshot).is_some() {
+        Needs::Approval
+    } else if matches!(spec.backend, BackendSpec::Pods { .. }) {
         Needs::Slices
     } else {
         Needs::Nothing
@@ -44,7 +50,7 @@ pub(super) fn lacks(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -
         (ObjectKind::Service, matches!(spec.frontend, FrontendSpec::Service { .. })),
         (ObjectKind::Node, by_labels || leads_through_nodes(spec)),
         (ObjectKind::Pod, selects_known_pods(spec, settings)),
-        (ObjectKind::EndpointSlice, selects_listed_pods(spec, settings)),
+        (ObjectKind::EndpointSlice, reads_slices(&policy.id, spec, snapshot, settings)),
     ];
     let needed = kinds.into_iter().filter(|(kind, is_needed)| *is_needed && lacking.contains(kind));
     needed.map(|(kind, _)| kind).collect()
@@ -54,7 +60,14 @@ pub(super) fn lacks(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -
 pub(super) fn waits(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> String {
     let lacks: Vec<String> = lacks(policy, snapshot, settings).iter().map(ToString::to_string).collect();
     if lacks.is_empty() {
-        return format!("waits for the EndpointSlices of generation {}", policy.generation);
+        let slices = format!("waits for the EndpointSlices of generation {}", policy.generation);
+        let asks = policy.spec.as_ref().is_ok_and(|spec| asks_for(&policy.id, spec, snapshot).is_some());
+        return match asks {
+            true => format!(
+                "{slices} with the external addresses that it may claim, which a controller of this version lists"
+            ),
+            false => slices,
+        };
     }
     format!(
         "waits for the {}, which the agent could not list yet; `balancingctl status` says why and what to do",
@@ -82,6 +95,8 @@ fn selects_known_pods(spec: &PolicySpec, settings: &Settings) -> bool {
     }
 }
 
-fn selects_listed_pods(spec: &PolicySpec, settings: &Settings) -> bool {
-    settings.cluster_pods == ClusterPods::Listed && matches!(spec.backend, BackendSpec::Pods { .. })
+/// For its pods, or for the external addresses that it may claim.
+fn reads_slices(policy: &PolicyRef, spec: &PolicySpec, snapshot: &Snapshot, settings: &Settings) -> bool {
+    settings.cluster_pods == ClusterPods::Listed
+        && (matches!(spec.backend, BackendSpec::Pods { .. }) || asks_for(policy, spec, snapshot).is_some())
 }

@@ -6,6 +6,7 @@ use super::fixtures;
 mod backends;
 mod balancing;
 mod cluster;
+mod external;
 mod frontends;
 mod generations;
 mod lacking;

@@ -53,6 +53,7 @@ pub(super) fn verdict(resolution: &Resolution, contest: &Contest) -> Verdict {
         generation: resolution.generation,
         accepted: resolution.standing != Standing::Invalid,
         resolved_refs: resolution.resolved_refs,
+        left_alone: resolution.left_alone.clone(),
         conflicts_with,
         reason,
         message: sentences.join("; "),

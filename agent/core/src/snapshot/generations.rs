@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::objects::{BackendSpec, Endpoints, ObjectRef, Policy, PolicyRef, RedirectMode};
+use crate::objects::{BackendSpec, Endpoints, FrontendSpec, ObjectRef, Policy, PolicyRef, RedirectMode};
 
 /// Slices, and who waits for them.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ pub enum Needs {
     Nothing,
     /// The EndpointSlices of its generation.
     Slices,
+    /// Those, and in them the external addresses that it may claim.
+    Approval,
     /// A kind that has not been listed.
     Lacking,
 }
@@ -71,6 +73,18 @@ impl Generations {
     /// Policies that wait.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &PolicyRef> {
         self.waiting.keys()
+    }
+
+    /// The policies that wait for a generation whose frontend is the Service.
+    pub(super) fn waiting_for_service<'a>(
+        &'a self,
+        key: &'a ObjectRef,
+    ) -> impl Iterator<Item = &'a PolicyRef> {
+        let names = move |policy: &&Policy| {
+            let frontend = policy.spec.as_ref().map(|spec| &spec.frontend);
+            matches!(frontend, Ok(FrontendSpec::Service { service, .. }) if service == key)
+        };
+        self.waiting.values().flatten().filter(names).map(|policy| &policy.id)
     }
 
     /// The policy as the source has it, if another is in force.
@@ -137,6 +151,7 @@ impl Generations {
                 return next;
             }
             Needs::Slices => self.complete(wanted, wanted.generation),
+            Needs::Approval => self.complete(wanted, wanted.generation).filter(|list| approves(list)),
             Needs::Lacking => None,
         };
         if let Some(list) = complete {
@@ -193,6 +208,11 @@ impl Generations {
         let earlier = |list: &Vec<Arc<Endpoints>>| list.iter().all(|slice| slice.generation.is_none());
         !self.slices.contains_key(key) && self.in_force.get(key).is_some_and(earlier)
     }
+}
+
+/// Whether it says which external addresses may be claimed.
+fn approves(list: &[Arc<Endpoints>]) -> bool {
+    list.iter().any(|slice| slice.approved.is_some())
 }
 
 /// Whether the backends are pods at their own addresses.

@@ -2,26 +2,31 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use balancing_dataplane::{
     layout::{Hook, Layout},
     links,
-    model::FrontendKey,
+    model::{Backend, FrontendKey},
     probe::Features,
-    records::{Record, Records},
+    records::{Listing, Record, Records},
+    settings::{NodeSettings, PluginSettings, Told as _},
     tables::{LayerView, Reader, TableError, Usage},
 };
 use serde::{Deserialize, Serialize};
 
+use super::doctor::differences;
 use crate::socket::{AskError, ask};
 use balancing_core::control::{Request, socket_path};
 use balancing_core::view::{
     AgentView, BackendView, CountersView, FrontendView, KeyView, Origin, OwnerView, PodName, PodView,
     PolicyView, SourceView,
 };
+
+/// What the agent knows of backends, by service id, address and port.
+type Origins = BTreeMap<(u32, IpAddr, u16), Origin>;
 
 /// Why something cannot be collected.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +38,8 @@ pub(super) enum CollectError {
     #[error(transparent)]
     Control(#[from] AskError),
     #[error(
-        "nothing is loaded below {bpffs}: the agent has never run on this host, or `cleanup` did",
+        "nothing is loaded below {bpffs}: the agent has not run on this host since its last boot, or `cleanup` \
+         removed everything; start balancing-agent",
         bpffs = .0.display()
     )]
     NothingLoaded(PathBuf),
@@ -58,7 +64,7 @@ pub(super) struct LoserView {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ExplainBackend {
-    pub(super) address: std::net::IpAddr,
+    pub(super) address: IpAddr,
     pub(super) port: u16,
     pub(super) weight: u32,
     pub(super) pod: Option<String>,
@@ -81,6 +87,8 @@ pub(super) struct StatusView {
     pub(super) events_lost: u64,
     pub(super) errors: BTreeMap<&'static str, u64>,
     pub(super) problems: Vec<String>,
+    /// Settings of the agent and the CNI plugin that differ, with both values.
+    pub(super) differences: Vec<String>,
     pub(super) http: Option<SocketAddr>,
     pub(super) metrics: Option<SocketAddr>,
 }
@@ -111,6 +119,32 @@ impl From<Usage> for TableView {
     fn from(usage: Usage) -> Self {
         let Usage { name, used, capacity, dropped } = usage;
         Self { name, used, capacity, dropped }
+    }
+}
+
+/// What the tables say of themselves.
+#[derive(Default)]
+struct TablesView {
+    tables: Vec<TableView>,
+    overwritten: u64,
+    events_lost: u64,
+    errors: BTreeMap<&'static str, u64>,
+}
+
+impl TablesView {
+    /// Reads the tables; `told` is what the agent says they had to drop.
+    fn read(layout: &Layout, told: Option<&BTreeMap<String, u64>>) -> Result<Self, TableError> {
+        let reader = Reader::open(layout)?;
+        let usage = reader.usage()?.into_iter().map(|usage| {
+            let told = || told?.get(usage.name).copied();
+            Usage { dropped: usage.dropped.or_else(told), ..usage }
+        });
+        Ok(Self {
+            tables: usage.map(TableView::from).collect(),
+            overwritten: reader.overwritten()?,
+            events_lost: reader.events_lost()?,
+            errors: reader.hook_errors()?.into_iter().collect(),
+        })
     }
 }
 
@@ -163,27 +197,26 @@ impl Host {
             Err(CollectError::NothingLoaded(_)) => None,
             Err(error) => return Err(error),
         };
-        let hooks = self.hooks(layout.as_ref())?;
-        let (mut tables, mut errors) = (Vec::new(), BTreeMap::new());
-        let (mut overwritten, mut events_lost) = (0, 0);
-        if layout.is_some() {
-            let reader = self.reader()?;
-            let told = agent.as_ref().map(|agent| &agent.dropped);
-            let usage = reader.usage()?.into_iter().map(|usage| {
-                let told = || told?.get(usage.name).copied();
-                Usage { dropped: usage.dropped.or_else(told), ..usage }
-            });
-            tables = usage.map(TableView::from).collect();
-            overwritten = reader.overwritten()?;
-            events_lost = reader.events_lost()?;
-            errors = reader.hook_errors()?.into_iter().collect();
-        }
+        let mut problems = agent.as_ref().map(|a| a.problems.clone()).unwrap_or_default();
+        // What cannot be read hides nothing else.
+        let hooks = self.hooks(layout.as_ref()).unwrap_or_else(|error| {
+            problems.push(error.to_string());
+            HooksView { abi: layout.as_ref().map(Layout::abi), host: Vec::new(), pods: 0 }
+        });
+        let told = agent.as_ref().map(|agent| &agent.dropped);
+        let read = layout.as_ref().map(|layout| TablesView::read(layout, told)).transpose();
+        let tables = read.unwrap_or_else(|error| {
+            problems.push(error.to_string());
+            None
+        });
+        let TablesView { tables, overwritten, events_lost, errors } = tables.unwrap_or_default();
         Ok(StatusView {
             node: agent.as_ref().map(|a| a.node.clone()),
             role: agent.as_ref().map(|a| a.role.clone()),
             ready: agent.as_ref().is_some_and(|a| a.ready),
             agent: down,
-            problems: agent.as_ref().map(|a| a.problems.clone()).unwrap_or_default(),
+            problems,
+            differences: self.differences(),
             http: agent.as_ref().and_then(|a| a.http),
             metrics: agent.as_ref().and_then(|a| a.metrics),
             source: agent.map(|a| a.source),
@@ -196,6 +229,13 @@ impl Host {
         })
     }
 
+    fn differences(&self) -> Vec<String> {
+        let node = NodeSettings::read(&self.run_dir).ok().flatten();
+        let plugin = PluginSettings::read(&self.run_dir).ok().flatten();
+        let both = node.zip(plugin);
+        both.map(|(node, plugin)| differences(&node, &plugin)).unwrap_or_default()
+    }
+
     fn hooks(&self, layout: Option<&Layout>) -> Result<HooksView, CollectError> {
         let Some(layout) = layout else { return Ok(HooksView { abi: None, host: Vec::new(), pods: 0 }) };
         let host = live(&layout.host())?;
@@ -206,6 +246,15 @@ impl Host {
         Ok(self.ask(&Request::Policies)?)
     }
 
+    /// Why policies may be missing: the agent does not know all of them.
+    pub(super) fn incomplete(&self) -> Option<String> {
+        let source = self.ask::<AgentView>(&Request::Agent).ok()?.source;
+        (!source.synced).then(|| {
+            let why = source.problems.first().map(|problem| format!(": {problem}")).unwrap_or_default();
+            format!("the agent is not synced with {}, so policies may be missing{why}", source.description)
+        })
+    }
+
     pub(super) fn explain(
         &self,
         key: &FrontendKey,
@@ -214,10 +263,10 @@ impl Host {
         Ok(self.ask(&Request::Explain { frontend: KeyView::from(key), pod })?)
     }
 
-    /// Pods behind addresses; empty while no agent runs.
-    fn origins(&self) -> BTreeMap<(std::net::IpAddr, u16), Origin> {
+    /// Pods behind the addresses of each service id; empty while no agent runs.
+    fn origins(&self) -> Origins {
         let origins: Vec<Origin> = self.ask(&Request::Origins).unwrap_or_default();
-        origins.into_iter().map(|origin| ((origin.address, origin.port), origin)).collect()
+        origins.into_iter().map(|o| ((o.service_id, o.address, o.port), o)).collect()
     }
 
     pub(super) fn frontends(&self) -> Result<Vec<FrontendView>, CollectError> {
@@ -245,38 +294,49 @@ impl Host {
         Ok(rows.into_values().collect())
     }
 
-    pub(super) fn pods(&self) -> Result<Vec<PodView>, CollectError> {
+    /// The pods with links; with `all` also those that the agent knows and that have none.
+    pub(super) fn pods(&self, all: bool) -> Result<Vec<PodView>, CollectError> {
         let layout = self.layout()?;
-        let listing = Records::new(&self.run_dir).read_all();
-        let records: BTreeMap<String, Record> = listing
-            .map(|l| l.records)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|record| (record.pod_uid.as_str().to_owned(), record))
-            .collect();
+        let records = Records::new(&self.run_dir).read_all().map(Listing::newest).unwrap_or_default();
         let names: Vec<PodName> = self.ask(&Request::Pods).unwrap_or_default();
-        let names: BTreeMap<String, PodName> = names.into_iter().map(|n| (n.uid.clone(), n)).collect();
-        links::pods(&layout)?
-            .into_iter()
-            .map(|(uid, dir)| {
-                let (record, name) = (records.get(uid.as_str()), names.get(uid.as_str()));
-                let recorded = record.map(|r| (r.pod_namespace.clone(), r.pod_name.clone()));
-                let (namespace, pod) =
-                    name.map(|n| (n.namespace.clone(), n.name.clone())).or(recorded).unzip();
-                Ok(PodView {
-                    namespace,
-                    name: pod,
-                    uid: uid.as_str().to_owned(),
-                    cgroup: name.and_then(|n| n.cgroup.clone()).or_else(|| recorded_cgroup(record?)),
-                    hooks: live(&dir)?.into_iter().map(str::to_owned).collect(),
-                })
-            })
-            .collect()
+        let mut names: BTreeMap<String, PodName> = names.into_iter().map(|n| (n.uid.clone(), n)).collect();
+        let linked = links::pods(&layout)?.into_iter().map(|(uid, dir)| {
+            let (record, name) = (records.get(&uid), names.remove(uid.as_str()));
+            let (hooks, problem) = match live(&dir) {
+                Ok(hooks) => (hooks.into_iter().map(str::to_owned).collect(), None),
+                Err(error) => (Vec::new(), Some(error.to_string())),
+            };
+            PodView { hooks, problem, ..pod(uid.as_str(), record, name) }
+        });
+        let mut pods: Vec<PodView> = linked.collect();
+        if all {
+            let unlinked = names.into_values();
+            pods.extend(unlinked.map(|name| pod(&name.uid.clone(), None, Some(name))));
+        }
+        Ok(pods)
     }
 
     pub(super) fn version(&self) -> VersionView {
         let agent = self.ask::<AgentView>(&Request::Agent).ok().map(|agent| agent.version);
         VersionView { version: env!("CARGO_PKG_VERSION"), abi: balancing_dataplane::ABI, agent }
+    }
+}
+
+/// A pod as the agent knows it, or else the plugin's record. Nothing is said of hooks.
+fn pod(uid: &str, record: Option<&Record>, name: Option<PodName>) -> PodView {
+    let recorded = record.map(|r| (r.pod_namespace.clone(), r.pod_name.clone()));
+    let named = name.as_ref().map(|n| (n.namespace.clone(), n.name.clone()));
+    let (namespace, pod) = named.or(recorded).unzip();
+    let cgroup = name.as_ref().and_then(|n| n.cgroup.clone());
+    PodView {
+        namespace,
+        name: pod,
+        uid: uid.to_owned(),
+        cgroup: cgroup.or_else(|| recorded_cgroup(record?)),
+        hooks: Vec::new(),
+        problem: None,
+        state: name.as_ref().map(|n| n.state.clone()).filter(|state| !state.is_empty()),
+        why: name.and_then(|n| n.why),
     }
 }
 
@@ -292,18 +352,20 @@ fn live(dir: &Path) -> Result<Vec<&'static str>, CollectError> {
     Ok(alive.into_iter().map(Hook::name).collect())
 }
 
-fn frontend(
-    view: &LayerView,
-    owner: Option<OwnerView>,
-    origins: &BTreeMap<(std::net::IpAddr, u16), Origin>,
-) -> FrontendView {
+fn frontend(view: &LayerView, owner: Option<OwnerView>, origins: &Origins) -> FrontendView {
+    let origin = |backend: &Backend| origins.get(&(view.layer.service_id, backend.address, backend.port));
+    // The kernel keeps shares in lowest terms. Those of the agent are of use only for all backends at once.
+    let has_weights = view
+        .backends
+        .iter()
+        .all(|(_, backend)| origin(backend).is_some_and(|o| (o.weight > 0) == (backend.weight > 0)));
     let backends = view.backends.iter().map(|(id, backend)| {
-        let origin = origins.get(&(backend.address, backend.port));
+        let origin = origin(backend);
         BackendView {
             id: *id,
             address: backend.address,
             port: backend.port,
-            weight: backend.weight,
+            weight: origin.filter(|_| has_weights).map_or(backend.weight, |o| o.weight),
             pod: origin.and_then(|o| o.pod.clone()),
             node: origin.and_then(|o| o.node.clone()),
         }

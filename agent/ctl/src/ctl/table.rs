@@ -78,6 +78,7 @@ pub(super) fn status(view: &StatusView) -> String {
     for (hook, count) in view.errors.iter().filter(|(_, count)| **count > 0) {
         lines.push(format!("{hook}: {count} errors"));
     }
+    lines.extend(view.differences.iter().map(|difference| format!("Differs: {difference}")));
     lines.extend(view.problems.iter().map(|problem| format!("Problem: {problem}")));
     lines.join("\n")
 }
@@ -158,16 +159,26 @@ pub(super) fn backends(rows: &[BackendView]) -> String {
     text(&out)
 }
 
-pub(super) fn pods(rows: &[PodView]) -> String {
-    let mut out = table(&["NAMESPACE", "NAME", "UID", "HOOKS", "CGROUP"]);
+pub(super) fn pods(rows: &[PodView], all: bool) -> String {
+    let why = all.then_some("STATE");
+    let mut out =
+        table(&["NAMESPACE", "NAME", "UID", "HOOKS", "CGROUP"].into_iter().chain(why).collect::<Vec<_>>());
     for row in rows {
-        out.add_row([
+        let state = || match (row.state.as_deref(), row.why.as_deref()) {
+            (Some(state), Some(why)) => format!("{state}: {why}"),
+            (state, _) => or_dash(state).to_owned(),
+        };
+        let cells = [
             or_dash(row.namespace.as_deref()).to_owned(),
             or_dash(row.name.as_deref()).to_owned(),
             row.uid.clone(),
-            list(&row.hooks.iter().map(String::as_str).collect::<Vec<_>>()),
+            match row.problem {
+                Some(_) => "unknown".to_owned(),
+                None => list(&row.hooks.iter().map(String::as_str).collect::<Vec<_>>()),
+            },
             or_dash(row.cgroup.as_deref()).to_owned(),
-        ]);
+        ];
+        out.add_row(cells.into_iter().chain(all.then(state)));
     }
     text(&out)
 }

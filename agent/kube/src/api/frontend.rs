@@ -18,7 +18,8 @@ pub struct Frontend {
     /// A virtual address of your choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_matcher: Option<AddressMatcher>,
-    /// A Service of the cluster.
+    /// A Service of the cluster: its ClusterIPs, for a BalancingPolicy also those externalIPs and load-balancer addresses
+    /// that belong to nobody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_matcher: Option<ServiceMatcher>,
 }

@@ -50,7 +50,7 @@ pub struct LocalRedirectPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = u32::MAX))]
     pub qos_limit: Option<i64>,
-    /// Whose connections are redirected: of pods, of processes of the host, or of all.
+    /// Whose connections are redirected: of pods, of the host, or of all. A pod with hostNetwork counts as the host.
     #[serde(default)]
     pub clients: Clients,
 }

@@ -7,11 +7,12 @@
 //!
 //! The protocol with the nodes, which read what is written here (`snapshot::generations` of the core). Each slice names
 //! the uid and the generation of the policy whose selector and ports were looked at. One slice, the head, tells how many
-//! slices there are; it is there even when the policy has no pod, so that "no pod" and "not listed yet" differ. Writes go
-//! out in steps, and a step starts when the one before has been answered:
+//! slices there are; it is there even when the policy has no pod, so that "no pod" and "not listed yet" differ. The head
+//! also says which external addresses of its Service the policy may claim; for that alone a policy without pods has one.
+//! Writes go out in steps, and a step starts when the one before has been answered:
 //!
 //! 1. every slice but the head is created or updated;
-//! 2. the head, if its generation or the number changes; otherwise it belongs to the first step;
+//! 2. the head, if its generation, the number or the addresses change; otherwise it belongs to the first step;
 //! 3. what is left over is deleted.
 //!
 //! A new generation is complete for a reader with its head, which comes after all that the number counts. Within a
@@ -83,6 +84,8 @@ pub(super) struct Slice {
     pub(super) owner: Owner,
     /// How many slices the policy has: the head says it, and no other.
     pub(super) set_size: Option<usize>,
+    /// The external addresses that the policy may claim; only the head says it.
+    pub(super) approved: Option<BTreeSet<IpAddr>>,
     pub(super) group: Group,
     pub(super) endpoints: Endpoints,
 }
@@ -103,6 +106,8 @@ pub(super) struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) owner: Owner,
+    /// The external addresses that the policy may claim; `None` = it asks for none.
+    pub(super) approved: Option<BTreeSet<IpAddr>>,
     pub(super) groups: BTreeMap<Group, Endpoints>,
 }
 
@@ -140,10 +145,12 @@ pub(super) fn plan(
         stays.extend(drafts.keys().cloned());
         let mut write = |name: String, draft: Draft<'_>, set_size: Option<usize>| {
             let old = known.get(name.as_str()).map(|known| &known.slice);
-            let same_set = old.is_some_and(|old| old.owner == wanted.owner && old.set_size == set_size);
-            let owner = wanted.owner.clone();
-            let slice =
-                Slice { name, owner, set_size, group: draft.group.clone(), endpoints: draft.endpoints };
+            let approved = set_size.and_then(|_| wanted.approved.clone());
+            let same_set = old.is_some_and(|old| {
+                old.owner == wanted.owner && old.set_size == set_size && old.approved == approved
+            });
+            let (owner, group) = (wanted.owner.clone(), draft.group.clone());
+            let slice = Slice { name, owner, set_size, approved, group, endpoints: draft.endpoints };
             let step = if set_size.is_some() && !same_set { &mut head_last } else { &mut first };
             match (draft.is_new, draft.touched || !same_set) {
                 (true, _) => step.push(SliceOp::Create(slice)),

@@ -171,7 +171,12 @@ fn resolved_refs(verdict: &Verdict) -> (&'static str, &'static str, String) {
             ("Unknown", reason, "the policy claims nothing, so its references are not looked at".to_owned())
         }
         _ if !verdict.resolved_refs => ("False", reason, verdict.message.clone()),
-        _ => ("True", RESOLVED_REFS, "Service and ports of the policy are known and pair".to_owned()),
+        _ => {
+            let known = "Service and ports of the policy are known and pair".to_owned();
+            let message: Vec<String> =
+                [known].into_iter().chain(verdict.left_alone.iter().cloned()).collect();
+            ("True", RESOLVED_REFS, message.join("; "))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancing_core::objects::Pod;
+use balancing_core::{objects::Pod, view::POD_OF_HOST};
 use balancing_dataplane::{
     cgroup::{CgroupDir, PodUid},
     links::{self, Programs},
@@ -190,7 +190,9 @@ impl Known {
         let why = |why: LeftAlone| Some(why.words().to_owned());
         match (&self.state, self.left_alone) {
             (State::Hooked, _) => ("hooked", None),
-            (State::LeftAlone | State::Early, Some(reason @ LeftAlone::HostNetwork)) => ("host", why(reason)),
+            (State::LeftAlone | State::Early, Some(reason @ LeftAlone::HostNetwork)) => {
+                (POD_OF_HOST, why(reason))
+            }
             (State::LeftAlone | State::Early, Some(reason)) => ("leftAlone", why(reason)),
             (State::LeftAlone | State::Early, None) => {
                 ("waiting", Some("the tables are not filled yet".to_owned()))

@@ -78,3 +78,54 @@ fn listeners_are_on_unless_they_are_switched_off() {
         assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn numbers_with_a_sign_and_names_of_no_node_are_wrong_values() {
+    let error = action(&["--max-affinity", "-1", "--redirect-qos-limit", "-2", "--node-name", "A B"])
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "--max-affinity -1: must be a number from 1",
+        "--redirect-qos-limit -2",
+        "--node-name A B: must be a DNS",
+    ] {
+        assert!(error.contains(part), "{part} is missing in: {error}");
+    }
+}
+
+#[test]
+fn two_listeners_do_not_share_a_port() {
+    for (http, metrics) in [(":5811", ":5811"), ("127.0.0.1:5811", ":5811"), ("10.0.0.1:1", "10.0.0.1:1")] {
+        let args = [format!("--http={http}"), format!("--metrics={metrics}")];
+        for command in ["run", "controller"] {
+            let error = action(&[command, &args[0], &args[1]]).unwrap_err().to_string();
+            assert!(error.contains(&format!("--http {http} and --metrics {metrics}")), "{error}");
+        }
+    }
+    for (http, metrics) in [("127.0.0.1:0", "127.0.0.1:0"), ("10.0.0.1:1", "10.0.0.2:1"), ("off", ":5811")] {
+        assert!(
+            action(&[&format!("--http={http}"), &format!("--metrics={metrics}")]).is_ok(),
+            "{http} {metrics}"
+        );
+    }
+}
+
+#[test]
+fn help_tells_the_default_of_every_capacity() {
+    let mut command = <Cli as clap::CommandFactory>::command();
+    let help = command.render_long_help().to_string();
+    let sizes = Sizes::default();
+    for (flag, default) in [
+        ("--max-frontends", sizes.frontends),
+        ("--max-backends", sizes.backends),
+        ("--max-connections", sizes.connections),
+        ("--max-affinity", sizes.affinity),
+        ("--max-skips", sizes.skips),
+        ("--max-qos-policies", sizes.qos),
+        ("--max-policy-names", sizes.policies),
+    ] {
+        let (_, text) = help.split_once(flag).unwrap();
+        let text = text.split("\n      --").next().unwrap();
+        assert!(text.contains(&format!("default: {default}")), "{flag}: {text}");
+    }
+}

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use super::SourceConfig;
-use crate::listen::ListenAddress;
+use crate::listen::{Listen, ListenAddress};
+use balancing_core::manifest::name::{DNS_SUBDOMAIN, is_dns_subdomain};
 
 const MIN_CONNECTIONS: u32 = 1 << 16;
 
@@ -23,6 +24,28 @@ impl Problems {
         }
         let address = value.parse().map_err(|error| self.0.push(format!("{flag} {value}: {error}")));
         address.ok()
+    }
+
+    /// Where health and metrics are served: two listeners cannot share a port.
+    pub(super) fn listeners(&mut self, http: &str, metrics: &str) -> Listen {
+        let listen = Listen { http: self.listen("--http", http), metrics: self.listen("--metrics", metrics) };
+        if let (Some(one), Some(other)) = (listen.http, listen.metrics)
+            && one.overlaps(other)
+        {
+            self.0.push(format!(
+                "--http {one} and --metrics {other} need the same port: choose another one for either, or off"
+            ));
+        }
+        listen
+    }
+
+    /// The name of this node's Node object; that of the host unless it is given.
+    pub(super) fn node_name(&mut self, given: Option<String>) -> String {
+        let wrong = given.as_deref().filter(|name| !name.is_empty() && !is_dns_subdomain(name));
+        if let Some(name) = wrong {
+            self.0.push(format!("--node-name {name}: {DNS_SUBDOMAIN}; take the name of the Node object"));
+        }
+        self.host_name("--node-name", given)
     }
 
     pub(super) fn source(

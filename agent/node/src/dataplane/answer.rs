@@ -9,10 +9,9 @@ use crate::{
 };
 use balancing_core::{
     control::Request,
-    explain::explain,
     health::PolicyHealth,
     kinds,
-    objects::PolicyRef,
+    objects::{Pod, PolicyRef},
     resolve::Role,
     source::SourceStatus,
     view::{self, AgentView, PodName, SourceView},
@@ -50,18 +49,33 @@ impl Inside {
                 serde_json::to_value(origins)
             }
             Request::Pods => {
-                let pods = engine.snapshot().pods_on(&self.world.node).map(|pod| PodName {
-                    uid: pod.node_uid().to_owned(),
-                    namespace: pod.namespace.clone(),
-                    name: pod.name.clone(),
-                    cgroup: self.world.attacher.cgroup_of(&pod.uid).map(|path| path.display().to_string()),
-                });
+                let pods = engine.snapshot().pods_on(&self.world.node).map(|pod| self.pod_name(pod));
                 serde_json::to_value(pods.collect::<Vec<_>>())
             }
             Request::Explain { frontend, pod } => {
                 let pod = pod.as_ref().map(Request::pod_ref);
-                serde_json::to_value(explain(engine, Request::explain_key(frontend), pod.as_ref()))
+                let mut told = self.world.owner.explain(Request::explain_key(frontend), pod.as_ref());
+                let uid = pod.as_ref().and_then(|pod| engine.snapshot().pod(pod)).map(|pod| &pod.uid);
+                if let Some((state, Some(why))) = uid.and_then(|uid| self.world.attacher.state_of(uid))
+                    && state != view::POD_OF_HOST
+                {
+                    told.lacks_hooks(&why);
+                }
+                serde_json::to_value(told)
             }
+        }
+    }
+
+    fn pod_name(&self, pod: &Pod) -> PodName {
+        let attacher = &self.world.attacher;
+        let (state, why) = attacher.state_of(&pod.uid).unwrap_or_default();
+        PodName {
+            uid: pod.node_uid().to_owned(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            cgroup: attacher.cgroup_of(&pod.uid).map(|path| path.display().to_string()),
+            state: state.to_owned(),
+            why,
         }
     }
 
@@ -83,7 +97,7 @@ impl Inside {
             .to_owned(),
             ready: self.report.borrow().is_ready(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            source: SourceView::from(status),
+            source: SourceView { last_contact: self.counters.last_contact(), ..SourceView::from(status) },
             problems,
             http: self.addresses.http,
             metrics: self.addresses.metrics,

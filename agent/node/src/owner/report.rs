@@ -128,6 +128,7 @@ mod tests {
             resolved_refs: reason != Reason::ServiceNotFound,
             conflicts_with: if reason == Reason::Conflicted { [policy(0)].into() } else { [].into() },
             reason,
+            left_alone: Vec::new(),
             message: format!("it is {}", reason.as_str()),
             frontends: (1..=frontends).map(|port| (key(port), 3)).collect(),
             backends: 3,

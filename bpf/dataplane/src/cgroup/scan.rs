@@ -1,7 +1,7 @@
 //! Bounded walks of the cgroup tree, breadth first.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs,
     os::unix::fs::DirEntryExt,
     path::{Path, PathBuf},
@@ -40,6 +40,19 @@ pub(super) fn pod(root: &Path, uid: &PodUid) -> Result<PathBuf, Error> {
             unreadable: walk.unreadable,
         }),
     }
+}
+
+/// Every directory whose name tells a pod's UID. The shallowest counts.
+pub(super) fn pods(root: &Path) -> BTreeMap<PodUid, PathBuf> {
+    let mut found = BTreeMap::new();
+    walk(root, DEPTH, DIRECTORIES, |path, name, _depth, _inode| match names::uid_of(name) {
+        Some(uid) => {
+            found.entry(uid).or_insert_with(|| path.to_owned());
+            Step::Over
+        }
+        None => Step::Into,
+    });
+    found
 }
 
 /// Which of the `wanted` cgroup ids still have a directory. `None` when the tree is too large to know.

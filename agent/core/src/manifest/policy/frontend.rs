@@ -1,5 +1,7 @@
 //! `spec.frontend` of both kinds.
 
+use serde_json::Value;
+
 use super::{address, port};
 use crate::{
     manifest::{
@@ -48,6 +50,19 @@ fn service_matcher(field: &Field<'_>) -> Option<FrontendSpec> {
     let namespace = fields.required("namespace", "add the namespace of the Service", label);
     let ports = fields.or("toPorts", Vec::new(), |field| port::frontend_list(field, 0));
     Some(FrontendSpec::Service { service: ObjectRef { namespace: namespace?, name: name? }, ports: ports? })
+}
+
+/// What a frontend names, whatever else is wrong with it; without ports.
+pub(super) fn named(value: Option<&Value>) -> Vec<FrontendSpec> {
+    let text = |pointer: &str| value?.pointer(pointer)?.as_str();
+    let address = text("/addressMatcher/ip").and_then(|ip| address::usable_ip(ip).ok());
+    let address = address.map(|ip| FrontendSpec::Address { ip, ports: Vec::new() });
+    let service = text("/serviceMatcher/namespace").zip(text("/serviceMatcher/serviceName"));
+    let service = service.map(|(namespace, name)| FrontendSpec::Service {
+        service: ObjectRef { namespace: namespace.to_owned(), name: name.to_owned() },
+        ports: Vec::new(),
+    });
+    address.into_iter().chain(service).collect()
 }
 
 /// The ports that the frontend names; empty for every port of a Service.

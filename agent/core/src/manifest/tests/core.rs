@@ -215,6 +215,7 @@ status:
             name: "n1".into(),
             labels: [("zone".to_owned(), "a".to_owned())].into_iter().collect(),
             ips: ips(&["192.0.2.1", "2001:db8::1"]),
+            other_ips: ips(&["198.51.100.1"]),
             proxy_ips: ips(&["192.168.0.10", "fd00::10"]),
         }
     );

@@ -15,7 +15,7 @@ fn mk_ref(name: &str) -> PolicyRef {
 }
 
 fn mk_bid(name: &str, chosen: Option<u32>) -> Bid {
-    let spec = Err(InvalidSpec { problems: Vec::new() });
+    let spec = Err(InvalidSpec { problems: Vec::new(), frontends: Vec::new() });
     let policy = Policy {
         id: mk_ref(name),
         uid: String::new(),

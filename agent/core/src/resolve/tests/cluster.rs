@@ -144,6 +144,7 @@ fn mk_slices(pod: &Pod, policy: &Policy, mode: RedirectMode) -> Vec<Object> {
             generation: Some(policy.generation),
             // Each is its own head, so that any number of them is complete.
             set_size: Some(1),
+            approved: None,
             ports: pods
                 .ports
                 .iter()

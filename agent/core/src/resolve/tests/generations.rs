@@ -40,6 +40,7 @@ fn mk_slice(n: u32, policy: &Policy, set_size: Option<usize>, pods: &[&str]) -> 
         policy_uid: policy.uid.clone(),
         generation: Some(policy.generation),
         set_size,
+        approved: None,
         ports: vec![Port { port: 8080, protocol: Tcp, name: String::new() }],
         list: pods.iter().map(|ip| mk_endpoint(ip, THERE)).collect(),
     }
@@ -177,7 +178,11 @@ fn off_takes_effect_at_once_and_on_with_its_slices() {
 fn an_invalid_edit_and_a_deletion_take_effect_at_once() {
     let (mut lab, policy) = mk_running();
     let problems = vec![Problem { field: "spec".to_owned(), message: "broken".to_owned() }];
-    let broken = Policy { generation: 2, spec: Err(InvalidSpec { problems }), ..policy.clone() };
+    let broken = Policy {
+        generation: 2,
+        spec: Err(InvalidSpec { problems, frontends: Vec::new() }),
+        ..policy.clone()
+    };
     lab.put(broken);
     assert_eq!((shows(&lab).as_str(), lab.verdict(&balancing("b")).accepted), ("-", false));
     // What was in force before the mistake is no reason to go on with it.

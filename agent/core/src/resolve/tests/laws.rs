@@ -124,7 +124,7 @@ fn random_policy(dice: &mut Dice) -> Policy {
     policy.created = dice.pick(&[None, Some(1), Some(2), Some(3)]);
     policy.service_id = dice.pick(&[None, None, Some(7), Some(8)]);
     if dice.chance(5) {
-        policy.spec = Err(InvalidSpec { problems: Vec::new() });
+        policy.spec = Err(InvalidSpec { problems: Vec::new(), frontends: Vec::new() });
     }
     policy
 }
@@ -143,7 +143,9 @@ fn random_object(dice: &mut Dice) -> Object {
             let addresses = [&["10.96.0.1", "fd00::1"][..], &["10.96.0.1"], &["10.96.0.2"]];
             let mut service = mk_service(dice.pick(&["s0", "s1"]), dice.pick(&addresses), &ports[from..]);
             service.headless = dice.chance(10);
-            service.external_ips = ips(dice.pick(&[&[][..], &["192.0.2.1"]]));
+            service.external_ips =
+                ips(dice.pick(&[&[][..], &["192.0.2.1"], &["10.96.0.2", "192.168.0.1"], &["10.96.0.1"]]));
+            service.load_balancer_ips = ips(dice.pick(&[&[][..], &["fd02::2", "192.0.2.2"]]));
             service.into()
         }
         _ => {

@@ -97,7 +97,10 @@ fn loser_takes_over_by_itself_and_gives_back() {
     assert_eq!(lab.verdict(&balancing("new")).reason, Reason::Conflicted);
     lab.put(old.clone().with(|spec| spec.enabled = false));
     assert_eq!(shows(&lab), "1.1.1.2:80", "a disabled policy claims nothing");
-    lab.put(Policy { spec: Err(crate::objects::InvalidSpec { problems: Vec::new() }), ..old.clone() });
+    lab.put(Policy {
+        spec: Err(crate::objects::InvalidSpec { problems: Vec::new(), frontends: Vec::new() }),
+        ..old.clone()
+    });
     assert_eq!(shows(&lab), "1.1.1.2:80", "an invalid policy claims nothing");
     lab.put(old.clone());
     lab.put(old.created(Some(2000)));

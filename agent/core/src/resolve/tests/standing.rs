@@ -41,7 +41,11 @@ fn update_that_makes_a_policy_invalid_removes_its_redirect_and_names_every_probl
     let mut lab = Lab::of([mk_redirect().into(), mk_pod("a", &["10.0.0.1"]).into()]);
     let problem = |field: &str| Problem { field: field.to_owned(), message: "must be an IP".to_owned() };
     let problems = vec![problem("spec.frontend.addressMatcher.ip"), problem("spec.clients")];
-    lab.put(Policy { spec: Err(InvalidSpec { problems }), generation: 2, ..mk_redirect() });
+    lab.put(Policy {
+        spec: Err(InvalidSpec { problems, frontends: Vec::new() }),
+        generation: 2,
+        ..mk_redirect()
+    });
     assert_eq!(shows(&lab), "-");
     let verdict = lab.verdict(&local("p"));
     assert_eq!((verdict.reason, verdict.accepted, verdict.generation), (Reason::InvalidSpec, false, 2));

@@ -121,7 +121,7 @@ fn mk_wanted(pods: impl IntoIterator<Item = usize>) -> Wanted {
 fn mk_groups(groups: impl IntoIterator<Item = (Group, Endpoints)>) -> Wanted {
     let (policy, uid) = ("web".to_owned(), "u1".to_owned());
     let owner = Owner { policy, uid, service_id: 7, generation: Some(1) };
-    Wanted { owner, groups: groups.into_iter().collect() }
+    Wanted { owner, approved: None, groups: groups.into_iter().collect() }
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::{
 use super::{Endpoint, Endpoints, Group, Owner, Wanted};
 use balancing_core::{
     objects::{
-        BackendPort, BackendSpec, FrontendSpec, ObjectRef, Pod, PolicyRef, Port, RedirectMode, Service,
+        BackendPort, BackendSpec, FrontendSpec, ObjectRef, Pod, PodBackend, PolicyRef, Port, RedirectMode,
+        Service,
     },
-    resolve::{Engine, Family, Standing, reach},
+    resolve::{Engine, Family, Standing, approve, reach},
     snapshot::Snapshot,
 };
 
@@ -18,14 +19,35 @@ use balancing_core::{
 const PORTS: usize = 100;
 
 /// What the slices of a policy shall hold; `None` = it has none: it is gone, invalid, disabled, meant for no host
-/// or not balanced over pods.
+/// or neither balanced over pods nor after external addresses.
 pub(crate) fn wanted(engine: &Engine, id: &PolicyRef) -> Option<Wanted> {
     let snapshot = engine.snapshot();
     let resolution = engine.resolution(id).filter(|r| r.standing == Standing::Active)?;
     let policy = snapshot.policy(id)?;
     let spec = policy.spec.as_ref().ok()?;
-    let BackendSpec::Pods { pods, mode } = &spec.backend else { return None };
-    let service = match &spec.frontend {
+    let approved = approve(id, spec, snapshot);
+    let groups = match &spec.backend {
+        BackendSpec::Pods { pods, mode } => groups(&spec.frontend, pods, *mode, snapshot),
+        _ if approved.is_some() => BTreeMap::new(),
+        BackendSpec::LocalPods(_) | BackendSpec::Addresses { .. } => return None,
+    };
+    let owner = Owner {
+        policy: id.name.clone(),
+        uid: policy.uid.clone(),
+        service_id: resolution.service_id,
+        generation: Some(policy.generation),
+    };
+    Some(Wanted { owner, approved, groups })
+}
+
+/// The pods by what their endpoints have in common.
+fn groups(
+    frontend: &FrontendSpec,
+    pods: &PodBackend,
+    mode: RedirectMode,
+    snapshot: &Snapshot,
+) -> BTreeMap<Group, Endpoints> {
+    let service = match frontend {
         FrontendSpec::Service { service, .. } => snapshot.service(service),
         FrontendSpec::Address { .. } => None,
     };
@@ -35,7 +57,7 @@ pub(crate) fn wanted(engine: &Engine, id: &PolicyRef) -> Option<Wanted> {
             continue;
         }
         for family in [Family::V4, Family::V6] {
-            let Some((ip, ports)) = reached_at(pod, &pods.ports, *mode, family, service, snapshot) else {
+            let Some((ip, ports)) = reached_at(pod, &pods.ports, mode, family, service, snapshot) else {
                 continue;
             };
             let name = ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() };
@@ -43,13 +65,7 @@ pub(crate) fn wanted(engine: &Engine, id: &PolicyRef) -> Option<Wanted> {
             groups.entry(group).or_default().insert(name, endpoint(pod, ip, snapshot));
         }
     }
-    let owner = Owner {
-        policy: id.name.clone(),
-        uid: policy.uid.clone(),
-        service_id: resolution.service_id,
-        generation: Some(policy.generation),
-    };
-    Some(Wanted { owner, groups })
+    groups
 }
 
 fn endpoint(pod: &Pod, ip: IpAddr, snapshot: &Snapshot) -> Endpoint {

@@ -1,6 +1,9 @@
 //! Slices to and from the EndpointSlices of the API server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use balancing_abi::model::{PolicyKind, Protocol};
 use k8s_openapi::{
@@ -14,8 +17,8 @@ use k8s_openapi::{
 use super::{Endpoint, Endpoints, Group, Known, Owner, Slice};
 use balancing_core::{
     names::{
-        ANNOTATION_GENERATION, ANNOTATION_SLICES, GROUP, LABEL_MANAGED_BY, LABEL_PROXY_NAME,
-        LABEL_SERVICE_ID, MANAGED_BY, VERSION,
+        ANNOTATION_EXTERNAL, ANNOTATION_GENERATION, ANNOTATION_SLICES, GROUP, LABEL_MANAGED_BY,
+        LABEL_PROXY_NAME, LABEL_SERVICE_ID, MANAGED_BY, VERSION,
     },
     objects::{ObjectRef, Port},
     resolve::Family,
@@ -32,7 +35,7 @@ pub(crate) fn to_api(slice: &Slice, namespace: &str, replaces: Option<&Known>) -
             uid: replaces.map(|known| known.uid.clone()),
             resource_version: replaces.map(|known| known.version.clone()),
             labels: Some(labels(slice.owner.service_id)),
-            annotations: Some(annotations(slice.owner.generation, slice.set_size)),
+            annotations: Some(annotations(slice.owner.generation, slice.set_size, slice.approved.as_ref())),
             owner_references: Some(vec![reference(&slice.owner)]),
             ..ObjectMeta::default()
         },
@@ -55,6 +58,7 @@ pub(crate) fn from_api(object: &EndpointSlice) -> Known {
     let found_annotations = meta.annotations.as_ref().unwrap_or(&no_annotations);
     let generation = found_annotations.get(ANNOTATION_GENERATION).and_then(|text| text.parse().ok());
     let set_size = found_annotations.get(ANNOTATION_SLICES).and_then(|text| text.parse().ok());
+    let approved = found_annotations.get(ANNOTATION_EXTERNAL).and_then(|text| addresses(text));
     let of_a_family =
         [Family::V4, Family::V6].map(|family| family.to_string()).contains(&object.address_type);
     let owner = Owner {
@@ -70,9 +74,7 @@ pub(crate) fn from_api(object: &EndpointSlice) -> Known {
     let endpoints: Endpoints = object.endpoints.iter().filter_map(endpoint_from_api).collect();
     let exact = references == [reference(&owner)]
         && labels(service_id).iter().all(|(name, value)| found_labels.get(name) == Some(value))
-        && [ANNOTATION_GENERATION, ANNOTATION_SLICES]
-            .iter()
-            .all(|name| annotations(generation, set_size).get(*name) == found_annotations.get(*name))
+        && has_annotations(found_annotations, &annotations(generation, set_size, approved.as_ref()))
         && ports.len() == listed_ports.len()
         && endpoints.len() == object.endpoints.len();
     Known {
@@ -80,6 +82,7 @@ pub(crate) fn from_api(object: &EndpointSlice) -> Known {
             name: meta.name.clone().unwrap_or_default(),
             owner,
             set_size,
+            approved,
             group: Group { family, ports },
             endpoints,
         },
@@ -107,10 +110,29 @@ fn labels(service_id: u32) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn annotations(generation: Option<i64>, set_size: Option<usize>) -> BTreeMap<String, String> {
+fn annotations(
+    generation: Option<i64>,
+    set_size: Option<usize>,
+    approved: Option<&BTreeSet<IpAddr>>,
+) -> BTreeMap<String, String> {
     let generation = generation.map(|number| (ANNOTATION_GENERATION.to_owned(), number.to_string()));
     let set_size = set_size.map(|number| (ANNOTATION_SLICES.to_owned(), number.to_string()));
-    generation.into_iter().chain(set_size).collect()
+    let approved = approved.map(|addresses| {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        (ANNOTATION_EXTERNAL.to_owned(), addresses.join(","))
+    });
+    generation.into_iter().chain(set_size).chain(approved).collect()
+}
+
+/// Whether those of ours are as they should be.
+fn has_annotations(found: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    let ours = [ANNOTATION_GENERATION, ANNOTATION_SLICES, ANNOTATION_EXTERNAL];
+    ours.iter().all(|name| found.get(*name) == wanted.get(*name))
+}
+
+/// `None` = something else stands there.
+fn addresses(text: &str) -> Option<BTreeSet<IpAddr>> {
+    text.split(',').filter(|ip| !ip.is_empty()).map(|ip| ip.parse().ok()).collect()
 }
 
 /// With it Kubernetes removes the slice after its policy, even when no agent runs any more.

@@ -22,6 +22,7 @@ fn mk_verdict(reason: Reason) -> Verdict {
         resolved_refs: !unresolved,
         conflicts_with: BTreeSet::new(),
         reason,
+        left_alone: Vec::new(),
         message: format!("about {}", reason.as_str()),
         backends: 2 * frontends.len(),
         frontends,
@@ -96,7 +97,10 @@ fn numbers_mode_and_generation_are_told() {
     let front = || at_address("10.0.0.1", &[("", 80, Tcp)]);
     let pods = |mode| mk_balancing("b", front(), web_pods(&[("", 80, Tcp)]), mode);
     let mut broken = mk_policy();
-    broken.spec = Err(InvalidSpec { problems: vec![Problem { field: "f".into(), message: "m".into() }] });
+    broken.spec = Err(InvalidSpec {
+        problems: vec![Problem { field: "f".into(), message: "m".into() }],
+        frontends: Vec::new(),
+    });
     let mut broken_local = mk_local("l", front(), web_pods(&[("", 80, Tcp)]));
     broken_local.spec = broken.spec.clone();
     for (policy, expected) in [

@@ -1,6 +1,7 @@
 //! Which endpoints are listed, with which ports.
 
 use super::*;
+use balancing_core::resolve::fixtures::{at_service, ips, mk_addresses, mk_service};
 
 fn mk_engine() -> Engine {
     Engine::new(Settings {
@@ -118,7 +119,49 @@ fn only_active_policies_over_pods_have_slices() {
         }),
     );
     assert_eq!(wanted(&engine, &balancing("b")), None, "for no host");
-    put(&mut engine, balancing_core::resolve::fixtures::mk_addresses("b", front(), &["10.9.9.9"], 80));
+    put(&mut engine, mk_addresses("b", front(), &["10.9.9.9"], 80));
     assert_eq!(wanted(&engine, &balancing("b")), None, "no pods");
     assert_eq!(wanted(&engine, &balancing("gone")), None);
+}
+
+#[test]
+fn a_policy_that_asks_for_external_addresses_has_a_head_that_lists_the_approved_ones() {
+    let mut engine = mk_engine();
+    let addresses = |service| mk_addresses("b", at_service(service, &[]), &["10.9.9.9"], 80);
+    let mut service = mk_service("s", &["10.96.0.1"], &[("", 80, Tcp)]);
+    put(&mut engine, service.clone());
+    put(&mut engine, addresses("s"));
+    assert_eq!(wanted(&engine, &balancing("b")), None, "it asks for none");
+    service.external_ips = ips(&["203.0.113.7", "203.0.113.8", "192.168.0.9"]);
+    put(&mut engine, service);
+    put(&mut engine, mk_node("node-z", &["192.168.0.9"], &[]));
+    let first = wanted(&engine, &balancing("b")).unwrap();
+    let list = |ips: &[&str]| Some(ips.iter().map(|text| ip(text)).collect::<BTreeSet<IpAddr>>());
+    assert_eq!((&first.approved, first.groups.len()), (&list(&["203.0.113.7", "203.0.113.8"]), 0));
+    let mut server = Server::default();
+    assert_eq!(server.settle(Some(&first)).len(), 1);
+    assert_eq!(server.settle(Some(&first)), [], "written only on change");
+    // A node joins with an address that was approved.
+    assert_eq!(put(&mut engine, mk_node("node-y", &["203.0.113.8"], &[])), BTreeSet::from([balancing("b")]));
+    let second = wanted(&engine, &balancing("b")).unwrap();
+    let ops = server.settle(Some(&second));
+    let [SliceOp::Update(head)] = ops.as_slice() else { panic!("{ops:?}") };
+    assert_eq!((&head.approved, head.set_size), (&list(&["203.0.113.7"]), Some(1)));
+}
+
+/// Somebody edits the annotation: the slice is inexact and written again.
+#[test]
+fn an_edited_approval_is_undone() {
+    let mut wanted = mk_wanted(0..3);
+    wanted.approved = Some(BTreeSet::from([ip("203.0.113.7")]));
+    let mut server = Server::default();
+    server.settle(Some(&wanted));
+    for text in ["203.0.113.7,10.96.0.10", "nonsense", ""] {
+        let known = server.slices.values_mut().next().unwrap();
+        let mut object = wire::to_api(&known.slice, "balancing", None);
+        let annotations = object.metadata.annotations.as_mut().unwrap();
+        annotations.insert("balancing.elf.io/external-addresses".to_owned(), text.to_owned());
+        *known = wire::from_api(&object);
+        assert_eq!(server.settle(Some(&wanted)).len(), 1, "{text}");
+    }
 }

@@ -1,0 +1,265 @@
+//! What is attached, in the kernel's words, against what should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use balancing_core::view::{POD_OF_HOST, PodName};
+use balancing_dataplane::{
+    cgroup::{self, CgroupDir, PodUid},
+    layout::{Hook, Layout},
+    links::{self, Programs},
+};
+
+use super::{Finding, Host, Level};
+
+/// Pods that are named one by one.
+const FEW: usize = 5;
+const RESTART: &str = "the agent mends that within a second: see that it runs, and its log";
+
+/// A pod, and what was found at its cgroup.
+#[derive(Debug)]
+struct Seen {
+    name: String,
+    /// What the agent says; `None` without one.
+    state: Option<String>,
+    why: Option<String>,
+    /// Hooks that run for it because they are attached to its cgroup; `None` where that could not be asked.
+    hooks: Option<usize>,
+}
+
+pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
+    let mut findings = leftovers(host);
+    let Some(layout) = &host.layout else {
+        let message = format!("nothing of Balancing is on {}", host.bpffs.display());
+        findings.push(Finding::of(Level::Problem, "hooks", message, "start balancing-agent"));
+        return findings;
+    };
+    findings.extend(host_hooks(host, layout));
+    if host.node.as_ref().is_none_or(|node| node.hooks_pods) {
+        if let Err(error) = Programs::open(layout) {
+            let remedy = "start the agent: new pods are not hooked at their start, only by the agent";
+            findings.push(Finding::of(Level::Problem, "hooks", error.to_string(), remedy));
+        }
+        findings.extend(judge_pods(&pods(host, layout)));
+        findings.extend(broken(layout));
+    }
+    findings
+}
+
+/// Directories of other ABIs.
+fn leftovers(host: &Host<'_>) -> Vec<Finding> {
+    let layouts = links::layouts(host.bpffs).unwrap_or_default();
+    let old = layouts.iter().filter(|layout| Some(*layout) != host.layout.as_ref());
+    old.map(|layout| {
+        let pods = links::pods(layout).map_or(0, |pods| pods.len());
+        let message = format!(
+            "{} is left from another version, with the links of {pods} pods",
+            layout.root().display()
+        );
+        let remedy = "the agent takes them over and removes it; while it stays the agent's log says why";
+        Finding::of(Level::Warning, "hooks", message, remedy)
+    })
+    .collect()
+}
+
+fn host_hooks(host: &Host<'_>, layout: &Layout) -> Option<Finding> {
+    let node = host.node.as_ref()?;
+    if node.scope == "pods" {
+        return Some(Finding::ok("hooks", "host processes are not hooked: --scope pods"));
+    }
+    let root = CgroupDir::open(&node.cgroup_root).ok()?;
+    let links = links::inspect(&layout.host()).unwrap_or_default();
+    let wanted: BTreeMap<Hook, u32> = links.iter().map(|(hook, link)| (*hook, link.prog_id)).collect();
+    let running =
+        wanted.iter().filter(|(hook, id)| links::attached(&root, **hook).is_ok_and(|ids| ids.contains(*id)));
+    Some(match running.count() {
+        count if count == Hook::ALL.len() => {
+            Finding::ok("hooks", format!("host processes: all {count} hooks run"))
+        }
+        count => {
+            let message = format!(
+                "host processes: {count} of {} hooks run at {}",
+                Hook::ALL.len(),
+                root.path().display()
+            );
+            Finding::of(Level::Problem, "hooks", message, RESTART)
+        }
+    })
+}
+
+/// The pods of this host: as the agent knows them, or else those whose cgroups are found.
+fn pods(host: &Host<'_>, layout: &Layout) -> Vec<Seen> {
+    let programs = programs_of(layout);
+    let count = |cgroup: Option<CgroupDir>| Some(running(&cgroup?, &programs));
+    let root = host.node.as_ref().map(|node| node.cgroup_root.clone());
+    if let Some(pods) = &host.pods {
+        let known: BTreeSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+        let of_agent = pods.iter().map(|pod| Seen {
+            name: format!("{}/{}", pod.namespace, pod.name),
+            state: Some(pod.state.clone()),
+            why: pod.why.clone(),
+            hooks: count(cgroup_of(pod)),
+        });
+        let found = root.map(|root| cgroup::pods(&root)).unwrap_or_default();
+        let unknown = found.into_iter().filter(|(uid, _)| !known.contains(uid.as_str()));
+        let unknown = unknown.map(|(uid, path)| Seen {
+            name: uid.to_string(),
+            state: Some("unknown".to_owned()),
+            why: None,
+            hooks: count(CgroupDir::open(&path).ok()),
+        });
+        return of_agent.chain(unknown).collect();
+    }
+    let found = root.map(|root| cgroup::pods(&root)).unwrap_or_default();
+    let seen = |(uid, path): (PodUid, std::path::PathBuf)| Seen {
+        name: uid.to_string(),
+        state: None,
+        why: None,
+        hooks: count(CgroupDir::open(&path).ok()),
+    };
+    found.into_iter().map(seen).collect()
+}
+
+fn cgroup_of(pod: &PodName) -> Option<CgroupDir> {
+    CgroupDir::open(pod.cgroup.as_ref()?.as_ref()).ok()
+}
+
+/// Programs of ours that may run for a pod: those that are pinned, and those that links still have.
+fn programs_of(layout: &Layout) -> BTreeMap<Hook, BTreeSet<u32>> {
+    let mut ids: BTreeMap<Hook, BTreeSet<u32>> = BTreeMap::new();
+    if let Ok(programs) = Programs::open(layout) {
+        for hook in Hook::ALL {
+            ids.entry(hook).or_default().extend(programs.id(hook));
+        }
+    }
+    for dir in links::pods(layout).unwrap_or_default().values() {
+        for (hook, link) in links::inspect(dir).unwrap_or_default() {
+            ids.entry(hook).or_default().insert(link.prog_id);
+        }
+    }
+    ids
+}
+
+fn running(cgroup: &CgroupDir, programs: &BTreeMap<Hook, BTreeSet<u32>>) -> usize {
+    let runs = |hook: &Hook| {
+        let ids = links::attached(cgroup, *hook).unwrap_or_default();
+        programs.get(hook).is_some_and(|ours| ids.iter().any(|id| ours.contains(id)))
+    };
+    Hook::ALL.iter().filter(|hook| runs(hook)).count()
+}
+
+/// What the kernel has against what the agent says.
+fn judge_pods(pods: &[Seen]) -> Vec<Finding> {
+    let all = Hook::ALL.len();
+    let mut findings = Vec::new();
+    let hooked = pods.iter().filter(|pod| pod.hooks == Some(all)).count();
+    findings.push(Finding::ok(
+        "pods",
+        format!(
+            "{hooked} of {} local pods with a cgroup are hooked",
+            pods.iter().filter(|pod| pod.hooks.is_some()).count()
+        ),
+    ));
+    let group = |level, says: &str, remedy: &str, pods: Vec<&Seen>| {
+        let first = pods.iter().take(FEW).map(|pod| match &pod.why {
+            Some(why) => format!("{} ({why})", pod.name),
+            None => pod.name.clone(),
+        });
+        let names = first.collect::<Vec<_>>().join(", ");
+        let more = pods.len().saturating_sub(FEW);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        (!pods.is_empty()).then(|| Finding::of(level, "pods", format!("{says}: {names}{more}"), remedy))
+    };
+    let state = |pod: &Seen, wanted: &str| pod.state.as_deref() == Some(wanted);
+    let lacks = |pod: &Seen| pod.hooks.is_some_and(|hooks| hooks < all);
+    let has = |pod: &Seen| pod.hooks.is_some_and(|hooks| hooks > 0);
+    let select = |test: &dyn Fn(&Seen) -> bool| pods.iter().filter(|pod| test(pod)).collect();
+    findings.extend(group(
+        Level::Problem,
+        "cannot be hooked",
+        "see why; the agent tries again by itself",
+        select(&|pod| state(pod, "failing")),
+    ));
+    findings.extend(group(
+        Level::Problem,
+        "the agent says hooked and the kernel says not",
+        RESTART,
+        select(&|pod| state(pod, "hooked") && lacks(pod)),
+    ));
+    findings.extend(group(
+        Level::Problem,
+        "are hooked and should not be",
+        "see the agent's log",
+        select(&|pod| (state(pod, "leftAlone") || state(pod, POD_OF_HOST)) && has(pod)),
+    ));
+    findings.extend(group(
+        Level::Note,
+        "are left alone on purpose",
+        "",
+        select(&|pod| state(pod, "leftAlone") && !has(pod)),
+    ));
+    findings.extend(group(
+        Level::Note,
+        "have a cgroup and no object that the agent knows",
+        "",
+        select(&|pod| state(pod, "unknown") && lacks(pod)),
+    ));
+    findings.extend(group(
+        Level::Warning,
+        "are not hooked; without an agent nobody knows whether they should be",
+        "start the agent",
+        select(&|pod| pod.state.is_none() && lacks(pod)),
+    ));
+    findings
+}
+
+/// Pins that are not what they should be.
+fn broken(layout: &Layout) -> Vec<Finding> {
+    let pods = match links::pods(layout) {
+        Ok(pods) => pods,
+        Err(error) => return vec![Finding::of(Level::Problem, "hooks", error.to_string(), "")],
+    };
+    let errors = pods.values().filter_map(|dir| links::inspect(dir).err());
+    errors.map(|error| Finding::of(Level::Problem, "hooks", error.to_string(), "")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(name: &str, state: Option<&str>, hooks: Option<usize>) -> Seen {
+        Seen { name: name.to_owned(), state: state.map(str::to_owned), why: None, hooks }
+    }
+
+    fn worst(pods: &[Seen]) -> Option<Level> {
+        judge_pods(pods).iter().map(|finding| finding.level).max()
+    }
+
+    #[test]
+    fn the_kernel_is_the_judge() {
+        let all = Hook::ALL.len();
+        for (state, hooks, level) in [
+            (Some("hooked"), Some(all), Level::Ok),
+            (Some("hooked"), Some(all - 1), Level::Problem),
+            (Some("hooked"), None, Level::Ok),
+            (Some("failing"), Some(0), Level::Problem),
+            (Some("waiting"), None, Level::Ok),
+            (Some("leftAlone"), Some(0), Level::Note),
+            (Some("leftAlone"), Some(1), Level::Problem),
+            (Some("host"), Some(0), Level::Ok),
+            (Some("host"), Some(all), Level::Problem),
+            (Some("unknown"), Some(0), Level::Note),
+            (Some("unknown"), Some(all), Level::Ok),
+            (None, Some(0), Level::Warning),
+            (None, Some(all), Level::Ok),
+        ] {
+            assert_eq!(worst(&[seen("a", state, hooks)]), Some(level), "{state:?} {hooks:?}");
+        }
+    }
+
+    #[test]
+    fn many_pods_are_named_by_a_few() {
+        let pods: Vec<Seen> = (0..9).map(|n| seen(&format!("p{n}"), Some("failing"), Some(0))).collect();
+        let findings = judge_pods(&pods);
+        assert!(findings[1].message.ends_with("p4 and 4 more"), "{}", findings[1].message);
+    }
+}
