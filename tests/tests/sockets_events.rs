@@ -9,7 +9,7 @@ use std::{
 
 use balancing_dataplane::{
     sys,
-    tables::events::{Events, Outcome, Resolution},
+    tables::events::{Events, Outcome, Reason, Resolution},
 };
 use balancing_tests::{
     dataplane::{Family, Layer, Protocol, World, above, alone, canonical, layer},
@@ -71,7 +71,7 @@ fn every_call_has_one_event_with_its_story() {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             expected.push((1, protocol, to1, at1));
             expected.push((2, protocol, to2, Outcome::Rejected));
-            expected.push((3, protocol, to3, Outcome::Passed));
+            expected.push((3, protocol, to3, Outcome::Passed(Reason::NoBackend)));
             expected.push((5, protocol, to4, at2));
         }
         expected.push((1, Protocol::Udp, to1, at1));
@@ -146,7 +146,7 @@ fn a_reader_is_woken_and_a_full_buffer_harms_nobody() {
     assert_eq!((report.successes(), report.errors.len()), (rounds, 0));
     let found = drain(&mut events);
     assert!(found.len() + 2 > room && found.len() <= room, "{} events", found.len());
-    let overflow = |event: &&Resolution| event.outcome == Outcome::Passed;
+    let overflow = |event: &&Resolution| event.outcome == Outcome::Passed(Reason::QosLimit);
     assert!(found.iter().filter(overflow).count() > room / 2, "beyond the limit a call passes");
     // There is room again.
     assert!(client.ask_udp(family.frontend(1)).is_ok());

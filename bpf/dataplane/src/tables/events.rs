@@ -10,13 +10,16 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use balancing_abi::{
     TCP, UDP,
-    sockets::{Event, maps, outcome},
+    sockets::{Event, maps, outcome, reason, stat},
 };
 
-use super::{TableError, codec};
+use super::{
+    TableError, codec,
+    pins::{open, operation, sum},
+};
 use crate::{layout::Layout, model::Protocol};
 
 /// Events that a full buffer holds; each has a header of 8 bytes.
@@ -49,15 +52,31 @@ pub enum Outcome {
     /// It went to this backend.
     Redirected(SocketAddr),
     /// It went where it was dialled.
-    Passed,
-    /// It was refused with EHOSTUNREACH.
+    Passed(Reason),
+    /// It was refused with EHOSTUNREACH: no backend.
     Rejected,
 }
 
-/// The reading end of the event buffer. Its descriptor is readable, for poll(2) and epoll(7), while there are events;
-/// use it level-triggered, or read until [`Events::next`] says `None`.
+/// Why the policy that was asked last let a call pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The program does not tell, or knows more reasons than this reader.
+    Unknown,
+    /// No backend took the connection.
+    NoBackend,
+    /// The QoS limit was reached.
+    QosLimit,
+    /// The client is exempt.
+    Exempt,
+    /// The policy is for other clients.
+    OtherClients,
+}
+
+/// The reading end of the event buffer. The programs wake a waiting reader only when the buffer is half full: read it by a
+/// clock of your own, and whenever its descriptor becomes readable, until [`Events::next`] says `None`.
 pub struct Events {
     ring: RingBuf<MapData>,
+    stats: PerCpuArray<MapData, u64>,
 }
 
 impl Events {
@@ -66,17 +85,14 @@ impl Events {
     /// # Errors
     /// [`TableError::Open`].
     pub fn open(layout: &Layout) -> Result<Self, TableError> {
-        let path = layout.maps().join(maps::EVENTS);
-        let mut ring = MapData::from_pin(&path)
-            .and_then(Map::from_map_data)
-            .and_then(RingBuf::try_from)
-            .map_err(|source| TableError::Open { path, source: Box::new(source) })?;
+        let mut ring: RingBuf<_> = open(layout, maps::EVENTS)?;
+        let stats = open(layout, maps::STATS)?;
         for _ in 0..FULL {
             if ring.next().is_none() {
                 break;
             }
         }
-        Ok(Self { ring })
+        Ok(Self { ring, stats })
     }
 
     /// The next event, `None` when there is none at present. The programs drop events while the buffer is full.
@@ -89,6 +105,17 @@ impl Events {
                 return Some(event);
             }
         }
+    }
+}
+
+impl Events {
+    /// Events that found the buffer full, since the tables were made.
+    ///
+    /// # Errors
+    /// A refused operation.
+    pub fn lost(&self) -> Result<u64, TableError> {
+        let read = self.stats.get(&stat::EVENTS_LOST, 0);
+        read.map(|counts| sum(&counts)).map_err(operation("read", maps::STATS, stat::EVENTS_LOST))
     }
 }
 
@@ -111,7 +138,7 @@ fn decode(bytes: &[u8]) -> Option<Resolution> {
         outcome::REDIRECTED => {
             Outcome::Redirected(peer(bytes, offset_of!(Event, backend), offset_of!(Event, backend_port)))
         }
-        outcome::PASSED => Outcome::Passed,
+        outcome::PASSED => Outcome::Passed(why(bytes[offset_of!(Event, reason)])),
         outcome::REJECTED => Outcome::Rejected,
         _ => return None,
     };
@@ -125,6 +152,16 @@ fn decode(bytes: &[u8]) -> Option<Resolution> {
         frontend: peer(bytes, offset_of!(Event, frontend), offset_of!(Event, frontend_port)),
         outcome,
     })
+}
+
+fn why(code: u8) -> Reason {
+    match code {
+        reason::NO_BACKEND => Reason::NoBackend,
+        reason::QOS_LIMIT => Reason::QosLimit,
+        reason::EXEMPT => Reason::Exempt,
+        reason::OTHER_CLIENTS => Reason::OtherClients,
+        _ => Reason::Unknown,
+    }
 }
 
 /// Address and port, both in network order.
@@ -161,6 +198,18 @@ mod tests {
         assert_eq!((event.time_ns, event.service_id, event.protocol), (7, 9, Protocol::Udp));
         assert_eq!(event.frontend, "192.0.2.1:53".parse().unwrap());
         assert_eq!(event.outcome, Outcome::Redirected("[fd00::]:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn programs_that_tell_no_reason_and_reasons_of_later_ones_are_understood() {
+        let mut passed = bytes();
+        passed[offset_of!(Event, outcome)] = outcome::PASSED;
+        for (code, why) in
+            [(0, Reason::Unknown), (reason::QOS_LIMIT, Reason::QosLimit), (99, Reason::Unknown)]
+        {
+            passed[offset_of!(Event, reason)] = code;
+            assert_eq!(decode(&passed).unwrap().outcome, Outcome::Passed(why));
+        }
     }
 
     #[test]
