@@ -15,6 +15,7 @@ use serde::Serialize;
 
 mod collect;
 mod convert;
+mod monitor;
 mod table;
 
 use balancing_core::control::EXIT_USAGE;
@@ -58,6 +59,8 @@ enum Command {
         #[arg(long, value_name = "NAMESPACE/NAME")]
         pod: Option<String>,
     },
+    /// Live decisions: who called, what became of it, and why.
+    Monitor(monitor::Args),
     /// Turns policies of Cilium and of the original project into ours. Needs no agent.
     Convert(convert::Args),
     /// Versions of this command and of the agent.
@@ -76,6 +79,8 @@ enum Output {
 enum CtlError {
     #[error(transparent)]
     Collect(#[from] CollectError),
+    #[error(transparent)]
+    Monitor(#[from] monitor::MonitorError),
     #[error("{0}")]
     Argument(String),
     #[error("{0}")]
@@ -125,6 +130,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
             let pod = pod.as_deref().map(parse_pod).transpose()?;
             show(output, &host.explain(&key, pod)?, table::explain)
         }
+        Command::Monitor(args) => monitor::run(args, &cli.run_dir, output),
         Command::Convert(args) => return convert::run(args, cli.output),
         Command::Version => show(output, &host.version(), table::version),
     }?;

@@ -1,4 +1,4 @@
-//! The agent's socket, asked: one request a connection.
+//! The agent's socket, asked: one request a connection, and what follows its answer.
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
@@ -9,6 +9,7 @@ use std::{
 
 use balancing_core::control::{Answer, Request};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Longest wait for the agent.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,6 +43,22 @@ pub enum AskError {
 /// # Errors
 /// No agent, or an answer that cannot be used.
 pub fn ask<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, AskError> {
+    let (value, _) = call(path, request)?;
+    serde_json::from_value(value).map_err(|source| AskError::Answer { path: path.to_owned(), source })
+}
+
+/// Asks the agent for lines that follow its answer. Reading them waits as long as it takes.
+///
+/// # Errors
+/// No agent, or one that refuses.
+pub fn follow(path: &Path, request: &Request) -> Result<BufReader<UnixStream>, AskError> {
+    let (_, stream) = call(path, request)?;
+    let waits = stream.get_ref().set_read_timeout(None);
+    waits.map_err(|source| AskError::Down { path: path.to_owned(), source })?;
+    Ok(stream)
+}
+
+fn call(path: &Path, request: &Request) -> Result<(Value, BufReader<UnixStream>), AskError> {
     let down = |source| AskError::Down { path: path.to_owned(), source };
     let unreadable = |source| AskError::Answer { path: path.to_owned(), source };
     let mut stream = UnixStream::connect(path).map_err(down)?;
@@ -49,10 +66,10 @@ pub fn ask<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, Ask
     let mut text = serde_json::to_string(request).map_err(unreadable)?;
     text.push('\n');
     stream.write_all(text.as_bytes()).map_err(down)?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).map_err(down)?;
+    let (mut line, mut stream) = (String::new(), BufReader::new(stream));
+    stream.read_line(&mut line).map_err(down)?;
     match serde_json::from_str(&line).map_err(unreadable)? {
-        Answer::Ok(value) => serde_json::from_value(value).map_err(unreadable),
+        Answer::Ok(value) => Ok((value, stream)),
         Answer::Error(message) => Err(AskError::Refused(message)),
     }
 }

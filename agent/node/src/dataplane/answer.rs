@@ -1,4 +1,4 @@
-//! What the thread answers: commands over the socket, scrapes over HTTP. It looks and changes nothing.
+//! What the thread answers: commands over the socket, scrapes over HTTP. It looks and changes nothing but the switch of events.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +26,12 @@ impl Inside {
             // A sample takes time that nobody has for one that is gone.
             Pending::Sample(answer) => {
                 !answer.is_closed() && answer.send(Box::new(self.sample(status))).is_ok()
+            }
+            Pending::Events { on, done } => {
+                // Names first: the first event is to have them.
+                self.names.listen(on);
+                self.names.tell(&self.world);
+                done.send(self.world.owner.set_events(on)).is_ok()
             }
         };
         if !told {
@@ -62,6 +68,8 @@ impl Inside {
                 let pod = pod.as_ref().map(Request::pod_ref);
                 serde_json::to_value(explain(engine, Request::explain_key(frontend), pod.as_ref()))
             }
+            // What it asks for is no answer, but what follows one.
+            Request::Monitor(_) => Ok(serde_json::Value::Null),
         }
     }
 
