@@ -170,3 +170,91 @@ fn children(path: &Path) -> Vec<(u64, PathBuf)> {
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     directories.filter_map(|entry| Some((entry.metadata().ok()?.ino(), entry.path()))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, process};
+
+    use balancing_dataplane::model::Protocol;
+
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn event(cgroup: u64) -> Resolution {
+        Resolution {
+            time_ns: 1,
+            cgroup,
+            netns_cookie: 5,
+            pid: process::id(),
+            service_id: 7,
+            protocol: Protocol::Udp,
+            frontend: address("10.0.0.1:53"),
+            outcome: events::Outcome::Redirected(address("10.1.0.1:53")),
+        }
+    }
+
+    fn names(cgroups: &Path) -> Arc<Names> {
+        let mut names = Names { cgroups: vec![(cgroups.to_owned(), "a/below".into())], ..Names::default() };
+        names.pods.insert(ClientId::NetnsCookie(9), "a/cookie".into());
+        names.pods.insert(ClientId::Cgroup(1), "a/own".into());
+        names.policies.insert(7, OwnerView { kind: "BalancingPolicy".into(), name: "dns".into() });
+        names.backends.insert(address("10.1.0.1:53"), "b/server".into());
+        Arc::new(names)
+    }
+
+    #[test]
+    fn an_event_has_the_names_of_its_time() {
+        let cgroups = tempfile::tempdir().unwrap();
+        let (names, mut resolver) = (names(cgroups.path()), Resolver::default());
+        let of_pod = Resolution { netns_cookie: 9, ..event(0) };
+        let decision = &resolver.resolve(&names, &[of_pod])[0];
+        assert_eq!(
+            decision.client,
+            ClientView { pod: Some("a/cookie".into()), pid: process::id(), process: None }
+        );
+        assert_eq!(decision.policy.as_ref().unwrap().name, "dns");
+        assert_eq!(decision.backend.as_ref().unwrap().pod.as_deref(), Some("b/server"));
+        assert!(decision.time.parse::<Timestamp>().is_ok(), "{}", decision.time);
+        let strange = Resolution {
+            service_id: 8,
+            outcome: events::Outcome::Redirected(address("10.1.0.2:53")),
+            ..event(0)
+        };
+        let decision = &resolver.resolve(&names, &[strange])[0];
+        assert_eq!((&decision.policy, decision.service_id), (&None, 8));
+        assert_eq!(decision.backend.as_ref().unwrap().pod, None);
+        assert!(decision.client.pod.is_none() && decision.client.process.is_some());
+    }
+
+    #[test]
+    fn a_container_is_found_below_its_pod_also_when_it_comes_later() {
+        let cgroups = tempfile::tempdir().unwrap();
+        let (names, mut resolver) = (names(cgroups.path()), Resolver::default());
+        let make = |path: &str| {
+            let path = cgroups.path().join(path);
+            fs::create_dir(&path).unwrap();
+            fs::metadata(path).unwrap().ino()
+        };
+        let (first, inner) = (make("first"), make("first/inner"));
+        let pods = |resolver: &mut Resolver, cgroups: &[u64]| {
+            let events: Vec<_> = cgroups.iter().map(|cgroup| event(*cgroup)).collect();
+            resolver.resolve(&names, &events).into_iter().map(|found| found.client.pod).collect::<Vec<_>>()
+        };
+        let below = || Some("a/below".to_owned());
+        assert_eq!(
+            pods(&mut resolver, &[1, first, inner, 0]),
+            [Some("a/own".into()), below(), below(), None]
+        );
+        let second = make("second");
+        assert_eq!(pods(&mut resolver, &[second, first, 0]), [below(), below(), None]);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_name() {
+        assert!(name_of(process::id()).is_some());
+        assert_eq!(name_of(u32::MAX), None);
+    }
+}
