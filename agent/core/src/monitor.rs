@@ -51,7 +51,7 @@ pub struct ClientView {
     pub pod: Option<String>,
     /// Process id on the host.
     pub pid: u32,
-    /// Name of a process of the host; `null` for pods, and when the process had ended before it was looked at.
+    /// Name of a process of the host, or of its thread when it had ended before it was looked at; `null` for pods.
     pub process: Option<String>,
 }
 
@@ -134,7 +134,7 @@ impl Reason {
             Self::NoBackend => "no backend",
             Self::QosLimit => "QoS limit",
             Self::Exempt => "client is exempt",
-            Self::OtherClients => "policy is for other clients",
+            Self::OtherClients => "for other clients",
         }
     }
 }

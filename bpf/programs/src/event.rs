@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-        generated::{bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+        generated::{bpf_get_current_comm, bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit},
     },
 };
 use balancing_abi::sockets::{Event, maps::size, stat};
@@ -36,7 +36,7 @@ pub(crate) fn emit(ctx: &Context, case: &Case, (outcome, reason): (u8, u8)) {
         count::stat(stat::EVENTS_LOST);
         return;
     }
-    // SAFETY: room for one event, written whole and handed over once; the helpers take no pointers but that of the map.
+    // SAFETY: room for one event, written whole and handed over once; the helpers take no pointers but into it and that of the map.
     unsafe {
         (*room).time = bpf_ktime_get_ns();
         (*room).cgroup = bpf_get_current_cgroup_id();
@@ -51,6 +51,7 @@ pub(crate) fn emit(ctx: &Context, case: &Case, (outcome, reason): (u8, u8)) {
         (*room).outcome = outcome;
         (*room).reason = reason;
         (*room).pad = [0; 9];
+        bpf_get_current_comm((&raw mut (*room).comm).cast(), size_of_val(&(*room).comm) as u32);
         let used = bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA));
         let wake = used >= HALF && used < HALF + PASSING;
         let flags = if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };

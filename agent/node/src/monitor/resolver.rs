@@ -58,7 +58,7 @@ impl Resolver {
 
     fn decision(&mut self, event: &Resolution, round: &mut Round) -> Decision {
         let pod = self.pod(event, round);
-        let process = if pod.is_none() { round.process(event.pid) } else { None };
+        let process = if pod.is_none() { round.process(event) } else { None };
         let (address, port) = (event.frontend.ip(), event.frontend.port());
         let key = FrontendKey { address, port, protocol: event.protocol };
         let (outcome, reason, backend) = match event.outcome {
@@ -139,11 +139,11 @@ impl Round {
         format!("{:.6}", stamp.unwrap_or_default())
     }
 
-    fn process(&mut self, pid: u32) -> Option<String> {
-        if !self.sees_processes {
-            return None;
-        }
-        self.processes.entry(pid).or_insert_with(|| name_of(pid)).clone()
+    /// The name of the process; of the thread that called, where the process cannot be seen any more.
+    fn process(&mut self, event: &Resolution) -> Option<String> {
+        let sees = self.sees_processes;
+        let found = self.processes.entry(event.pid).or_insert_with(|| name_of(event.pid).filter(|_| sees));
+        found.clone().or_else(|| name(&event.comm))
     }
 }
 
@@ -157,11 +157,15 @@ fn reason(why: events::Reason) -> Option<Reason> {
     }
 }
 
-/// The name of a process, which it may choose itself: what a terminal would obey is left out.
 fn name_of(pid: u32) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    let name = String::from_utf8_lossy(&bytes);
-    Some(name.trim_end_matches('\n').replace(char::is_control, "\u{fffd}"))
+    name(fs::read(format!("/proc/{pid}/comm")).ok()?.trim_ascii_end())
+}
+
+/// A name that its bearer has chosen: what a terminal would obey is left out.
+fn name(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let name = String::from_utf8_lossy(&bytes[..end]).replace(char::is_control, "\u{fffd}");
+    Some(name).filter(|name| !name.is_empty())
 }
 
 /// Directories in a directory, by inode. What is gone has none.
@@ -189,6 +193,7 @@ mod tests {
             cgroup,
             netns_cookie: 5,
             pid: process::id(),
+            comm: *b"thread\0\0\0\0\0\0\0\0\0\0",
             service_id: 7,
             protocol: Protocol::Udp,
             frontend: address("10.0.0.1:53"),
@@ -253,8 +258,20 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_has_no_name() {
-        assert!(name_of(process::id()).is_some());
-        assert_eq!(name_of(u32::MAX), None);
+    fn a_process_that_is_gone_has_the_name_of_its_thread() {
+        let mut round = Round { sees_processes: true, ..Round::begin() };
+        let own = name_of(process::id());
+        assert!(own.is_some());
+        assert_eq!(round.process(&event(0)), own);
+        let gone = Resolution { pid: u32::MAX, ..event(0) };
+        assert_eq!(round.process(&gone).as_deref(), Some("thread"));
+        assert_eq!(round.process(&Resolution { comm: [0; 16], ..gone }), None, "of an older program");
+        let mut elsewhere = Round { sees_processes: false, ..Round::begin() };
+        assert_eq!(elsewhere.process(&event(0)).as_deref(), Some("thread"));
+    }
+
+    #[test]
+    fn a_name_gives_no_orders_to_a_terminal() {
+        assert_eq!(name(b"\x1b[2Jx\0yz").as_deref(), Some("\u{fffd}[2Jx"));
     }
 }

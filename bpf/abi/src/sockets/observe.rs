@@ -2,7 +2,7 @@
 
 use crate::plain;
 
-plain!(RareCounters = 24, PolicyName = 264, Control = 32, Event = 80);
+plain!(RareCounters = 24, PolicyName = 264, Control = 32, Event = 96);
 
 /// Counters of a frontend that seldom count, shared by all CPUs: additions are atomic.
 #[repr(C)]
@@ -103,6 +103,8 @@ pub struct Event {
     pub reason: u8,
     /// Zero.
     pub pad: [u8; 9],
+    /// Name of the calling thread, zero-terminated. Programs that do not tell it write events that end before it.
+    pub comm: [u8; 16],
 }
 
 /// Values of [`Event::outcome`].
@@ -139,7 +141,7 @@ mod tests {
     #[test]
     fn fields_are_where_both_sides_expect_them() {
         assert_eq!((offset_of!(Event, frontend), offset_of!(Event, protocol)), (24, 68));
-        assert_eq!(offset_of!(Event, reason), 70);
+        assert_eq!((offset_of!(Event, reason), offset_of!(Event, comm)), (70, 80));
         assert_eq!((offset_of!(Control, seed), offset_of!(Control, epoch)), (8, 16));
     }
 

@@ -36,6 +36,8 @@ pub struct Resolution {
     pub netns_cookie: u64,
     /// Process id of the caller in the first pid namespace.
     pub pid: u32,
+    /// Name of the calling thread, which it chooses itself; zeros when the program does not tell.
+    pub comm: [u8; 16],
     /// Policy that decided last.
     pub service_id: u32,
     /// The socket's protocol.
@@ -126,7 +128,8 @@ impl AsFd for Events {
 }
 
 fn decode(bytes: &[u8]) -> Option<Resolution> {
-    if bytes.len() < size_of::<Event>() {
+    let comm = offset_of!(Event, comm);
+    if bytes.len() < comm {
         return None;
     }
     let protocol = match bytes[offset_of!(Event, protocol)] {
@@ -147,6 +150,7 @@ fn decode(bytes: &[u8]) -> Option<Resolution> {
         cgroup: u64::from_ne_bytes(array(bytes, offset_of!(Event, cgroup))),
         netns_cookie: u64::from_ne_bytes(array(bytes, offset_of!(Event, netns))),
         pid: u32::from_ne_bytes(array(bytes, offset_of!(Event, pid))),
+        comm: if bytes.len() < size_of::<Event>() { [0; 16] } else { array(bytes, comm) },
         service_id: u32::from_ne_bytes(array(bytes, offset_of!(Event, service_id))),
         protocol,
         frontend: peer(bytes, offset_of!(Event, frontend), offset_of!(Event, frontend_port)),
@@ -201,8 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_tell_no_reason_and_reasons_of_later_ones_are_understood() {
+    fn programs_that_tell_less_and_reasons_of_later_ones_are_understood() {
         let mut passed = bytes();
+        passed[offset_of!(Event, comm)..][..4].copy_from_slice(b"curl");
+        assert_eq!(&decode(&passed).unwrap().comm[..5], b"curl\0");
+        assert_eq!(decode(&passed[..offset_of!(Event, comm)]).unwrap().comm, [0; 16]);
         passed[offset_of!(Event, outcome)] = outcome::PASSED;
         for (code, why) in
             [(0, Reason::Unknown), (reason::QOS_LIMIT, Reason::QosLimit), (99, Reason::Unknown)]
@@ -214,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_none() {
-        assert_eq!(decode(&bytes()[1..]), None);
+        assert_eq!(decode(&bytes()[17..]), None);
         let mut other = bytes();
         other[offset_of!(Event, protocol)] = 1;
         assert_eq!(decode(&other), None);

@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 const HEADER: [&str; 6] = ["TIME", "CLIENT", "FRONTEND", "OUTCOME", "BACKEND", "POLICY"];
 /// Widths of columns at the beginning, the last one aside. A column grows with what it has to hold.
-const WIDTHS: [usize; 5] = [12, 24, 21, 21, 34];
+const WIDTHS: [usize; 5] = [12, 24, 25, 25, 40];
 
 /// A form of the output.
 pub(super) enum Format {
