@@ -53,7 +53,7 @@ pub(crate) fn emit(ctx: &Context, case: &Case, (outcome, reason): (u8, u8)) {
         (*room).pad = [0; 9];
         bpf_get_current_comm((&raw mut (*room).comm).cast(), size_of_val(&(*room).comm) as u32);
         let used = bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA));
-        let wake = used >= HALF && used < HALF + PASSING;
+        let wake = (HALF..HALF + PASSING).contains(&used);
         let flags = if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
         bpf_ringbuf_submit(room.cast(), u64::from(flags));
     }
