@@ -24,8 +24,8 @@ use balancing_dataplane::{
 use serde_json::Value;
 
 use crate::{
-    Agent, Bpffs, Cgroup, Client, ControlPlane, EchoServer, NetNs, Place, TempDir, http_get, must::Must,
-    objects::Object, programs::program,
+    Agent, Bpffs, Cgroup, Client, ControlPlane, EchoServer, NetNs, Place, Process, TempDir, http_get,
+    must::Must, objects::Object, programs::program,
 };
 
 /// How long a change may take to be in force: far above what it takes on any machine, below the 30 seconds after which
@@ -228,9 +228,19 @@ impl Node {
 
     /// `balancingctl` with arguments, as it ends.
     pub fn ctl(&self, arguments: &[&str]) -> Output {
+        self.ctl_command(arguments).output().must("run balancingctl")
+    }
+
+    fn ctl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("balancingctl"));
         command.args(arguments).arg("--bpffs").arg(self.bpffs.path()).arg("--run-dir").arg(self.run.path());
-        command.output().must("run balancingctl")
+        command
+    }
+
+    /// `balancingctl` with arguments, at work.
+    #[must_use]
+    pub fn ctl_process(&self, arguments: &[&str]) -> Process {
+        Process::start("balancingctl", &mut self.ctl_command(arguments)).brief()
     }
 
     /// What `balancingctl` prints as JSON.

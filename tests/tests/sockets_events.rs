@@ -9,12 +9,13 @@ use std::{
 
 use balancing_dataplane::{
     sys,
-    tables::events::{Events, Outcome, Resolution},
+    tables::events::{Events, Outcome, Reason, Resolution},
 };
 use balancing_tests::{
     dataplane::{Family, Layer, Protocol, World, above, alone, canonical, layer},
     *,
 };
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 fn drain(events: &mut Events) -> Vec<Resolution> {
@@ -71,7 +72,7 @@ fn every_call_has_one_event_with_its_story() {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             expected.push((1, protocol, to1, at1));
             expected.push((2, protocol, to2, Outcome::Rejected));
-            expected.push((3, protocol, to3, Outcome::Passed));
+            expected.push((3, protocol, to3, Outcome::Passed(Reason::NoBackend)));
             expected.push((5, protocol, to4, at2));
         }
         expected.push((1, Protocol::Udp, to1, at1));
@@ -84,12 +85,39 @@ fn every_call_has_one_event_with_its_story() {
             assert!(last <= event.time_ns && event.time_ns <= after, "{event:?}");
             last = event.time_ns;
             assert_eq!((event.cgroup, event.netns_cookie), (world.pod.id(), cookie));
+            assert_eq!(&event.comm[..5], b"sock\0");
             // `PROC_PID_INIT_INO`: in another pid namespace the test knows its client by another number.
             if fs::metadata("/proc/self/ns/pid").unwrap().ino() == 0xefff_fffc {
                 assert_eq!(event.pid, client.pid());
             }
         }
     }
+}
+
+#[test]
+fn a_waiting_reader_is_woken_when_the_buffer_is_half_full_and_not_before() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("events-half");
+    let events = Events::open(world.plane.layout()).unwrap();
+    let mut client = world.client();
+    let family = Family::V4;
+    world.plane.redirect(Protocol::Udp, family.frontend(1), &[family.backend(1)]);
+    world.plane.tables.set_events(true).unwrap();
+    // Edge-triggered: it tells of wake-ups, not of content.
+    let bell = Epoll::new(EpollCreateFlags::empty()).unwrap();
+    bell.add(&events, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0)).unwrap();
+    let rings = |patience: u16| bell.wait(&mut [EpollEvent::empty()], patience).unwrap() == 1;
+    let connect = |client: &mut Client, rounds| {
+        let to = Churn::to(Kind::Udp4, family.frontend(1));
+        client.churn(&Churn { rounds: Some(rounds), exchange: Exchange::ConnectOnly, ..to });
+    };
+    // The buffer has room for 630: 104 bytes each.
+    connect(&mut client, 250);
+    assert!(!rings(0), "callers pay for wake-ups");
+    connect(&mut client, 200);
+    assert!(rings(10_000), "the buffer may be full before anybody looks");
 }
 
 #[test]
@@ -138,15 +166,15 @@ fn a_reader_is_woken_and_a_full_buffer_harms_nobody() {
     client.stop_churn();
     drain(&mut events);
     assert!(!ready(&events, Duration::ZERO));
-    // 80 bytes and a header of 8 for each.
+    // 96 bytes and a header of 8 for each.
     let buffer = sys::obj_get(&world.plane.layout().maps().join("events")).unwrap();
-    let room = sys::map_info(buffer.as_fd()).unwrap().max_entries as usize / 88;
+    let room = sys::map_info(buffer.as_fd()).unwrap().max_entries as usize / 104;
     let rounds = 2 * room as u64;
     let report = client.churn(&Churn { rounds: Some(rounds), ..Churn::to(Kind::Udp4, family.frontend(1)) });
     assert_eq!((report.successes(), report.errors.len()), (rounds, 0));
     let found = drain(&mut events);
     assert!(found.len() + 2 > room && found.len() <= room, "{} events", found.len());
-    let overflow = |event: &&Resolution| event.outcome == Outcome::Passed;
+    let overflow = |event: &&Resolution| event.outcome == Outcome::Passed(Reason::QosLimit);
     assert!(found.iter().filter(overflow).count() > room / 2, "beyond the limit a call passes");
     // There is room again.
     assert!(client.ask_udp(family.frontend(1)).is_ok());

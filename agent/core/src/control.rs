@@ -1,4 +1,4 @@
-//! What is asked of the agent over its socket, and how it answers: one JSON line each. Both ends take it from here, so that they
+//! What is asked of the agent over its socket, and how it answers: one JSON line each, and for a monitor more of them. Both ends take it from here, so that they
 //! cannot drift apart.
 
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use balancing_abi::model::{FrontendKey, Protocol};
 use serde::{Deserialize, Serialize};
 
-use crate::{objects::ObjectRef, view::KeyView};
+use crate::{monitor::Filter, objects::ObjectRef, view::KeyView};
 
 /// Exit status for wrong arguments (`EX_USAGE` of `sysexits.h`).
 pub const EXIT_USAGE: u8 = 64;
@@ -30,6 +30,8 @@ pub enum Request {
         /// Namespace and name of the client.
         pod: Option<(String, String)>,
     },
+    /// Nothing; [`crate::monitor::Line`]s follow until one end closes.
+    Monitor(Filter),
 }
 
 impl Request {

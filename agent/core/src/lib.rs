@@ -13,6 +13,7 @@ pub mod failure;
 pub mod health;
 pub mod kinds;
 pub mod manifest;
+pub mod monitor;
 pub mod names;
 pub mod objects;
 pub mod plan;

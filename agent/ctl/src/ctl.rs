@@ -16,6 +16,7 @@ use serde::Serialize;
 mod collect;
 mod convert;
 mod doctor;
+mod monitor;
 mod table;
 
 use balancing_core::{control::EXIT_USAGE, view::PodView};
@@ -65,6 +66,8 @@ enum Command {
     },
     /// Looks for everything that is known to go wrong here, and says what to do. Exit status 1: something is wrong.
     Doctor,
+    /// Live decisions: who called, what became of it, and why.
+    Monitor(monitor::Args),
     /// Turns policies of Cilium and of the original project into ours. Needs no agent.
     Convert(convert::Args),
     /// Versions of this command and of the agent.
@@ -83,6 +86,8 @@ enum Output {
 enum CtlError {
     #[error(transparent)]
     Collect(#[from] CollectError),
+    #[error(transparent)]
+    Monitor(#[from] monitor::MonitorError),
     #[error("{0}")]
     Argument(String),
     #[error("{0}")]
@@ -137,6 +142,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
             show(output, &host.explain(&key, pod)?, table::explain)
         }
         Command::Doctor => return doctor(output, &cli.run_dir, &cli.bpffs),
+        Command::Monitor(args) => monitor::run(args, &cli.run_dir, output),
         Command::Convert(args) => return convert::run(args, cli.output),
         Command::Version => show(output, &host.version(), table::version),
     }?;

@@ -1,4 +1,4 @@
-//! The agent's socket, asked: one request a connection.
+//! The agent's socket, asked: one request a connection, and what follows its answer.
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
@@ -9,6 +9,7 @@ use std::{
 
 use balancing_core::control::{Answer, Request};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Longest wait for the agent.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,6 +62,26 @@ fn ask_within<T: DeserializeOwned>(
     path: &Path,
     request: &Request,
 ) -> Result<T, AskError> {
+    let (value, _) = call(patience, path, request)?;
+    serde_json::from_value(value).map_err(|source| AskError::Answer { path: path.to_owned(), source })
+}
+
+/// Asks the agent for lines that follow its answer. Reading them waits as long as it takes.
+///
+/// # Errors
+/// No agent, or one that refuses.
+pub fn follow(path: &Path, request: &Request) -> Result<BufReader<UnixStream>, AskError> {
+    let (_, stream) = call(PATIENCE, path, request)?;
+    let waits = stream.get_ref().set_read_timeout(None);
+    waits.map_err(|source| AskError::Down { path: path.to_owned(), source })?;
+    Ok(stream)
+}
+
+fn call(
+    patience: Duration,
+    path: &Path,
+    request: &Request,
+) -> Result<(Value, BufReader<UnixStream>), AskError> {
     let down = |source: io::Error| match source.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             AskError::Silent { path: path.to_owned(), patience }
@@ -74,10 +95,10 @@ fn ask_within<T: DeserializeOwned>(
     let mut text = serde_json::to_string(request).map_err(unreadable)?;
     text.push('\n');
     stream.write_all(text.as_bytes()).map_err(down)?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).map_err(down)?;
+    let (mut line, mut stream) = (String::new(), BufReader::new(stream));
+    stream.read_line(&mut line).map_err(down)?;
     match serde_json::from_str(&line).map_err(unreadable)? {
-        Answer::Ok(value) => serde_json::from_value(value).map_err(unreadable),
+        Answer::Ok(value) => Ok((value, stream)),
         Answer::Error(message) => Err(AskError::Refused(message)),
     }
 }

@@ -1,4 +1,4 @@
-//! Serves the agent's socket: one JSON request a connection, one JSON answer. Mode 0600, read-only.
+//! Serves the agent's socket: one JSON request a connection, one JSON answer; for a monitor a stream follows. Mode 0600, read-only.
 //!
 //! It only carries requests to the agent's loop; it decides nothing. What goes over the socket is told in
 //! [`balancing_core::control`].
@@ -17,8 +17,16 @@ use tokio::{
     time::timeout,
 };
 
-use crate::metrics::Sample;
-use balancing_core::control::{Answer, Request};
+use crate::{
+    metrics::Sample,
+    monitor::{Listener, Monitors},
+};
+use balancing_core::{
+    control::{Answer, Request},
+    monitor::Filter,
+};
+use balancing_dataplane::tables::TableError;
+use serde_json::Value;
 
 /// Longest request in bytes.
 const REQUEST: u64 = 64 << 10;
@@ -34,10 +42,31 @@ pub enum Pending {
         /// What is asked.
         request: Request,
         /// Where the answer goes.
-        answer: oneshot::Sender<Result<serde_json::Value, serde_json::Error>>,
+        answer: oneshot::Sender<Result<Value, serde_json::Error>>,
     },
     /// What the metrics say.
     Sample(oneshot::Sender<Box<Sample>>),
+    /// The programs shall write events, or not.
+    Events {
+        /// Somebody listens.
+        on: bool,
+        /// Told when it is so.
+        done: oneshot::Sender<Result<(), TableError>>,
+    },
+}
+
+/// Whom connections talk to.
+#[derive(Clone)]
+struct Inside {
+    requests: mpsc::Sender<Pending>,
+    monitors: Monitors,
+}
+
+/// A connection that stays after its answer.
+struct Stream {
+    listener: Listener,
+    filter: Filter,
+    connection: AsyncStream,
 }
 
 /// Why the socket cannot be served or asked.
@@ -74,18 +103,24 @@ pub fn bind(path: &Path) -> Result<UnixListener, ControlError> {
 }
 
 /// Serves until the loop is gone.
-pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Pending>) {
+pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Pending>, monitors: Monitors) {
+    let inside = Inside { requests, monitors };
     let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
     while let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let requests = requests.clone();
+                let inside = inside.clone();
                 tokio::spawn(async move {
-                    let _place = place;
-                    match timeout(PATIENCE, answer(stream, requests)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => tracing::debug!("control connection: {error}"),
-                        Err(elapsed) => tracing::debug!("control connection: {elapsed}"),
+                    let served = timeout(PATIENCE, inside.answer(stream)).await.map_err(io::Error::from);
+                    // A stream has a place of its own.
+                    drop((place, inside));
+                    let ended = match served.flatten() {
+                        Ok(Some(stream)) => stream.listener.tell(stream.connection, &stream.filter).await,
+                        Ok(None) => Ok(()),
+                        Err(error) => Err(error),
+                    };
+                    if let Err(error) = ended {
+                        tracing::debug!("control connection: {error}");
                     }
                 });
             }
@@ -97,23 +132,34 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Pending>) {
     }
 }
 
-async fn answer(stream: AsyncStream, requests: mpsc::Sender<Pending>) -> io::Result<()> {
-    let mut line = String::new();
-    let mut stream = tokio::io::BufReader::new(stream);
-    (&mut stream).take(REQUEST).read_line(&mut line).await?;
-    let answer = match serde_json::from_str(&line) {
-        Ok(request) => {
-            let (sender, receiver) = oneshot::channel();
-            let pending = Pending::Ask { request, answer: sender };
-            match (requests.send(pending).await, receiver.await) {
-                (Ok(()), Ok(Ok(value))) => Answer::Ok(value),
-                (Ok(()), Ok(Err(error))) => Answer::Error(error.to_string()),
-                _ => Answer::Error("the agent is stopping".to_owned()),
-            }
+impl Inside {
+    /// Answers one request. What is to be told after that is returned.
+    async fn answer(&self, connection: AsyncStream) -> io::Result<Option<Stream>> {
+        let mut line = String::new();
+        let mut connection = tokio::io::BufReader::new(connection);
+        (&mut connection).take(REQUEST).read_line(&mut line).await?;
+        let mut connection = connection.into_inner();
+        let (answer, listening) = match serde_json::from_str(&line) {
+            Ok(Request::Monitor(filter)) => match self.monitors.join().await {
+                Ok(listener) => (Answer::Ok(Value::Null), Some((listener, filter))),
+                Err(error) => (Answer::Error(error.to_string()), None),
+            },
+            Ok(request) => (self.ask(request).await, None),
+            Err(error) => (Answer::Error(format!("the request cannot be read: {error}")), None),
+        };
+        let mut text = serde_json::to_string(&answer).map_err(io::Error::other)?;
+        text.push('\n');
+        connection.write_all(text.as_bytes()).await?;
+        Ok(listening.map(|(listener, filter)| Stream { listener, filter, connection }))
+    }
+
+    async fn ask(&self, request: Request) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        let pending = Pending::Ask { request, answer: sender };
+        match (self.requests.send(pending).await, receiver.await) {
+            (Ok(()), Ok(Ok(value))) => Answer::Ok(value),
+            (Ok(()), Ok(Err(error))) => Answer::Error(error.to_string()),
+            _ => Answer::Error("the agent is stopping".to_owned()),
         }
-        Err(error) => Answer::Error(format!("the request cannot be read: {error}")),
-    };
-    let mut text = serde_json::to_string(&answer).map_err(io::Error::other)?;
-    text.push('\n');
-    stream.get_mut().write_all(text.as_bytes()).await
+    }
 }

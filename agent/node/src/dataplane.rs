@@ -29,6 +29,7 @@ use crate::{
     feed::Counters,
     listen::Addresses,
     metrics::Rounds,
+    monitor::{Names, Teller},
     owner::Owner,
     probe::{Busy, Probe, Report},
     reconcile::{
@@ -54,6 +55,8 @@ pub(crate) struct Inputs {
     pub status: watch::Receiver<SourceStatus>,
     /// Where policies that fail are told.
     pub health: watch::Sender<Health>,
+    /// Where the names of clients, policies and backends are told while somebody listens to events.
+    pub names: watch::Sender<Arc<Names>>,
     /// Where health and metrics are served; only for answers.
     pub addresses: Addresses,
     /// What is counted in the runtime; only for answers.
@@ -142,6 +145,7 @@ struct Inside {
     /// When the source told of a change last.
     last_change: Option<SystemTime>,
     rounds: Rounds,
+    names: Teller,
 }
 
 impl Inside {
@@ -169,6 +173,7 @@ impl Inside {
             counters: inputs.counters.clone(),
             last_change: None,
             rounds: Rounds::default(),
+            names: Teller::new(inputs.names.clone()),
         })
     }
 
@@ -177,7 +182,9 @@ impl Inside {
         let mut watch = Watched::new(self.world.attacher.descriptor());
         Arc::clone(&self.busy).during(|| self.reconcile());
         loop {
-            let due = self.scheduler.next_due().unwrap_or_else(|| Instant::now() + IDLE);
+            self.names.tell(&self.world);
+            let due = [self.scheduler.next_due(), self.names.due()].into_iter().flatten().min();
+            let due = due.unwrap_or_else(|| Instant::now() + IDLE);
             tokio::select! {
                 batch = batches.recv() => {
                     let Some(batch) = batch else { return };
@@ -198,7 +205,10 @@ impl Inside {
                     self.notice();
                     self.reconcile();
                 }),
-                () = sleep_until(due.into()) => Arc::clone(&self.busy).during(|| self.reconcile()),
+                // At other times it is the names alone that are due.
+                () = sleep_until(due.into()) => if self.scheduler.next_due().is_some_and(|due| due <= Instant::now()) {
+                    Arc::clone(&self.busy).during(|| self.reconcile());
+                },
             }
         }
     }
@@ -223,6 +233,7 @@ impl Inside {
     /// Makes the kernel as the objects want it; what fails is tried again later.
     fn reconcile(&mut self) {
         let start = Instant::now();
+        self.names.changed();
         self.scheduler.run(&mut self.world, start);
         let report = self.make_report();
         self.rounds.done(start.elapsed(), report.is_ready());

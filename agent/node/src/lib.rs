@@ -17,6 +17,7 @@ pub mod http;
 pub mod listen;
 pub mod lock;
 pub mod metrics;
+pub mod monitor;
 pub mod owner;
 pub mod probe;
 pub mod reconcile;

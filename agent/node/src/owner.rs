@@ -178,6 +178,14 @@ impl Owner {
         self.tables.set_exempt(clients)
     }
 
+    /// Switches the programs' events on or off.
+    ///
+    /// # Errors
+    /// A refused table operation.
+    pub fn set_events(&mut self, on: bool) -> Result<(), TableError> {
+        self.tables.set_events(on)
+    }
+
     /// Resolves what changed and programs what is pending, once the source's complete list has arrived. `true` when
     /// nothing is left to do.
     pub fn program(&mut self) -> bool {

@@ -3,6 +3,7 @@
 //! This is the async side: it waits for the network and never for the kernel ([`crate::dataplane`]).
 
 use balancing_core::{control::socket_path, source::SourceStatus};
+use balancing_dataplane::layout::Layout;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch},
@@ -14,7 +15,7 @@ use crate::{
     dataplane::{self, Handle, Inputs},
     error::RunError,
     feed::{BATCHES, Counters, Origin},
-    http, lock,
+    http, lock, monitor,
 };
 
 /// Runs until SIGTERM or SIGINT.
@@ -34,13 +35,17 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let (batches_in, batches) = mpsc::channel(BATCHES);
     let (status_in, status) = watch::channel(SourceStatus::default());
     let (health_in, health) = watch::channel(Default::default());
+    let (names_in, names) = watch::channel(Default::default());
     // The source reads while the programs are loaded.
     let feed = origin.start(&config.settings, batches_in, status_in, health);
     let counters: Counters = feed.counters.clone();
-    let inputs = Inputs { batches, requests, status, health: health_in, addresses, counters };
+    let inputs =
+        Inputs { batches, requests, status, health: health_in, names: names_in, addresses, counters };
+    let layout = Layout::new(&config.place.bpffs, abi);
     let Handle { probe, loaded, ended } = dataplane::spawn(config, abi, inputs).map_err(RunError::Thread)?;
     let http = http::start(bound, http::agent(requests_in.clone(), probe))?;
-    let server = tokio::spawn(control::serve(listener, requests_in));
+    let (monitors, reader) = monitor::start(layout, requests_in.clone(), names);
+    let server = tokio::spawn(control::serve(listener, requests_in, monitors));
     http::tell(addresses);
     let result = tokio::select! {
         result = until_ended(loaded, ended) => result,
@@ -48,6 +53,7 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
         _ = interrupt.recv() => Ok(()),
     };
     server.abort();
+    reader.stop().await;
     http.stop().await;
     feed.stop();
     if result.is_ok() {

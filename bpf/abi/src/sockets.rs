@@ -16,7 +16,7 @@ mod rows;
 
 pub use self::{
     frontend::{Frontend, FrontendKey, LAYERS, SetHead, Slot, Target, flags},
-    observe::{Control, Event, PolicyName, RareCounters, control, outcome, stat},
+    observe::{Control, Event, PolicyName, RareCounters, control, outcome, reason, stat},
     rows::{Affinity, AffinityKey, Name, SkipKey, UDP_PEERS, UdpPeer, UdpPeers, Window, bpf_spin_lock},
 };
 

@@ -1,7 +1,7 @@
 //! Entry points, one a hook: context in, decision, context out.
 
 use aya_ebpf::{helpers::generated::bpf_set_retval, macros::cgroup_sock_addr, programs::SockAddrContext};
-use balancing_abi::sockets::{Frontend, control, outcome, stat};
+use balancing_abi::sockets::{Frontend, control, outcome, reason, stat};
 
 use crate::{
     config,
@@ -59,16 +59,14 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
 fn connect<F: Family>(ctx: &Context, hook: u32) -> i32 {
     let dialled = ctx.dialled::<F>();
     let hash = lookup::hash(&dialled);
-    let answer = match lookup::find(&dialled, hash) {
+    match lookup::find(&dialled, hash) {
         Some(_) if ctx.is_foreign() || ctx.is_own() => return ALLOW,
-        Some(frontend) => decide::<F>(ctx, frontend, dialled, Call::Connect, hook),
-        None => Answer::StandAside,
-    };
-    if answer == Answer::Redirect {
-        return ALLOW;
-    }
-    if answer == Answer::Reject {
-        return refuse();
+        Some(frontend) => match decide::<F>(ctx, frontend, dialled, Call::Connect, hook) {
+            Answer::Redirect => return ALLOW,
+            Answer::Reject => return refuse(),
+            _ => {}
+        },
+        None => {}
     }
     // The socket may carry a record of this very peer, from a time when it dialled a frontend. Other records say nothing: they
     // count only for their own peer.
@@ -107,8 +105,9 @@ fn send<F: Family>(ctx: &Context, hook: u32) -> i32 {
     let peer = dialled.peer();
     match decide::<F>(ctx, frontend, dialled, Call::Send, hook) {
         Answer::Reject => return refuse(),
-        Answer::StandAside if lookup::may_be_backend(hash) => forget_sent(ctx, &peer),
-        Answer::Redirect | Answer::StandAside | Answer::Failed => {}
+        Answer::Redirect | Answer::Failed => {}
+        _ if lookup::may_be_backend(hash) => forget_sent(ctx, &peer),
+        _ => {}
     }
     ALLOW
 }
@@ -141,17 +140,17 @@ fn decide<F: Family>(
     let outcome = match answer {
         Answer::Redirect => {
             ctx.set_peer::<F>(&case.backend);
-            outcome::REDIRECTED
+            (outcome::REDIRECTED, reason::UNKNOWN)
         }
-        Answer::StandAside => outcome::PASSED,
-        Answer::Reject => outcome::REJECTED,
+        Answer::Reject => (outcome::REJECTED, reason::UNKNOWN),
         Answer::Failed => {
             count::stat(stat::ERRORS + hook);
             return answer;
         }
+        _ => (outcome::PASSED, answer as u8),
     };
     if switches & control::EVENTS != 0 {
-        event::emit(ctx, case.service_id, outcome, &case.dialled, &case.backend);
+        event::emit(ctx, &case, outcome);
     }
     answer
 }

@@ -1,6 +1,6 @@
 //! The layers of a frontend: each decides, or stands aside for the one below.
 
-use balancing_abi::sockets::{Frontend, LAYERS, control, flags};
+use balancing_abi::sockets::{Frontend, LAYERS, control, flags, reason};
 
 use crate::{
     backend_set, config,
@@ -23,13 +23,27 @@ pub(crate) enum Call {
 #[repr(u32)]
 pub(crate) enum Answer {
     /// Send it to the backend of the case.
-    Redirect,
-    /// Leave it as dialled; of one layer: ask the next.
-    StandAside,
+    Redirect = 0,
+    /// Leave it as dialled, and so below; of one layer: ask the next. No backend takes it.
+    NoBackend = reason::NO_BACKEND as u32,
+    /// The QoS limit is reached.
+    QosLimit = reason::QOS_LIMIT as u32,
+    /// The client is exempt.
+    Exempt = reason::EXEMPT as u32,
+    /// The layer is for other clients.
+    OtherClients = reason::OTHER_CLIENTS as u32,
     /// Refuse it.
     Reject,
     /// Leave it as dialled, because the kernel failed us.
     Failed,
+}
+
+impl Answer {
+    /// Whether the next layer is asked.
+    #[inline(always)]
+    fn stands_aside(self) -> bool {
+        matches!(self, Self::NoBackend | Self::QosLimit | Self::Exempt | Self::OtherClients)
+    }
 }
 
 /// A call that met a frontend.
@@ -46,25 +60,29 @@ pub(crate) struct Case {
 /// Asks the layers from the first on and keeps the records that the answer needs.
 #[inline(always)]
 pub(crate) fn ask(ctx: &Context, first: *const Frontend, call: Call, case: &mut Case) -> Answer {
-    match ask_one(ctx, first, call, case) {
-        Answer::StandAside => ask_below(ctx, first, call, case),
-        answer => answer,
-    }
+    let answer = ask_one(ctx, first, call, case);
+    if answer.stands_aside() { ask_below(ctx, first, call, case, answer) } else { answer }
 }
 
 /// Out of line: seldom needed, and two copies in one frame would not fit the stack.
 #[inline(never)]
-fn ask_below(ctx: &Context, first: *const Frontend, call: Call, case: &mut Case) -> Answer {
+fn ask_below(
+    ctx: &Context,
+    first: *const Frontend,
+    call: Call,
+    case: &mut Case,
+    mut answer: Answer,
+) -> Answer {
     let mut above = first;
     for _ in 1..LAYERS {
         let Some(layer) = lookup::below(above) else { break };
-        let answer = ask_one(ctx, layer, call, case);
-        if answer != Answer::StandAside {
+        answer = ask_one(ctx, layer, call, case);
+        if !answer.stands_aside() {
             return answer;
         }
         above = layer;
     }
-    Answer::StandAside
+    answer
 }
 
 #[inline(always)]
@@ -73,8 +91,12 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
     let frontend = unsafe { &*layer };
     case.service_id = frontend.service_id;
     let reference = frontend.reference;
-    if !applies(ctx, frontend, case.switches) {
-        return Answer::StandAside;
+    if u32::from(frontend.target.detail) & config::clients() == 0 {
+        return Answer::OtherClients;
+    }
+    if is_exempt(ctx, frontend, case.switches) {
+        count::rarely(reference, Rare::Skipped);
+        return Answer::Exempt;
     }
     if frontend.count == 0 {
         return without_backend(frontend);
@@ -96,7 +118,7 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
         let (limit, window) = unsafe { ((*head).qos_limit, (*head).window) };
         if limit != 0 && !qos::grant(window, limit) {
             count::rarely(reference, Rare::QosOverflow);
-            return Answer::StandAside;
+            return Answer::QosLimit;
         }
     }
     // First, because the counter is far away when frontends take turns: what follows need not wait for it.
@@ -109,24 +131,17 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
     Answer::Redirect
 }
 
-/// Whether the layer is for this client at all.
+/// Whether the client is exempt from this layer, or from all.
 #[inline(always)]
-fn applies(ctx: &Context, frontend: &Frontend, switches: u32) -> bool {
+fn is_exempt(ctx: &Context, frontend: &Frontend, switches: u32) -> bool {
     let detail = frontend.target.detail;
-    if u32::from(detail) & config::clients() == 0 {
-        return false;
-    }
-    let exempt = switches & control::EXEMPT != 0 && skip::is_exempt(ctx, 0, true)
+    switches & control::EXEMPT != 0 && skip::is_exempt(ctx, 0, true)
         || detail & flags::SKIP != 0
-            && skip::is_exempt(ctx, frontend.service_id, detail & flags::SKIP_CGROUP != 0);
-    if exempt {
-        count::rarely(frontend.reference, Rare::Skipped);
-    }
-    !exempt
+            && skip::is_exempt(ctx, frontend.service_id, detail & flags::SKIP_CGROUP != 0)
 }
 
 #[inline(always)]
 fn without_backend(frontend: &Frontend) -> Answer {
     count::rarely(frontend.reference, Rare::NoBackend);
-    if frontend.target.detail & flags::REJECT != 0 { Answer::Reject } else { Answer::StandAside }
+    if frontend.target.detail & flags::REJECT != 0 { Answer::Reject } else { Answer::NoBackend }
 }

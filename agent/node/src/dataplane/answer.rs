@@ -1,4 +1,4 @@
-//! What the thread answers: commands over the socket, scrapes over HTTP. It looks and changes nothing.
+//! What the thread answers: commands over the socket, scrapes over HTTP. It looks and changes nothing but the switch of events.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +25,12 @@ impl Inside {
             // A sample takes time that nobody has for one that is gone.
             Pending::Sample(answer) => {
                 !answer.is_closed() && answer.send(Box::new(self.sample(status))).is_ok()
+            }
+            Pending::Events { on, done } => {
+                // Names first: the first event is to have them.
+                self.names.listen(on);
+                self.names.tell(&self.world);
+                done.send(self.world.owner.set_events(on)).is_ok()
             }
         };
         if !told {
@@ -63,6 +69,8 @@ impl Inside {
                 }
                 serde_json::to_value(told)
             }
+            // What it asks for is no answer, but what follows one.
+            Request::Monitor(_) => Ok(serde_json::Value::Null),
         }
     }
 

@@ -51,7 +51,7 @@ fn answer(mut requests: mpsc::Receiver<Pending>, mood: Mood) -> usize {
                 samples += 1;
                 answer.send(Box::new(sample())).unwrap();
             }
-            (Pending::Ask { .. }, _) => panic!("nobody asks this"),
+            (Pending::Ask { .. } | Pending::Events { .. }, _) => panic!("nobody asks this"),
         }
     }
     samples

@@ -2,7 +2,7 @@
 
 use crate::plain;
 
-plain!(RareCounters = 24, PolicyName = 264, Control = 32, Event = 80);
+plain!(RareCounters = 24, PolicyName = 264, Control = 32, Event = 96);
 
 /// Counters of a frontend that seldom count, shared by all CPUs: additions are atomic.
 #[repr(C)]
@@ -99,8 +99,12 @@ pub struct Event {
     pub protocol: u8,
     /// One of [`outcome`].
     pub outcome: u8,
+    /// Why it passed, one of [`reason`]; zero for every other outcome.
+    pub reason: u8,
     /// Zero.
-    pub pad: [u8; 10],
+    pub pad: [u8; 9],
+    /// Name of the calling thread, zero-terminated. Programs that do not tell it write events that end before it.
+    pub comm: [u8; 16],
 }
 
 /// Values of [`Event::outcome`].
@@ -109,8 +113,22 @@ pub mod outcome {
     pub const REDIRECTED: u8 = 0;
     /// Left as dialled.
     pub const PASSED: u8 = 1;
-    /// Refused with EHOSTUNREACH.
+    /// Refused with EHOSTUNREACH, because no backend took it.
     pub const REJECTED: u8 = 2;
+}
+
+/// Values of [`Event::reason`]: why the policy that decided last stood aside.
+pub mod reason {
+    /// Programs that do not tell reasons write this.
+    pub const UNKNOWN: u8 = 0;
+    /// No backend took the connection.
+    pub const NO_BACKEND: u8 = 1;
+    /// The QoS limit was reached.
+    pub const QOS_LIMIT: u8 = 2;
+    /// The client is exempt.
+    pub const EXEMPT: u8 = 3;
+    /// The policy is for other clients.
+    pub const OTHER_CLIENTS: u8 = 4;
 }
 
 #[cfg(test)]
@@ -123,6 +141,7 @@ mod tests {
     #[test]
     fn fields_are_where_both_sides_expect_them() {
         assert_eq!((offset_of!(Event, frontend), offset_of!(Event, protocol)), (24, 68));
+        assert_eq!((offset_of!(Event, reason), offset_of!(Event, comm)), (70, 80));
         assert_eq!((offset_of!(Control, seed), offset_of!(Control, epoch)), (8, 16));
     }
 

@@ -10,13 +10,16 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use balancing_abi::{
     TCP, UDP,
-    sockets::{Event, maps, outcome},
+    sockets::{Event, maps, outcome, reason, stat},
 };
 
-use super::{TableError, codec};
+use super::{
+    TableError, codec,
+    pins::{open, operation, sum},
+};
 use crate::{layout::Layout, model::Protocol};
 
 /// Events that a full buffer holds; each has a header of 8 bytes.
@@ -33,6 +36,8 @@ pub struct Resolution {
     pub netns_cookie: u64,
     /// Process id of the caller in the first pid namespace.
     pub pid: u32,
+    /// Name of the calling thread, which it chooses itself; zeros when the program does not tell.
+    pub comm: [u8; 16],
     /// Policy that decided last.
     pub service_id: u32,
     /// The socket's protocol.
@@ -49,15 +54,31 @@ pub enum Outcome {
     /// It went to this backend.
     Redirected(SocketAddr),
     /// It went where it was dialled.
-    Passed,
-    /// It was refused with EHOSTUNREACH.
+    Passed(Reason),
+    /// It was refused with EHOSTUNREACH: no backend.
     Rejected,
 }
 
-/// The reading end of the event buffer. Its descriptor is readable, for poll(2) and epoll(7), while there are events;
-/// use it level-triggered, or read until [`Events::next`] says `None`.
+/// Why the policy that was asked last let a call pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The program does not tell, or knows more reasons than this reader.
+    Unknown,
+    /// No backend took the connection.
+    NoBackend,
+    /// The QoS limit was reached.
+    QosLimit,
+    /// The client is exempt.
+    Exempt,
+    /// The policy is for other clients.
+    OtherClients,
+}
+
+/// The reading end of the event buffer. The programs wake a waiting reader only when the buffer is half full: read it by a
+/// clock of your own, and whenever its descriptor becomes readable, until [`Events::next`] says `None`.
 pub struct Events {
     ring: RingBuf<MapData>,
+    stats: PerCpuArray<MapData, u64>,
 }
 
 impl Events {
@@ -66,17 +87,14 @@ impl Events {
     /// # Errors
     /// [`TableError::Open`].
     pub fn open(layout: &Layout) -> Result<Self, TableError> {
-        let path = layout.maps().join(maps::EVENTS);
-        let mut ring = MapData::from_pin(&path)
-            .and_then(Map::from_map_data)
-            .and_then(RingBuf::try_from)
-            .map_err(|source| TableError::Open { path, source: Box::new(source) })?;
+        let mut ring: RingBuf<_> = open(layout, maps::EVENTS)?;
+        let stats = open(layout, maps::STATS)?;
         for _ in 0..FULL {
             if ring.next().is_none() {
                 break;
             }
         }
-        Ok(Self { ring })
+        Ok(Self { ring, stats })
     }
 
     /// The next event, `None` when there is none at present. The programs drop events while the buffer is full.
@@ -92,6 +110,17 @@ impl Events {
     }
 }
 
+impl Events {
+    /// Events that found the buffer full, since the tables were made.
+    ///
+    /// # Errors
+    /// A refused operation.
+    pub fn lost(&self) -> Result<u64, TableError> {
+        let read = self.stats.get(&stat::EVENTS_LOST, 0);
+        read.map(|counts| sum(&counts)).map_err(operation("read", maps::STATS, stat::EVENTS_LOST))
+    }
+}
+
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
@@ -99,7 +128,8 @@ impl AsFd for Events {
 }
 
 fn decode(bytes: &[u8]) -> Option<Resolution> {
-    if bytes.len() < size_of::<Event>() {
+    let comm = offset_of!(Event, comm);
+    if bytes.len() < comm {
         return None;
     }
     let protocol = match bytes[offset_of!(Event, protocol)] {
@@ -111,7 +141,7 @@ fn decode(bytes: &[u8]) -> Option<Resolution> {
         outcome::REDIRECTED => {
             Outcome::Redirected(peer(bytes, offset_of!(Event, backend), offset_of!(Event, backend_port)))
         }
-        outcome::PASSED => Outcome::Passed,
+        outcome::PASSED => Outcome::Passed(why(bytes[offset_of!(Event, reason)])),
         outcome::REJECTED => Outcome::Rejected,
         _ => return None,
     };
@@ -120,11 +150,22 @@ fn decode(bytes: &[u8]) -> Option<Resolution> {
         cgroup: u64::from_ne_bytes(array(bytes, offset_of!(Event, cgroup))),
         netns_cookie: u64::from_ne_bytes(array(bytes, offset_of!(Event, netns))),
         pid: u32::from_ne_bytes(array(bytes, offset_of!(Event, pid))),
+        comm: if bytes.len() < size_of::<Event>() { [0; 16] } else { array(bytes, comm) },
         service_id: u32::from_ne_bytes(array(bytes, offset_of!(Event, service_id))),
         protocol,
         frontend: peer(bytes, offset_of!(Event, frontend), offset_of!(Event, frontend_port)),
         outcome,
     })
+}
+
+fn why(code: u8) -> Reason {
+    match code {
+        reason::NO_BACKEND => Reason::NoBackend,
+        reason::QOS_LIMIT => Reason::QosLimit,
+        reason::EXEMPT => Reason::Exempt,
+        reason::OTHER_CLIENTS => Reason::OtherClients,
+        _ => Reason::Unknown,
+    }
 }
 
 /// Address and port, both in network order.
@@ -164,8 +205,23 @@ mod tests {
     }
 
     #[test]
+    fn programs_that_tell_less_and_reasons_of_later_ones_are_understood() {
+        let mut passed = bytes();
+        passed[offset_of!(Event, comm)..][..4].copy_from_slice(b"curl");
+        assert_eq!(&decode(&passed).unwrap().comm[..5], b"curl\0");
+        assert_eq!(decode(&passed[..offset_of!(Event, comm)]).unwrap().comm, [0; 16]);
+        passed[offset_of!(Event, outcome)] = outcome::PASSED;
+        for (code, why) in
+            [(0, Reason::Unknown), (reason::QOS_LIMIT, Reason::QosLimit), (99, Reason::Unknown)]
+        {
+            passed[offset_of!(Event, reason)] = code;
+            assert_eq!(decode(&passed).unwrap().outcome, Outcome::Passed(why));
+        }
+    }
+
+    #[test]
     fn what_is_no_event_is_none() {
-        assert_eq!(decode(&bytes()[1..]), None);
+        assert_eq!(decode(&bytes()[17..]), None);
         let mut other = bytes();
         other[offset_of!(Event, protocol)] = 1;
         assert_eq!(decode(&other), None);

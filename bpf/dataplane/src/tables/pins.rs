@@ -69,7 +69,7 @@ fn pinned(layout: &Layout, name: &str) -> Result<MapData, TableError> {
     MapData::from_pin(&path).map_err(|source| TableError::Open { path, source: Box::new(source) })
 }
 
-fn open<M: TryFrom<Map, Error = MapError>>(layout: &Layout, name: &str) -> Result<M, TableError> {
+pub(super) fn open<M: TryFrom<Map, Error = MapError>>(layout: &Layout, name: &str) -> Result<M, TableError> {
     let map = Map::from_map_data(pinned(layout, name)?).and_then(M::try_from);
     map.map_err(|source| TableError::Open { path: layout.maps().join(name), source: Box::new(source) })
 }
@@ -80,7 +80,7 @@ pub(crate) fn memory<T: Plain>(layout: &Layout, name: &str, writable: bool) -> R
     opened.map_err(|source| TableError::Open { path, source: Box::new(MapError::IoError(source)) })
 }
 
-fn operation(
+pub(super) fn operation(
     operation: &'static str,
     table: &'static str,
     object: impl ToString,
@@ -102,7 +102,7 @@ fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-fn sum(values: &PerCpuValues<u64>) -> u64 {
+pub(super) fn sum(values: &PerCpuValues<u64>) -> u64 {
     values.iter().sum()
 }
 
@@ -309,6 +309,10 @@ impl Pins {
     pub(crate) fn set_control(&mut self, bit: u32, on: bool) {
         let flags = self.control.load32(0, FLAGS);
         self.control.store32(0, FLAGS, if on { flags | bit } else { flags & !bit });
+    }
+
+    pub(crate) fn has_control(&self, bit: u32) -> bool {
+        self.control.load32(0, FLAGS) & bit != 0
     }
 
     pub(crate) fn set_policy(&mut self, id: u32, policy: Option<&PolicyName>) -> Result<(), TableError> {

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use balancing_abi::sockets::{Frontend, LAYERS, SetHead, flags, maps, reverse_nat, stat};
+use balancing_abi::sockets::{Frontend, LAYERS, SetHead, control, flags, maps, reverse_nat, stat};
 
 use super::{TableError, alloc::Range, codec, pins::Pins};
 use crate::{
@@ -279,6 +279,12 @@ impl Reader {
     /// A refused operation.
     pub fn overwritten(&self) -> Result<u64, TableError> {
         self.pins.stat(stat::CONN_OVERWRITTEN)
+    }
+
+    /// Whether the programs write events.
+    #[must_use]
+    pub fn events(&self) -> bool {
+        self.pins.has_control(control::EVENTS)
     }
 
     /// Events that found the buffer full.
