@@ -18,14 +18,16 @@ pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
 }
 
 fn down(error: &AskError, has_tables: bool) -> Finding {
-    let message = if has_tables {
-        format!(
-            "{error} Redirection goes on as it was; changes, new pods and the API server are not looked at"
-        )
+    let means = if has_tables {
+        "redirection goes on as it was, and nothing is looked at: no change, no new pod"
     } else {
-        format!("{error} Nothing is redirected")
+        "nothing is redirected"
     };
-    Finding::of(Level::Problem, "agent", message, "start balancing-agent; its log says why it ended")
+    let remedy = match error {
+        AskError::Down { .. } => "start balancing-agent; its log says why it ended",
+        _ => "see its log; a restart interrupts no redirection",
+    };
+    Finding::of(Level::Problem, "agent", format!("{error}; {means}"), remedy)
 }
 
 fn judge(agent: &AgentView) -> Vec<Finding> {

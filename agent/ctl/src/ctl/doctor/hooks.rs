@@ -1,12 +1,16 @@
 //! What is attached, in the kernel's words, against what should be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use balancing_core::view::{POD_OF_HOST, PodName};
 use balancing_dataplane::{
     cgroup::{self, CgroupDir, PodUid},
     layout::{Hook, Layout},
     links::{self, Programs},
+    records::{Listing, Record, Records, State},
 };
 
 use super::{Finding, Host, Level};
@@ -110,11 +114,20 @@ fn pods(host: &Host<'_>, layout: &Layout) -> Vec<Seen> {
         return of_agent.chain(unknown).collect();
     }
     let found = root.map(|root| cgroup::pods(&root)).unwrap_or_default();
-    let seen = |(uid, path): (PodUid, std::path::PathBuf)| Seen {
-        name: uid.to_string(),
-        state: None,
-        why: None,
-        hooks: count(CgroupDir::open(&path).ok()),
+    let records = Records::new(host.run_dir).read_all().map(Listing::newest).unwrap_or_default();
+    let seen = |(uid, path): (PodUid, PathBuf)| {
+        let record = records.get(&uid);
+        let why = record.and_then(|record| match &record.state {
+            State::Excluded(why) => Some(why.clone()),
+            State::Attached | State::Pending(_) => None,
+        });
+        let name = |record: &Record| format!("{}/{}", record.pod_namespace, record.pod_name);
+        Seen {
+            name: record.map_or_else(|| uid.to_string(), name),
+            state: why.as_ref().map(|_| "leftAlone".to_owned()),
+            why,
+            hooks: count(CgroupDir::open(&path).ok()),
+        }
     };
     found.into_iter().map(seen).collect()
 }
@@ -173,12 +186,6 @@ fn judge_pods(pods: &[Seen]) -> Vec<Finding> {
     let lacks = |pod: &Seen| pod.hooks.is_some_and(|hooks| hooks < all);
     let has = |pod: &Seen| pod.hooks.is_some_and(|hooks| hooks > 0);
     let select = |test: &dyn Fn(&Seen) -> bool| pods.iter().filter(|pod| test(pod)).collect();
-    findings.extend(group(
-        Level::Problem,
-        "cannot be hooked",
-        "see why; the agent tries again by itself",
-        select(&|pod| state(pod, "failing")),
-    ));
     findings.extend(group(
         Level::Problem,
         "the agent says hooked and the kernel says not",
@@ -241,7 +248,8 @@ mod tests {
             (Some("hooked"), Some(all), Level::Ok),
             (Some("hooked"), Some(all - 1), Level::Problem),
             (Some("hooked"), None, Level::Ok),
-            (Some("failing"), Some(0), Level::Problem),
+            // That is among the agent's own problems.
+            (Some("failing"), Some(0), Level::Ok),
             (Some("waiting"), None, Level::Ok),
             (Some("leftAlone"), Some(0), Level::Note),
             (Some("leftAlone"), Some(1), Level::Problem),
@@ -258,7 +266,7 @@ mod tests {
 
     #[test]
     fn many_pods_are_named_by_a_few() {
-        let pods: Vec<Seen> = (0..9).map(|n| seen(&format!("p{n}"), Some("failing"), Some(0))).collect();
+        let pods: Vec<Seen> = (0..9).map(|n| seen(&format!("p{n}"), Some("hooked"), Some(0))).collect();
         let findings = judge_pods(&pods);
         assert!(findings[1].message.ends_with("p4 and 4 more"), "{}", findings[1].message);
     }
