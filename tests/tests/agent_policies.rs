@@ -347,3 +347,38 @@ fn frontends_tell_the_weight_of_a_backend_that_stands_for_several_pods() {
     node.agent().kill();
     assert_eq!(node.ctl_json(&["backends"])[0]["weight"], json!(1));
 }
+
+/// The examples of the documents in one directory: every policy has its backends.
+#[test]
+fn documented_policies_and_objects_work_together() {
+    if !require_kernel() {
+        return;
+    }
+    let mut node = Node::new("documented");
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policies.md");
+    let text = std::fs::read_to_string(document).unwrap();
+    for (number, block) in text.split("```yaml\n").skip(1).enumerate() {
+        node.apply_text(&format!("{number}.yaml"), block.split("```").next().unwrap());
+    }
+    let port = serde_json::json!([{"ports": [{"name": "http", "containerPort": 80, "hostPort": 8080},
+        {"name": "https", "containerPort": 443, "hostPort": 8443}]}]);
+    node.apply(&Object::pod("ingress-0", "ingress", &["10.1.0.2"]).with("/spec/containers", port));
+    let dns = Object::pod("dns", "dns", &["10.1.0.3"]).with("/metadata/namespace", "kube-system");
+    node.apply(&dns.with("/metadata/labels", serde_json::json!({"k8s-app": "node-local-dns"})));
+    node.start();
+    let view = node.view().unwrap();
+    assert!(view.source.problems.is_empty(), "{:?}", view.source.problems);
+    let found = node.policies();
+    let backends: Vec<_> =
+        found.iter().map(|view| (view.name.as_str(), view.backends, view.accepted)).collect();
+    let wanted = [("node-local-dns", 1), ("database", 2), ("ingress", 1), ("outside", 1), ("shop", 1)];
+    for (name, count) in wanted {
+        let view = found.iter().find(|view| view.name == name).unwrap();
+        assert!(
+            view.accepted && view.backends >= count && view.programmed,
+            "{name}: {backends:?}: {}",
+            view.message
+        );
+    }
+    assert_eq!(found.len(), wanted.len());
+}

@@ -93,3 +93,27 @@ fn what_kubectl_shows() {
     let explained = world.plane.kubectl(&["explain", "lr.spec.frontend.addressMatcher.toPorts.port"]);
     assert!(explained.ok && explained.stdout.contains("DESCRIPTION"), "{explained:?}");
 }
+
+/// The examples of the documents, as an operator pastes them.
+#[test]
+fn documented_policies_are_accepted_strictly() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    let mut policies = 0;
+    for document in ["README.md", "docs/policies.md"] {
+        let text = fs::read_to_string(repository().join(document)).unwrap();
+        for example in text.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()) {
+            for value in yaml_serde::Deserializer::from_str(example) {
+                let value = <serde_json::Value as serde::Deserialize>::deserialize(value).unwrap();
+                if value["apiVersion"] == "balancing.elf.io/v1beta1" {
+                    let told = world.plane.client().check(&Object::from(value));
+                    assert!(told.is_ok(), "{document}: {told:?}: {example}");
+                    policies += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(policies, 6);
+}

@@ -165,10 +165,23 @@ fn rights_are_missing_at_the_start() {
     let status = String::from_utf8(node.ctl(&["status"]).stdout).unwrap();
     assert!(status.contains("not allowed to watch services"), "{status}");
     assert!(status.contains("Problem: Services could not be listed yet"), "{status}");
+    let doctor = node.ctl(&["doctor"]);
+    let found = String::from_utf8(doctor.stdout).unwrap();
+    assert_eq!(doctor.status.code(), Some(1), "{found}");
+    assert!(
+        found.contains("PROBLEM  source") && found.contains("allow the agent list and watch on pods"),
+        "{found}"
+    );
     deny_agent(&world, &kubeconfig, &[]);
     becomes_ready(&node);
     answered_by(&mut client, "10.96.0.20:80", "other");
     answered_by(&mut client, "169.254.0.11:80", "web");
+    eventually(|| {
+        let doctor = node.ctl(&["doctor"]);
+        let found = String::from_utf8(doctor.stdout).unwrap();
+        let heard = found.contains("said something") && doctor.status.success();
+        if heard { Ok(()) } else { Err(found) }
+    });
 }
 
 /// A cluster whose agent has programmed one policy of each sort, and a pod with links.
