@@ -13,7 +13,7 @@ use std::{
 
 use balancing_core::resolve::Role;
 use balancing_dataplane::{
-    cgroup,
+    cgroup::{self, PodUid},
     layout::Layout,
     links::{self, Locks, Programs},
     model::{ClientId, Clients},
@@ -97,6 +97,8 @@ pub struct Attacher {
     filled: bool,
     /// Why links of pods could not be brought up to date, by the UID that the node knows.
     stuck: BTreeMap<String, String>,
+    /// Cgroups at which links of pods were made right a moment ago, until the pods are looked at.
+    fresh: BTreeMap<PodUid, u64>,
     /// Host processes were hooked when that was looked at last.
     host_attached: bool,
     failures: AttachFailures,
@@ -148,6 +150,7 @@ impl Attacher {
             exempt: None,
             filled: false,
             stuck: BTreeMap::new(),
+            fresh: BTreeMap::new(),
             host_attached: false,
             failures: AttachFailures::default(),
             watch: Watch::new(),

@@ -55,6 +55,7 @@ impl Attacher {
             }
         }
         news.log();
+        self.fresh.clear();
         let seen: BTreeSet<&str> = local.iter().map(|(pod, _)| pod.uid.as_str()).collect();
         let gone: Vec<String> =
             self.known.keys().filter(|uid| !seen.contains(uid.as_str())).cloned().collect();
@@ -186,7 +187,7 @@ impl Attacher {
     ) -> Result<Option<Event>, AttachError> {
         let record = self.recorded.of(uid);
         let dir = self.layout.pods().join(uid.as_str());
-        let cgroup = self.cgroup(uid, record, reason);
+        let cgroup = self.cgroup(pod, uid, reason);
         found.cgroup = cgroup.as_ref().ok().map(|found| found.path().to_owned());
         let identity = match (record.and_then(|record| record.netns_cookie), &cgroup) {
             // A host-network pod shares the host's namespace: only its cgroup tells it apart.
@@ -211,6 +212,11 @@ impl Attacher {
             }
             Err(error) => return Err(error.into()),
         };
+        // Brought up to date in this very round.
+        if self.fresh.get(uid) == Some(&cgroup.id()) {
+            found.state = State::Hooked;
+            return Ok(None);
+        }
         let _lock = self.locks.acquire(uid, PATIENCE)?;
         let changes = match links::attach(&self.pods, &cgroup, &dir) {
             // Between the two the pod ended, or its cgroup was made anew.
@@ -226,15 +232,15 @@ impl Attacher {
 
     /// The cgroup of a pod: where the plugin found it, where kubelets put it, after a search, or where its links are. The plugin
     /// may see another part of the hierarchy than the agent.
-    fn cgroup(
-        &self,
-        uid: &PodUid,
-        record: Option<&Record>,
-        reason: Reason,
-    ) -> Result<CgroupDir, cgroup::Error> {
-        if let Some(path) = record.and_then(|record| record.cgroup.as_ref())
+    fn cgroup(&self, pod: &Pod, uid: &PodUid, reason: Reason) -> Result<CgroupDir, cgroup::Error> {
+        if let Some(path) = self.recorded.of(uid).and_then(|record| record.cgroup.as_ref())
             && let Ok(found) = CgroupDir::open(path)
         {
+            return Ok(found);
+        }
+        // The same directory that it had is the pod's as long as it is there.
+        let before = self.known.get(&pod.uid).and_then(Known::cgroup);
+        if let Some(found) = before.and_then(|path| CgroupDir::open(path).ok()) {
             return Ok(found);
         }
         if let Some(found) = cgroup::look(&self.cgroup_root, uid, &self.places())? {
@@ -251,10 +257,15 @@ impl Attacher {
     }
 
     /// The cgroup at which a pod's links are, wherever that is.
-    pub(super) fn linked_cgroup(&self, uid: &PodUid) -> Option<CgroupDir> {
+    fn linked_cgroup(&self, uid: &PodUid) -> Option<CgroupDir> {
         let links = links::inspect(&self.layout.pods().join(uid.as_str())).ok()?;
-        let ids: BTreeSet<u64> = links.values().map(|link| link.cgroup_id).filter(|id| *id != 0).collect();
-        ids.into_iter().find_map(|id| cgroup::by_id(&self.cgroup_root, id).ok().flatten())
+        self.cgroup_of_ids(&links.values().map(|link| link.cgroup_id).collect())
+    }
+
+    /// The first cgroup of these that is there.
+    pub(super) fn cgroup_of_ids(&self, ids: &BTreeSet<u64>) -> Option<CgroupDir> {
+        let ids = ids.iter().filter(|id| **id != 0);
+        ids.into_iter().find_map(|id| cgroup::by_id(&self.cgroup_root, *id).ok().flatten())
     }
 
     /// Directories beside which other pods were found.

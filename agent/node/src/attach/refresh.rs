@@ -1,6 +1,6 @@
 //! Brings the links that pods have up to date with this agent's programs, also those of pods that no object tells of.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use balancing_dataplane::{
     cgroup::PodUid,
@@ -43,16 +43,22 @@ impl Attacher {
     }
 
     /// Gives the pods' links the current programs and sweeps those of pods that are gone. Returns what failed, in words.
-    fn update_pods(&self) -> Result<Vec<(String, String)>, AttachError> {
+    fn update_pods(&mut self) -> Result<Vec<(String, String)>, AttachError> {
         let (mut news, mut stuck) = (News::default(), Vec::new());
         let swept = links::sweep(&self.layout, &self.cgroup_root, &self.locks)?;
+        self.fresh.clear();
         for uid in &swept.pods {
             news.add(Event::Gone, uid.to_string(), "");
         }
         for (uid, dir) in links::pods(&self.layout)? {
-            match self.refresh(&uid, &dir) {
-                Ok(true) => news.add(Event::Updated, uid.to_string(), ""),
-                Ok(false) => {}
+            match self.refresh(&uid, &dir, swept.alive.get(&uid)) {
+                Ok(Some((cgroup, changed))) => {
+                    if changed {
+                        news.add(Event::Updated, uid.to_string(), "");
+                    }
+                    self.fresh.insert(uid, cgroup);
+                }
+                Ok(None) => {}
                 Err(error) => {
                     let why = error.to_string();
                     // A pod that an object tells of is looked at next.
@@ -73,13 +79,23 @@ impl Attacher {
         Ok(stuck)
     }
 
-    /// Whether anything changed. Links stay at the cgroup where they are: another one is the business of the look at the pod.
-    fn refresh(&self, uid: &PodUid, dir: &Path) -> Result<bool, AttachError> {
+    /// The cgroup at which the links are right now, and whether anything changed. Links stay at the cgroup where they are: another
+    /// one is the business of the look at the pod.
+    fn refresh(
+        &self,
+        uid: &PodUid,
+        dir: &Path,
+        ids: Option<&BTreeSet<u64>>,
+    ) -> Result<Option<(u64, bool)>, AttachError> {
         // Whoever holds the lock attaches the newest programs.
-        let Some(_lock) = self.locks.try_acquire(uid)? else { return Ok(false) };
-        // What is in the way there is told, also when no link says where the pod is.
-        links::inspect(dir)?;
-        let Some(cgroup) = self.linked_cgroup(uid) else { return Ok(false) };
-        Ok(links::attach(&self.pods, &cgroup, dir)?.values().any(|change| *change != Change::Kept))
+        let Some(_lock) = self.locks.try_acquire(uid)? else { return Ok(None) };
+        let Some(ids) = ids else {
+            // What is in the way there is told.
+            links::inspect(dir)?;
+            return Ok(None);
+        };
+        let Some(cgroup) = self.cgroup_of_ids(ids) else { return Ok(None) };
+        let changes = links::attach(&self.pods, &cgroup, dir)?;
+        Ok(Some((cgroup.id(), changes.values().any(|change| *change != Change::Kept))))
     }
 }

@@ -18,6 +18,8 @@ pub struct Swept {
     pub unfinished: Vec<PathBuf>,
     /// Pods whose cgroup is gone; their records are of no use either.
     pub pods: Vec<PodUid>,
+    /// Pods whose cgroup is there, by the ids that their links tell: so nobody has to open the links again.
+    pub alive: BTreeMap<PodUid, BTreeSet<u64>>,
     /// What could not be removed; the rest was.
     pub failed: Vec<Error>,
 }
@@ -39,7 +41,8 @@ pub fn sweep(layout: &Layout, cgroup_root: &Path, locks: &Locks) -> Result<Swept
             Err(error) => swept.failed.push(error),
         }
     }
-    let gone = gone(layout, cgroup_root, &mut swept.failed)?;
+    let (gone, alive) = tell_apart(layout, cgroup_root, &mut swept.failed)?;
+    swept.alive = alive.into_iter().map(|(uid, (_, ids))| (uid, ids)).collect();
     for (uid, (path, ids)) in gone {
         match locked(locks, &uid, || remove_unchanged(&path, &ids)) {
             Ok(true) => swept.pods.push(uid),
@@ -50,11 +53,15 @@ pub fn sweep(layout: &Layout, cgroup_root: &Path, locks: &Locks) -> Result<Swept
     Ok(swept)
 }
 
-type Gone = BTreeMap<PodUid, (PathBuf, BTreeSet<u64>)>;
+type Linked = BTreeMap<PodUid, (PathBuf, BTreeSet<u64>)>;
 
-/// Pods none of whose links has a cgroup directory, with the cgroup ids that were seen.
-fn gone(layout: &Layout, cgroup_root: &Path, failed: &mut Vec<Error>) -> Result<Gone, Error> {
-    let mut pods_ids = Gone::new();
+/// Pods none of whose links has a cgroup directory, and the others, with the cgroup ids that were seen.
+fn tell_apart(
+    layout: &Layout,
+    cgroup_root: &Path,
+    failed: &mut Vec<Error>,
+) -> Result<(Linked, Linked), Error> {
+    let mut pods_ids = Linked::new();
     for (uid, path) in pods(layout)? {
         match ids(&path) {
             Ok(ids) => drop(pods_ids.insert(uid, (path, ids))),
@@ -64,8 +71,10 @@ fn gone(layout: &Layout, cgroup_root: &Path, failed: &mut Vec<Error>) -> Result<
     let wanted: BTreeSet<u64> =
         pods_ids.values().flat_map(|(_, ids)| ids).copied().filter(|id| *id != 0).collect();
     let gone = cgroup::gone(cgroup_root, &wanted)?;
-    pods_ids.retain(|_, (_, ids)| ids.iter().all(|id| *id == 0 || gone.contains(id)));
-    Ok(pods_ids)
+    let is_gone = |(_, (_, ids)): &(PodUid, (PathBuf, BTreeSet<u64>))| {
+        ids.iter().all(|id| *id == 0 || gone.contains(id))
+    };
+    Ok(pods_ids.into_iter().partition(is_gone))
 }
 
 /// Removes a directory unless somebody has attached it to another cgroup meanwhile.
