@@ -31,6 +31,20 @@ pub struct Explanation {
     pub decision: String,
 }
 
+/// What a client pod lacks of hooks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// It has none; why.
+    All(String),
+    /// Only so many run.
+    Some {
+        /// Hooks that run.
+        count: usize,
+        /// Why the others do not.
+        why: String,
+    },
+}
+
 /// A frontend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FrontendView {
@@ -154,13 +168,19 @@ impl Explanation {
         }
     }
 
-    /// The client pod has no hooks, whatever is decided for its connections.
-    pub fn lacks_hooks(&mut self, why: &str) {
-        self.winner = None;
-        self.backends.clear();
+    /// The client pod lacks hooks, whatever is decided for its connections.
+    pub fn lacks_hooks(&mut self, lack: &Lack) {
         let decision = std::mem::take(&mut self.decision);
-        self.decision =
-            format!("goes where it was dialled: the pod has no hooks ({why}); with hooks: {decision}");
+        self.decision = match lack {
+            Lack::All(why) => {
+                self.winner = None;
+                self.backends.clear();
+                format!("goes where it was dialled: the pod has no hooks ({why}); with hooks: {decision}")
+            }
+            Lack::Some { count, why } => {
+                format!("{decision}; but only {count} hooks run for the pod, so not for every call: {why}")
+            }
+        };
     }
 }
 

@@ -22,6 +22,8 @@ use balancing_dataplane::{
 use self::{known::Known, recorded::Recorded, watch::Watch};
 use crate::metrics::{AttachFailures, LinkSample};
 
+mod check;
+mod claims;
 mod host;
 mod known;
 mod news;
@@ -31,14 +33,11 @@ mod refresh;
 mod takeover;
 mod watch;
 
+pub use check::CHECK;
 pub use watch::Descriptor;
 
 /// Longest wait for the plugin to finish with a pod.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How often is asked whether links are still attached, and which part of a CPU that may take at most: with so many pods
-/// that it would take more, it is asked less often.
-const CHECK: (Duration, u32) = (Duration::from_secs(1), 1000);
-
 /// Why links are not as they should be.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -103,6 +102,10 @@ pub struct Attacher {
     host_attached: bool,
     failures: AttachFailures,
     watch: Watch,
+    /// The pod that was checked last, where a round did not come to the end.
+    checked: Option<String>,
+    /// Directories beside which pods were found.
+    places: BTreeSet<PathBuf>,
 }
 
 /// What a look at the pods found.
@@ -154,6 +157,8 @@ impl Attacher {
             host_attached: false,
             failures: AttachFailures::default(),
             watch: Watch::new(),
+            checked: None,
+            places: BTreeSet::new(),
         }
     }
 
@@ -163,27 +168,16 @@ impl Attacher {
         self.watch.descriptor()
     }
 
-    /// Asks the kernel whether everything that was hooked still is. Returns whether something is not, and when to ask again.
-    pub fn check(&mut self, now: Instant) -> (bool, Instant) {
-        let mut missing = false;
-        if self.host_attached {
-            let root = cgroup::CgroupDir::open(&self.cgroup_root).map_err(AttachError::from);
-            let attached = root.and_then(|root| Ok(links::are_attached(&self.host, &root)?));
-            missing |= !attached.unwrap_or(true);
-        }
-        for known in self.known.values_mut().filter(|known| known.is_hooked()) {
-            if !known.is_attached(&self.pods) {
-                missing = true;
-                self.watch.touch(known.uid());
-            }
-        }
-        (missing, now + CHECK.0.max(now.elapsed() * CHECK.1))
-    }
-
     /// The cgroup of a local pod, if it was found.
     #[must_use]
     pub fn cgroup_of(&self, uid: &str) -> Option<&Path> {
         self.known.get(uid)?.cgroup()
+    }
+
+    /// The UID that the node knows, of the pod that an object speaks for.
+    #[must_use]
+    pub fn node_uid_of(&self, uid: &str) -> Option<&str> {
+        Some(self.known.get(uid)?.uid().as_str())
     }
 
     /// How a local pod is: a word, and why.
@@ -227,6 +221,12 @@ impl Attacher {
     pub fn next_look(&self) -> Option<Instant> {
         let news = self.watch.has_news().then(Instant::now);
         self.known.values().filter_map(Known::next).chain(news).min()
+    }
+
+    /// Why news of pods may come late, if they may.
+    #[must_use]
+    pub fn blindness(&self) -> Option<&str> {
+        self.watch.blindness()
     }
 
     /// Takes in what the watch has seen. Returns whether the host's links are concerned.

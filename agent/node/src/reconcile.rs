@@ -210,15 +210,17 @@ impl<W> Slot<W> {
         let everything = self.state.look_at.is_some_and(|at| at <= now);
         (self.state.is_woken, self.state.due) = (false, None);
         let (outcome, news) = self.reconciler.reconcile(world, everything);
-        self.note(outcome, now);
+        self.note(outcome, everything, now);
         news
     }
 
-    fn note(&mut self, outcome: Outcome, now: Instant) {
+    fn note(&mut self, outcome: Outcome, everything: bool, now: Instant) {
         let state = &mut self.state;
         state.runs += 1;
-        // Also after a failure and in its sleep: what is past would be due for ever.
-        state.look_at = self.reconciler.period().map(|period| now + period);
+        // News do not put it off. It is put off by a failure, too: what is past would be due for ever.
+        if everything || state.look_at.is_none() {
+            state.look_at = self.reconciler.period().map(|period| now + period);
+        }
         state.is_failing = matches!(outcome, Outcome::Failed(_));
         match outcome {
             Outcome::Asleep(why) | Outcome::AsleepUntil(why, _) => {

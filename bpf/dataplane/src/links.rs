@@ -268,6 +268,13 @@ pub fn inspect(dir: &Path) -> Result<BTreeMap<Hook, LinkState>, Error> {
     Ok(states)
 }
 
+/// What those links of a directory do that can be read.
+#[must_use]
+pub fn inspect_readable(dir: &Path) -> BTreeMap<Hook, LinkState> {
+    let read = |hook: Hook| Some((hook, open_link(dir, hook).ok().flatten()?.1));
+    Hook::ALL.into_iter().filter_map(read).collect()
+}
+
 /// Whether every program of `programs` is attached to a cgroup, whoever attached it: the kernel's word, not that of the pins.
 ///
 /// # Errors

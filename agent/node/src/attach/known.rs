@@ -9,8 +9,8 @@ use std::{
 
 use balancing_core::{objects::Pod, view::POD_OF_HOST};
 use balancing_dataplane::{
-    cgroup::{CgroupDir, PodUid},
-    links::{self, Programs},
+    cgroup::{self, CgroupDir, PodUid},
+    links,
     model::ClientId,
 };
 
@@ -46,6 +46,8 @@ pub(super) enum State {
     Hooked,
     /// It is to have no links, and has none.
     LeftAlone,
+    /// The plugin has just detached it: it ends, and is not to be attached again meanwhile.
+    Ending,
     /// The tables are not filled yet.
     Early,
     /// Another process is at work with it.
@@ -63,7 +65,7 @@ pub(super) struct Known {
     /// What decided when it was looked at last.
     pub(super) left_alone: Option<LeftAlone>,
     pub(super) had_record: bool,
-    cgroup: Option<PathBuf>,
+    cgroup: Option<(PathBuf, u64)>,
     pub(super) identities: BTreeSet<ClientId>,
     state: State,
     /// Since when it has not been as wanted.
@@ -78,9 +80,11 @@ pub(super) struct Known {
 pub(super) struct Found {
     pub(super) left_alone: Option<LeftAlone>,
     pub(super) had_record: bool,
-    pub(super) cgroup: Option<PathBuf>,
+    pub(super) cgroup: Option<(PathBuf, u64)>,
     pub(super) identities: BTreeSet<ClientId>,
     pub(super) state: State,
+    /// It was searched for, and not only looked at because something happened.
+    pub(super) searched: bool,
 }
 
 impl LeftAlone {
@@ -116,7 +120,7 @@ impl Known {
         found: Found,
         now: Instant,
     ) -> (Self, Option<(Event, String)>) {
-        let Found { left_alone, had_record, cgroup, identities, state } = found;
+        let Found { searched, left_alone, had_record, cgroup, identities, state } = found;
         // Without an identity an exempt pod of the host network would not be recognised.
         let done = state.is_settled() && !identities.is_empty();
         let same = |before: &&Self| mem::discriminant(&before.state) == mem::discriminant(&state);
@@ -133,8 +137,13 @@ impl Known {
             identities,
             since,
             state,
-            next: (!done).then_some(now + wait),
-            wait,
+            // What happens elsewhere puts no search off.
+            next: match before.and_then(|before| before.next) {
+                _ if done => None,
+                Some(next) if !searched => Some(next),
+                _ => Some(now + wait),
+            },
+            wait: if searched { wait } else { before.map_or(wait, |before| before.wait) },
             told: before.is_some_and(|before| before.told),
         };
         let news = match (known.problem(now), known.told) {
@@ -161,7 +170,22 @@ impl Known {
     }
 
     pub(super) fn cgroup(&self) -> Option<&Path> {
-        self.cgroup.as_deref()
+        self.cgroup.as_ref().map(|(path, _)| path.as_path())
+    }
+
+    /// Its cgroup, also where only its id leads to it.
+    pub(super) fn open_cgroup(&self, root: &Path) -> Option<CgroupDir> {
+        let (path, id) = self.cgroup.as_ref()?;
+        let found = CgroupDir::open(path).ok().filter(|found| found.id() == *id);
+        found.or_else(|| cgroup::by_id(root, *id).ok().flatten())
+    }
+
+    /// Notes that the plugin has detached it. A pod that goes on all the same is hooked again when it is searched for.
+    pub(super) fn end(&mut self, now: Instant) {
+        if self.state == State::Hooked {
+            self.state = State::Ending;
+            self.next = Some(now + AGAIN.1);
+        }
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
@@ -177,14 +201,6 @@ impl Known {
         !self.state.is_settled() || self.identities.is_empty()
     }
 
-    /// Whether the programs run for it. What cannot be asked is no reason to doubt.
-    pub(super) fn is_attached(&self, programs: &Programs) -> bool {
-        let Some(cgroup) = self.cgroup.as_ref().and_then(|path| CgroupDir::open(path).ok()) else {
-            return true;
-        };
-        links::are_attached(programs, &cgroup).unwrap_or(true)
-    }
-
     /// How it is, for people and programs: a word, and why.
     pub(super) fn state(&self) -> (&'static str, Option<String>) {
         let why = |why: LeftAlone| Some(why.words().to_owned());
@@ -197,6 +213,7 @@ impl Known {
             (State::LeftAlone | State::Early, None) => {
                 ("waiting", Some("the tables are not filled yet".to_owned()))
             }
+            (State::Ending, _) => ("waiting", Some("the CNI plugin has just detached it".to_owned())),
             (State::Waiting(why) | State::Busy(why), _) => ("waiting", Some(why.clone())),
             (State::Failing(why), _) => ("failing", Some(why.clone())),
         }
@@ -225,6 +242,7 @@ mod tests {
             cgroup: None,
             identities: BTreeSet::from([ClientId::Cgroup(1)]),
             state,
+            searched: true,
         }
     }
 
@@ -255,6 +273,27 @@ mod tests {
         let (known, news) = after(Some(&known), waiting(), now + AGAIN.1);
         assert_eq!((news, known.next()), (None, Some(now + AGAIN.1 + AGAIN.0)));
         assert_eq!(known.problem(now + AGAIN.1), None);
+    }
+
+    #[test]
+    fn what_happens_elsewhere_puts_no_search_off() {
+        let start = Instant::now();
+        let waiting = || State::Waiting("no cgroup".to_owned());
+        let (known, _) = after(None, waiting(), start);
+        let pod = Pod::default();
+        let touched = Found { searched: false, ..found(waiting()) };
+        let (again, _) =
+            Known::after(Some(&known), PodUid::new("u").unwrap(), &pod, touched, start + AGAIN.0 / 2);
+        assert_eq!((again.next(), again.wait), (known.next(), known.wait));
+    }
+
+    #[test]
+    fn a_pod_that_the_plugin_has_detached_is_searched_for_later() {
+        let start = Instant::now();
+        let (mut known, _) = after(None, State::Hooked, start);
+        known.end(start);
+        assert_eq!((known.is_hooked(), known.next()), (false, Some(start + AGAIN.1)));
+        assert_eq!((known.state().0, known.problem(start + NO_CGROUP * 2)), ("waiting", None));
     }
 
     #[test]

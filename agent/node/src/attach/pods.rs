@@ -1,7 +1,7 @@
 //! Looks at local pods: by what they are recognised, and whether they have the links that they are to have.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -11,11 +11,11 @@ use balancing_dataplane::{
     cgroup::{self, CgroupDir, PodUid},
     links::{self, Change},
     model::ClientId,
-    records::Record,
 };
 
 use super::{
     AttachError, Attacher, Observed, PATIENCE,
+    claims::{self, Claim},
     known::{Found, Known, LeftAlone, State},
     news::{Event, News},
     recorded::namespace_excluded,
@@ -42,21 +42,21 @@ impl Attacher {
         let touched = self.read_records(&happened, everything);
         let (mut observed, mut news) = (Observed::default(), News::default());
         let mut exempt = BTreeSet::new();
-        let local = self.claims(pods);
-        for (pod, uid) in &local {
-            let touched = touched.contains(uid) || (happened.places && self.is_waiting(pod));
-            if let Some(reason) = self.reason(pod, uid, everything, touched, now) {
-                let identities = self.look_at(pod, uid, reason, now, &mut news);
-                observed.identities.extend(identities);
+        self.places = self.parents();
+        let claims = self.claims(pods);
+        for claim in &claims {
+            let touched = touched.contains(&claim.uid) || (happened.places && self.is_waiting(claim.pod));
+            if let Some(reason) = self.reason(claim, everything, touched, now) {
+                observed.identities.extend(self.look_at(claim, reason, now, &mut news));
             }
-            let Some(known) = self.known.get(&pod.uid) else { continue };
-            if pod.redirect_disabled && pod.host_network {
+            let Some(known) = self.known.get(&claim.pod.uid) else { continue };
+            if claim.pod.redirect_disabled && claim.pod.host_network {
                 exempt.extend(known.identities.iter().copied());
             }
         }
         news.log();
         self.fresh.clear();
-        let seen: BTreeSet<&str> = local.iter().map(|(pod, _)| pod.uid.as_str()).collect();
+        let seen: BTreeSet<&str> = claims.iter().map(|claim| claim.pod.uid.as_str()).collect();
         let gone: Vec<String> =
             self.known.keys().filter(|uid| !seen.contains(uid.as_str())).cloned().collect();
         for uid in gone {
@@ -71,25 +71,20 @@ impl Attacher {
         observed
     }
 
-    /// The pods that run here, with the UIDs that the node knows. Of two objects with one such UID, which only static pods can
-    /// have, the one that was there first counts.
-    fn claims<'a>(&self, pods: &[&'a Pod]) -> Vec<(&'a Pod, PodUid)> {
-        let running = pods.iter().copied().filter(|pod| !pod.uid.is_empty() && !pod.finished);
-        let mut claims: BTreeMap<PodUid, &'a Pod> = BTreeMap::new();
-        for pod in running {
-            let Ok(uid) = PodUid::new(pod.node_uid()) else { continue };
-            let is_known = self.known.get(&pod.uid).is_some_and(|known| *known.uid() == uid);
-            if is_known || !claims.contains_key(&uid) {
-                claims.insert(uid, pod);
-            }
-        }
-        claims.into_iter().map(|(uid, pod)| (pod, uid)).collect()
+    fn claims<'a>(&self, pods: &[&'a Pod]) -> Vec<Claim<'a>> {
+        let is_known =
+            |pod: &Pod, uid: &PodUid| self.known.get(&pod.uid).is_some_and(|known| known.uid() == uid);
+        let recorded = |uid: &PodUid| {
+            let record = self.recorded.of(uid).filter(|record| !record.pod_name.is_empty())?;
+            Some((record.pod_namespace.clone(), record.pod_name.clone()))
+        };
+        claims::settle(pods, is_known, recorded)
     }
 
     /// Brings the records up to date. Returns the pods to which something happened.
     fn read_records(&mut self, happened: &Happened, everything: bool) -> BTreeSet<PodUid> {
         let mut touched = happened.pods.clone();
-        if everything || happened.places {
+        if everything || happened.networks {
             self.recorded.read_all();
         }
         for path in &happened.records {
@@ -102,36 +97,33 @@ impl Attacher {
         self.known.get(&pod.uid).is_some_and(Known::is_waiting)
     }
 
-    fn reason(
-        &self,
-        pod: &Pod,
-        uid: &PodUid,
-        everything: bool,
-        touched: bool,
-        now: Instant,
-    ) -> Option<Reason> {
-        let Some(known) = self.known.get(&pod.uid) else { return Some(Reason::Due) };
-        let record = self.recorded.of(uid);
-        if everything
-            || known.left_alone != self.reason_to_leave(pod, record)
-            || known.next().is_some_and(|at| at <= now)
-        {
+    /// Why a claim is to be looked at, if it is.
+    fn reason(&mut self, claim: &Claim<'_>, everything: bool, touched: bool, now: Instant) -> Option<Reason> {
+        let left_alone = self.reason_to_leave(claim);
+        let has_record = self.recorded.of(&claim.uid).is_some();
+        let Some(known) = self.known.get_mut(&claim.pod.uid) else { return Some(Reason::Due) };
+        if everything || known.left_alone != left_alone || known.next().is_some_and(|at| at <= now) {
             return Some(Reason::Due);
         }
-        // The plugin has just detached a pod that ends: it must not be attached again.
-        let ends = known.had_record && record.is_none();
-        (touched && !ends).then_some(Reason::Touched)
+        if touched && known.had_record && !has_record {
+            known.end(now);
+            return None;
+        }
+        touched.then_some(Reason::Touched)
     }
 
     /// Why a pod is to have no links; `None`: it is to have some. The annotation counts as the object has it now, whatever it was
     /// at the pod's start.
-    fn reason_to_leave(&self, pod: &Pod, record: Option<&Record>) -> Option<LeftAlone> {
-        let excluded = record.and_then(namespace_excluded);
+    fn reason_to_leave(&self, claim: &Claim<'_>) -> Option<LeftAlone> {
+        let pod = claim.pod;
+        let excluded = self.recorded.of(&claim.uid).and_then(namespace_excluded);
         let excluded = || excluded.unwrap_or_else(|| self.rules.exclude_namespaces.contains(&pod.namespace));
-        if pod.host_network {
-            Some(LeftAlone::HostNetwork)
-        } else if !self.rules.hooks_pods() {
+        if !self.rules.hooks_pods() && !pod.host_network {
             Some(LeftAlone::Scope)
+        } else if claim.is_contested {
+            None
+        } else if pod.host_network {
+            Some(LeftAlone::HostNetwork)
         } else if pod.redirect_disabled {
             Some(LeftAlone::Annotation)
         } else {
@@ -142,22 +134,22 @@ impl Attacher {
     /// Looks at a pod. Returns by what it is recognised, if that has changed.
     fn look_at(
         &mut self,
-        pod: &Pod,
-        uid: &PodUid,
+        claim: &Claim<'_>,
         reason: Reason,
         now: Instant,
         news: &mut News,
     ) -> Option<(String, BTreeSet<ClientId>)> {
-        let record = self.recorded.of(uid);
+        let (pod, uid) = (claim.pod, &claim.uid);
         let mut found = Found {
-            left_alone: self.reason_to_leave(pod, record),
-            had_record: record.is_some(),
+            left_alone: self.reason_to_leave(claim),
+            had_record: self.recorded.of(uid).is_some(),
             cgroup: None,
             identities: BTreeSet::new(),
             state: State::Early,
+            searched: reason == Reason::Due,
         };
         let mut event = None;
-        match self.connect(pod, uid, reason, &mut found) {
+        match self.connect(claim, reason, &mut found) {
             Ok(happened) => event = happened,
             Err(error) => found.state = State::of_error(&error),
         }
@@ -180,22 +172,17 @@ impl Attacher {
     /// Finds a pod and makes its links as wanted. Returns what was done to them.
     fn connect(
         &self,
-        pod: &Pod,
-        uid: &PodUid,
+        claim: &Claim<'_>,
         reason: Reason,
         found: &mut Found,
     ) -> Result<Option<Event>, AttachError> {
-        let record = self.recorded.of(uid);
+        let (pod, uid) = (claim.pod, &claim.uid);
         let dir = self.layout.pods().join(uid.as_str());
         let cgroup = self.cgroup(pod, uid, reason);
-        found.cgroup = cgroup.as_ref().ok().map(|found| found.path().to_owned());
-        let identity = match (record.and_then(|record| record.netns_cookie), &cgroup) {
-            // A host-network pod shares the host's namespace: only its cgroup tells it apart.
-            (Some(cookie), _) if !pod.host_network => Some(ClientId::NetnsCookie(cookie)),
-            (_, Ok(cgroup)) => Some(ClientId::Cgroup(cgroup.id())),
-            (_, Err(_)) => None,
-        };
-        found.identities.extend(identity);
+        found.cgroup = cgroup.as_ref().ok().map(|found| (found.path().to_owned(), found.id()));
+        if !claim.is_contested {
+            found.identities = self.identities(pod, uid, cgroup.as_ref());
+        }
         if !self.filled {
             return Ok(None);
         }
@@ -230,6 +217,30 @@ impl Attacher {
         Ok(changes.values().any(|change| *change != Change::Kept).then_some(Event::Attached))
     }
 
+    /// By what the connections of a pod are recognised. What it was recognised by holds on when its cgroup is not found, until it
+    /// is certain that it is gone.
+    fn identities(
+        &self,
+        pod: &Pod,
+        uid: &PodUid,
+        cgroup: Result<&CgroupDir, &cgroup::Error>,
+    ) -> BTreeSet<ClientId> {
+        let cookie = self.recorded.of(uid).and_then(|record| record.netns_cookie);
+        match (cookie, cgroup) {
+            // A host-network pod shares the host's namespace: only its cgroup tells it apart.
+            (Some(cookie), _) if !pod.host_network => BTreeSet::from([ClientId::NetnsCookie(cookie)]),
+            (_, Ok(cgroup)) => BTreeSet::from([ClientId::Cgroup(cgroup.id())]),
+            (_, Err(_)) => {
+                let before = self.known.get(&pod.uid).map(|known| known.identities.clone());
+                let is_gone = |id: &ClientId| match id {
+                    ClientId::Cgroup(id) => matches!(cgroup::by_id(&self.cgroup_root, *id), Ok(None)),
+                    ClientId::NetnsCookie(_) => true,
+                };
+                before.into_iter().flatten().filter(|id| !is_gone(id)).collect()
+            }
+        }
+    }
+
     /// The cgroup of a pod: where the plugin found it, where kubelets put it, after a search, or where its links are. The plugin
     /// may see another part of the hierarchy than the agent.
     fn cgroup(&self, pod: &Pod, uid: &PodUid, reason: Reason) -> Result<CgroupDir, cgroup::Error> {
@@ -243,7 +254,7 @@ impl Attacher {
         if let Some(found) = before.and_then(|path| CgroupDir::open(path).ok()) {
             return Ok(found);
         }
-        if let Some(found) = cgroup::look(&self.cgroup_root, uid, &self.places())? {
+        if let Some(found) = cgroup::look(&self.cgroup_root, uid, &self.places)? {
             return Ok(found);
         }
         let searched = match reason {
@@ -269,7 +280,7 @@ impl Attacher {
     }
 
     /// Directories beside which other pods were found.
-    fn places(&self) -> BTreeSet<PathBuf> {
+    fn parents(&self) -> BTreeSet<PathBuf> {
         let parents = self.known.values().filter_map(|known| known.cgroup()?.parent());
         parents.map(Path::to_owned).collect()
     }
@@ -277,7 +288,7 @@ impl Attacher {
     fn set_watch(&mut self) {
         let hooked = self.known.values().filter(|known| known.is_hooked());
         let wanted = Wanted {
-            places: cgroup::places(&self.cgroup_root, &self.places()),
+            places: cgroup::places(&self.cgroup_root, &self.parents()),
             records: self.recorded.dir().to_owned(),
             links: self.rules.hooks_pods().then(|| self.layout.pods()),
             pods: hooked.map(|known| known.uid().clone()).collect(),

@@ -40,8 +40,10 @@ pub(super) struct Happened {
     pub(super) pods: BTreeSet<PodUid>,
     /// Records that were written or removed.
     pub(super) records: BTreeSet<PathBuf>,
-    /// Directories appeared that are to be watched, too; what is in them already was not told.
+    /// Directories of cgroups appeared that are to be watched, too; what is in them already was not told.
     pub(super) places: bool,
+    /// The same of records.
+    pub(super) networks: bool,
     /// A link at the cgroup root is gone.
     pub(super) host: bool,
     /// Events were lost.
@@ -73,6 +75,8 @@ pub(super) struct Watch {
     holds: HashMap<WatchDescriptor, (PathBuf, Holds)>,
     host: Option<PathBuf>,
     happened: Happened,
+    /// Why something is not watched.
+    blind: Option<String>,
 }
 
 impl AsRawFd for Descriptor {
@@ -92,9 +96,9 @@ impl Watch {
     /// Watches nothing yet.
     pub(super) fn new() -> Self {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
-        let inotify =
-            inotify.inspect_err(|errno| tracing::warn!("new pods are noticed late: no inotify: {errno}"));
+        let hint = "no inotify; raise fs.inotify.max_user_instances";
         Self {
+            blind: inotify.as_ref().err().map(|errno| format!("{errno}: {hint}")),
             inotify: inotify.ok(),
             watched: BTreeMap::new(),
             holds: HashMap::new(),
@@ -106,6 +110,11 @@ impl Watch {
     pub(super) fn descriptor(&self) -> Option<Descriptor> {
         let fd = self.inotify.as_ref()?.as_fd().try_clone_to_owned();
         fd.ok().map(Descriptor)
+    }
+
+    /// Why something is not watched, if that is so.
+    pub(super) fn blindness(&self) -> Option<&str> {
+        self.blind.as_deref()
     }
 
     /// Notes that a pod is to be looked at.
@@ -145,6 +154,9 @@ impl Watch {
 
     /// Watches these directories and no others. What is in a new one already is news.
     pub(super) fn set(&mut self, wanted: &Wanted) {
+        if self.inotify.is_some() {
+            self.blind = None;
+        }
         let mut all: BTreeMap<PathBuf, Holds> =
             wanted.places.iter().map(|place| (place.clone(), Holds::Cgroups)).collect();
         all.insert(wanted.records.clone(), Holds::Networks);
@@ -161,8 +173,11 @@ impl Watch {
         }
         for (path, holds) in all {
             if !self.watched.contains_key(&path) {
-                let is_place = matches!(holds, Holds::Cgroups | Holds::Networks | Holds::Records);
-                self.happened.places |= self.add(path, holds) && is_place;
+                let is_place = matches!(holds, Holds::Cgroups);
+                let is_network = matches!(holds, Holds::Networks | Holds::Records);
+                let is_new = self.add(path, holds);
+                self.happened.places |= is_new && is_place;
+                self.happened.networks |= is_new && is_network;
             }
         }
     }
@@ -187,7 +202,10 @@ impl Watch {
             // It went before it could be watched, and is named when it comes again.
             Err(Errno::ENOENT) => false,
             Err(errno) => {
-                tracing::debug!("cannot watch {}: {errno}", path.display());
+                self.blind = Some(match errno {
+                    Errno::ENOSPC => "raise fs.inotify.max_user_watches".to_owned(),
+                    errno => format!("cannot watch {}: {errno}", path.display()),
+                });
                 false
             }
         }
@@ -195,6 +213,10 @@ impl Watch {
 
     fn remove(&mut self, path: &Path) {
         let Some(descriptor) = self.watched.remove(path) else { return };
+        // A directory that has two paths has one watch.
+        if self.watched.values().any(|other| *other == descriptor) {
+            return;
+        }
         self.holds.remove(&descriptor);
         if let Some(inotify) = &self.inotify {
             // The directory may be gone, and the watch with it.
@@ -217,9 +239,8 @@ impl Watch {
         }
         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
             // A directory that comes again under the same name is another one.
-            if let Some((path, _)) = self.holds.remove(&event.wd) {
-                self.watched.remove(&path);
-            }
+            self.holds.remove(&event.wd);
+            self.watched.retain(|_, descriptor| *descriptor != event.wd);
             return;
         }
         let (Some((path, holds)), Some(name)) = (self.holds.get(&event.wd), &event.name) else { return };
@@ -230,7 +251,7 @@ impl Watch {
                 self.happened.pods.extend(cgroup::uid_in_name(&name));
                 self.happened.places = true;
             }
-            Holds::Networks => self.happened.places = true,
+            Holds::Networks => self.happened.networks = true,
             Holds::Records => drop(self.happened.records.insert(path.join(&*name))),
             Holds::Pods => self.happened.pods.extend(PodUid::new(&name).ok()),
             Holds::Links(uid) => drop(self.happened.pods.insert(uid.clone())),

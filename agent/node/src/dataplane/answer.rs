@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use balancing_dataplane::layout::Hook;
+
 use super::Inside;
 use crate::{
     control::Pending,
@@ -9,6 +11,7 @@ use crate::{
 };
 use balancing_core::{
     control::Request,
+    explain::Lack,
     health::PolicyHealth,
     kinds,
     objects::{Pod, PolicyRef},
@@ -61,11 +64,9 @@ impl Inside {
             Request::Explain { frontend, pod } => {
                 let pod = pod.as_ref().map(Request::pod_ref);
                 let mut told = self.world.owner.explain(Request::explain_key(frontend), pod.as_ref());
-                let uid = pod.as_ref().and_then(|pod| engine.snapshot().pod(pod)).map(|pod| &pod.uid);
-                if let Some((state, Some(why))) = uid.and_then(|uid| self.world.attacher.state_of(uid))
-                    && state != view::POD_OF_HOST
-                {
-                    told.lacks_hooks(&why);
+                let client = pod.as_ref().and_then(|pod| engine.snapshot().pod(pod));
+                if let Some(lack) = client.and_then(|client| self.lack_of(client)) {
+                    told.lacks_hooks(&lack);
                 }
                 serde_json::to_value(told)
             }
@@ -74,11 +75,30 @@ impl Inside {
         }
     }
 
+    /// What a client pod lacks of hooks, in the kernel's words.
+    fn lack_of(&self, client: &Pod) -> Option<Lack> {
+        let attacher = &self.world.attacher;
+        let (state, why) = attacher.state_of(&client.uid)?;
+        let why = why.unwrap_or_else(|| "somebody has just taken them away".to_owned());
+        let hooks = if state == view::POD_OF_HOST {
+            let hooked = attacher.is_host_hooked();
+            return (!hooked).then(|| Lack::All("processes of the host are not hooked".to_owned()));
+        } else {
+            attacher.hooks_of(&client.uid).unwrap_or(0)
+        };
+        match hooks {
+            0 => Some(Lack::All(why)),
+            count if count < Hook::ALL.len() => Some(Lack::Some { count, why }),
+            _ => None,
+        }
+    }
+
     fn pod_name(&self, pod: &Pod) -> PodName {
         let attacher = &self.world.attacher;
         let (state, why) = attacher.state_of(&pod.uid).unwrap_or_default();
         PodName {
-            uid: pod.node_uid().to_owned(),
+            // Another object may speak for the pod whose UID this one claims.
+            uid: attacher.node_uid_of(&pod.uid).unwrap_or(&pod.uid).to_owned(),
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
             cgroup: attacher.cgroup_of(&pod.uid).map(|path| path.display().to_string()),
@@ -95,6 +115,8 @@ impl Inside {
             lacking.chain(failing.filter_map(|state| state.problem.clone())).collect();
         problems.extend(self.world.owner.problems());
         problems.extend(self.world.attacher.problems());
+        let blind = self.world.attacher.blindness();
+        problems.extend(blind.map(|why| format!("new pods are hooked up to 30 s late: {why}")));
         AgentView {
             node: self.world.node.clone(),
             role: match self.world.role {

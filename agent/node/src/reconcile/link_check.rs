@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{News, Outcome, Reconciler};
-use crate::world::World;
+use crate::{attach::CHECK, world::World};
 
 /// Looks for links that are gone. Others make them anew.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ impl Reconciler<World> for LinkCheckReconciler {
     }
 
     fn listens_to(&self) -> News {
-        News::HOOKED
+        News::FILLED
     }
 
     fn period(&self) -> Option<Duration> {
@@ -26,8 +26,9 @@ impl Reconciler<World> for LinkCheckReconciler {
         if !world.filled {
             return (Outcome::Done, News::NONE);
         }
-        let (missing, next) = world.attacher.check(Instant::now());
-        let news = if missing { News::POD_LINKS | News::HOST_LINKS } else { News::NONE };
-        (Outcome::Again(next), news)
+        let missing = world.attacher.check();
+        let host = if missing.host { News::HOST_LINKS } else { News::NONE };
+        let pods = if missing.pods { News::POD_LINKS } else { News::NONE };
+        (Outcome::Again(Instant::now() + CHECK), host | pods)
     }
 }
