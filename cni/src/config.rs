@@ -25,6 +25,30 @@ const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 /// Keys under which GC tells what is in use: the specification's, and the one that libcni sends too.
 const VALID_ATTACHMENTS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
 
+/// Keys of a network configuration (CNI specification 1.1.0, "Configuration format") and ours.
+const KEYS: [&str; 20] = [
+    "cniVersion",
+    "cniVersions",
+    "name",
+    "type",
+    "args",
+    "capabilities",
+    "disableCheck",
+    "disableGC",
+    "dns",
+    "ipMasq",
+    "ipam",
+    "loadOnlyInlinedPlugins",
+    "prevResult",
+    "runtimeConfig",
+    "bpffs",
+    "cgroupRoot",
+    "excludeNamespaces",
+    "failurePolicy",
+    "logLevel",
+    "runDir",
+];
+
 type Keys<'a> = BTreeMap<String, &'a RawValue>;
 
 /// What happens to a pod that cannot be attached.
@@ -58,7 +82,16 @@ pub(crate) struct Config<'a> {
     pub(crate) cgroup_path: Option<String>,
     /// Capability `io.kubernetes.cri.pod-annotations`; `None`: not told, or not in a form that is understood.
     pub(crate) annotations: Option<BTreeMap<String, String>>,
+    /// Keys of ours that are wrong. A wrong one is as if it were not there.
+    pub(crate) problems: Vec<CniError>,
+    /// Keys that neither CNI nor we know, such as a misspelt one.
+    pub(crate) unknown: Vec<String>,
     keys: Keys<'a>,
+}
+
+/// Collects what is wrong with our own keys: a mistake in them must not keep every pod of the node from starting.
+struct Own {
+    problems: Vec<CniError>,
 }
 
 /// One entry of GC's list.
@@ -89,20 +122,32 @@ impl<'a> Config<'a> {
         let keys: Keys<'a> =
             serde_json::from_slice(input).map_err(|error| undecodable("stdin", &error.to_string()))?;
         let version = version(&keys)?;
-        let runtime: Keys<'_> = typed_keys(&keys, "runtimeConfig")?;
+        let name = name(&keys, version)?;
+        let (mut own, unknown) = (Own { problems: Vec::new() }, unknown(&keys));
+        let policy = own.take("failurePolicy", |key| one_of(&keys, key, &FailurePolicy::NAMES));
+        let exclude_namespaces = own.take("excludeNamespaces", |key| typed(&keys, key));
+        let bpffs = own.take("bpffs", |key| path(&keys, key));
+        let cgroup_root = own.take("cgroupRoot", |key| path(&keys, key));
+        let run_dir = own.take("runDir", |key| path(&keys, key));
+        let log_level = own.take("logLevel", |key| one_of(&keys, key, &Level::NAMES));
+        let runtime: Keys<'_> =
+            own.take("runtimeConfig", |key| typed_keys(&keys, key).map(Some)).unwrap_or_default();
+        let cgroup_path: Option<String> = own.take(CGROUP_PATH, |key| typed(&runtime, key));
+        let problems = own.problems;
         Ok(Self {
             version,
-            name: name(&keys, version)?,
-            failure_policy: one_of(&keys, "failurePolicy", &FailurePolicy::NAMES)?
-                .unwrap_or(FailurePolicy::Ignore),
-            exclude_namespaces: typed(&keys, "excludeNamespaces")?,
-            bpffs: path(&keys, "bpffs")?,
-            cgroup_root: path(&keys, "cgroupRoot")?,
-            run_dir: path(&keys, "runDir")?.unwrap_or_else(|| PathBuf::from("/run/balancing")),
-            log_level: one_of(&keys, "logLevel", &Level::NAMES)?.unwrap_or(Level::Info),
-            cgroup_path: typed(&runtime, CGROUP_PATH)?.filter(|path: &String| !path.is_empty()),
+            name,
+            failure_policy: policy.unwrap_or(FailurePolicy::Ignore),
+            exclude_namespaces,
+            bpffs,
+            cgroup_root,
+            run_dir: run_dir.unwrap_or_else(|| PathBuf::from("/run/balancing")),
+            log_level: log_level.unwrap_or(Level::Info),
+            cgroup_path: cgroup_path.filter(|path| !path.is_empty()),
             // A runtime's odd annotations must not keep a pod from starting.
             annotations: typed(&runtime, ANNOTATIONS).ok().flatten(),
+            problems,
+            unknown,
             keys,
         })
     }
@@ -148,6 +193,20 @@ impl<'a> Config<'a> {
         }
         Ok(told.then_some(valid))
     }
+}
+
+impl Own {
+    fn take<T>(&mut self, key: &str, read: impl FnOnce(&str) -> Result<Option<T>, CniError>) -> Option<T> {
+        read(key).unwrap_or_else(|error| {
+            self.problems.push(error);
+            None
+        })
+    }
+}
+
+fn unknown(keys: &Keys<'_>) -> Vec<String> {
+    let known = |key: &str| KEYS.contains(&key) || key.starts_with("cni.dev/");
+    keys.keys().filter(|key| !known(key)).cloned().collect()
 }
 
 fn version(keys: &Keys<'_>) -> Result<Version, CniError> {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, FailurePolicy},
     environment::{Command, Environment},
     error::{CniError, Code},
     log::Log,
@@ -85,8 +85,9 @@ fn run(version: &mut Version) -> Result<String, CniError> {
     let environment = Environment::read(command, &variable)?;
     let input = stdin::read(PATIENCE)?;
     *version = config::version_of(&input).unwrap_or(Version::NEWEST);
-    let config = Config::parse(&input)?;
+    let mut config = Config::parse(&input)?;
     let log = Log::new(&config, &environment);
+    judge(&mut config, &log)?;
     let node = Node::read(&config, &log);
     let request = Request { environment, config, node, log };
     let result = commands::run(&request);
@@ -94,6 +95,20 @@ fn run(version: &mut Version) -> Result<String, CniError> {
         request.log.error(&error.to_string());
     }
     result
+}
+
+/// A mistake in our own keys refuses the call only where a pod must not start without links.
+fn judge(config: &mut Config<'_>, log: &Log) -> Result<(), CniError> {
+    for key in &config.unknown {
+        log.warn(&format!("the key {key} of the network configuration means nothing to this plugin"));
+    }
+    for problem in config.problems.drain(..) {
+        if config.failure_policy == FailurePolicy::Fail {
+            return Err(problem);
+        }
+        log.warn(&format!("{problem}; the key is ignored (failurePolicy: ignore)"));
+    }
+    Ok(())
 }
 
 /// Writes the one thing that goes to stdout.

@@ -194,6 +194,7 @@ fn a_backend_reaches_the_real_destination() {
         cgroup: Some(places[1].cgroup.path().to_owned()),
         netns_cookie: Some(places[1].netns.run(sys::netns_cookie).unwrap()),
         namespace_excluded: None,
+        written: 0,
         state: State::Attached,
     };
     Records::new(world.node.run_dir()).write(&record).unwrap();

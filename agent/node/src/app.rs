@@ -79,6 +79,13 @@ fn tell(place: &Place, removed: Removed) {
         Removed { anything: false, .. } => {
             tracing::info!("nothing of Balancing was on {bpffs} and at {run_dir}");
         }
+        Removed { pods, host, is_busy: true, .. } => {
+            tracing::warn!(
+                pods,
+                host,
+                "redirection has ended; {run_dir} stays: the CNI plugin is at work there"
+            );
+        }
         Removed { pods, host, .. } => {
             tracing::info!(
                 pods,

@@ -37,6 +37,9 @@ pub enum CleanupError {
     /// An agent is at work: it would put everything back.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// What could not be detached; everything else is.
+    #[error("not everything could be detached, the rest is: {}", .0.join("; "))]
+    Left(Vec<String>),
     /// A directory.
     #[error("cannot remove {path}: {source}", path = path.display())]
     Remove {
@@ -56,6 +59,8 @@ pub struct Removed {
     pub host: bool,
     /// Anything else: programs, tables, the run directory.
     pub anything: bool,
+    /// Calls of the plugin keep the run directory.
+    pub is_busy: bool,
 }
 
 /// Detaches every link, removes all pins of all ABIs and the run directory. Nothing there is no failure.
@@ -79,14 +84,24 @@ pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
     for uid in locks.held()? {
         drop(locks.acquire(&uid, PATIENCE)?);
     }
+    let mut failed = Vec::new();
     for layout in &layouts {
         for (uid, dir) in links::pods(layout)? {
-            removed.pods += usize::from(detach(&locks, &uid, &dir)?);
+            match detach(&locks, &uid, &dir) {
+                Ok(detached) => removed.pods += usize::from(detached),
+                Err(error) => failed.push(error.to_string()),
+            }
         }
-        removed.host |= links::remove(&layout.host())?;
+        match links::remove(&layout.host()) {
+            Ok(detached) => removed.host |= detached,
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    if !failed.is_empty() {
+        return Err(CleanupError::Left(failed));
     }
     remove(&base)?;
-    remove(&place.run_dir)?;
+    removed.is_busy = !remove(&place.run_dir)?;
     Ok(removed)
 }
 
@@ -96,16 +111,15 @@ fn detach(locks: &Locks, uid: &PodUid, dir: &Path) -> Result<bool, CleanupError>
 }
 
 /// Removes a directory. Calls of the plugin write into the run directory also when they attach nothing; one that never ends
-/// to do so keeps it.
-fn remove(path: &Path) -> Result<(), CleanupError> {
+/// to do so keeps it: `false`.
+fn remove(path: &Path) -> Result<bool, CleanupError> {
     for _ in 0..TRIES {
         match fs::remove_dir_all(path) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => thread::sleep(PAUSE),
             Err(source) => return Err(CleanupError::Remove { path: path.to_owned(), source }),
         }
     }
-    tracing::warn!("{} stays: the CNI plugin is at work there", path.display());
-    Ok(())
+    Ok(false)
 }

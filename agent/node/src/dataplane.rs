@@ -34,8 +34,8 @@ use crate::{
     probe::{Busy, Probe, Report},
     reconcile::{
         News, Scheduler, exempt::ExemptReconciler, host_links::HostLinksReconciler,
-        link_check::LinkCheckReconciler, older_abi::OlderAbiReconciler, pod_links::PodLinksReconciler,
-        tables::TablesReconciler,
+        link_check::LinkCheckReconciler, older_abi::OlderAbiReconciler, pins::PinsReconciler,
+        pod_links::PodLinksReconciler, tables::TablesReconciler,
     },
     world::World,
 };
@@ -165,6 +165,7 @@ impl Inside {
                 Box::new(HostLinksReconciler),
                 Box::new(LinkCheckReconciler),
                 Box::new(OlderAbiReconciler),
+                Box::new(PinsReconciler),
             ]),
             report,
             busy,

@@ -54,6 +54,28 @@ pub enum RunError {
         /// The directory.
         path: PathBuf,
     },
+    /// A directory of ours that cannot be examined.
+    #[error("cannot examine {path}: {source}", path = path.display())]
+    Place {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory that should be ours, and others can change.
+    #[error(
+        "{path} belongs to user {owner} with mode {mode:o}: others could replace what is in it; remove it, or give it to \
+         root with mode 755",
+        path = path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Its mode.
+        mode: u32,
+    },
     /// The agent runs as a pod without `hostNetwork`.
     #[error(
         "the agent is in the network namespace of pod {0}, not in the host's: processes of the host would not be hooked; set \

@@ -22,4 +22,5 @@ pub mod owner;
 pub mod probe;
 pub mod reconcile;
 pub mod run;
+mod setting;
 pub mod world;

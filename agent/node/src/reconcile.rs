@@ -12,6 +12,7 @@ pub mod exempt;
 pub mod host_links;
 pub mod link_check;
 pub mod older_abi;
+pub mod pins;
 pub mod pod_links;
 pub mod tables;
 

@@ -9,15 +9,13 @@ use std::{
 
 use balancing_core::{health::Health, resolve::Role};
 use balancing_dataplane::{
-    cgroup::{self, CgroupDir},
     layout::Layout,
     loader::{self, HostScope, LoadError, Options},
     model::{ClientId, Clients},
     mount,
-    records::Records,
     settings::{NodeSettings, Told as _},
     sys,
-    tables::Tables,
+    tables::{MapPins, Tables},
 };
 use tokio::sync::watch;
 
@@ -28,6 +26,7 @@ use crate::{
     lock::{self, Lock},
     owner::Owner,
     reconcile::NOT_LISTED,
+    setting,
 };
 
 /// Why reconcilers sleep, beside what they say themselves.
@@ -50,8 +49,27 @@ pub struct World {
     /// The links of the host have been made.
     pub(crate) hooked: bool,
     loaded: Instant,
+    pub(crate) found_by_name: FoundByName,
     /// Held as long as the agent owns what is pinned.
     _pins: Lock,
+}
+
+/// What others find by its name, and somebody may take away.
+pub(crate) struct FoundByName {
+    maps: MapPins,
+    settings: NodeSettings,
+    run_dir: PathBuf,
+}
+
+impl FoundByName {
+    /// Puts back what is missing.
+    pub(crate) fn mend(&self) -> Result<(), RunError> {
+        let maps = self.maps.mend()?;
+        if maps > 0 {
+            tracing::warn!(maps, "pins of tables were gone and are back");
+        }
+        Ok(self.settings.write(&self.run_dir)?)
+    }
 }
 
 impl World {
@@ -77,26 +95,41 @@ impl World {
     /// Loads programs and tables; a directory that another agent owns is refused.
     pub(crate) fn load(config: &Config, abi: u32, health: watch::Sender<Health>) -> Result<Self, RunError> {
         mount::ensure_bpffs(&config.place.bpffs)?;
-        let cgroup_root = cgroup_root(config)?;
+        let cgroup_root = setting::cgroup_root(config)?;
         let rules = Rules {
             scope: config.settings.scope,
             role: config.settings.role,
             exclude_namespaces: config.exclude_namespaces.clone(),
         };
-        refuse_pod_namespace(&rules, &config.place.run_dir)?;
+        setting::refuse_pod_namespace(&rules, &config.place.run_dir)?;
         let layout = Layout::new(&config.place.bpffs, abi);
         let base = layout.base();
+        let is_new = !base.exists();
         fs::create_dir_all(&base).map_err(|source| LoadError::Directory { path: base.clone(), source })?;
+        for path in [&base, &config.place.run_dir] {
+            setting::refuse_foreign(path)?;
+        }
         let pins = lock::directory(&base)?;
         let host_scope = match config.settings.role {
             Role::External | Role::Cluster => HostScope::Everything,
             // Without the cookie the programs compare with the kernel's first namespace.
             Role::Node => HostScope::Namespace(sys::netns_cookie().ok()),
         };
-        let loaded = loader::load(&Options { layout: layout.clone(), sizes: config.sizes, host_scope })?;
+        let options = Options { layout: layout.clone(), sizes: config.sizes, host_scope };
+        let loaded = loader::load(&options).inspect_err(|_| {
+            // Whoever may load nothing leaves nothing.
+            if is_new {
+                fs::remove_dir_all(&base).ok();
+            }
+        })?;
         let mut tables = Tables::open(&layout, config.sizes)?;
         tables.set_events(false)?;
-        node_settings(config, abi, &rules, &cgroup_root).write(&config.place.run_dir)?;
+        let found_by_name = FoundByName {
+            maps: MapPins::open(&layout)?,
+            settings: node_settings(config, abi, &rules, &cgroup_root),
+            run_dir: config.place.run_dir.clone(),
+        };
+        found_by_name.mend()?;
         let settings = config.settings.clone();
         Ok(Self {
             role: settings.role,
@@ -113,35 +146,9 @@ impl World {
             filled: false,
             hooked: false,
             loaded: Instant::now(),
+            found_by_name,
             _pins: pins,
         })
-    }
-}
-
-/// The directory that stands for the whole host. A part of the hierarchy is taken only when somebody has named it, and never the
-/// agent's own cgroup, which is all that a private cgroup namespace shows.
-fn cgroup_root(config: &Config) -> Result<PathBuf, RunError> {
-    let (root, given) = match &config.cgroup_root {
-        Some(path) => (path.clone(), true),
-        None => (mount::Mounts::read()?.cgroup2_root()?, false),
-    };
-    CgroupDir::open(&root).map_err(RunError::CgroupRoot)?;
-    if cgroup::is_hierarchy_root(&root) || (given && !cgroup::is_own(&root)) {
-        return Ok(root);
-    }
-    Err(RunError::PartOfCgroups { path: root })
-}
-
-/// In a pod's network namespace the programs for host processes would act on that pod's sockets alone.
-fn refuse_pod_namespace(rules: &Rules, run_dir: &Path) -> Result<(), RunError> {
-    if rules.role != Role::Node || !rules.hooks_host() {
-        return Ok(());
-    }
-    let Ok(own) = sys::netns_cookie() else { return Ok(()) };
-    let records = Records::new(run_dir).read_all().map(|listing| listing.records).unwrap_or_default();
-    match records.into_iter().find(|record| record.netns_cookie == Some(own)) {
-        Some(record) => Err(RunError::PodNamespace(format!("{}/{}", record.pod_namespace, record.pod_name))),
-        None => Ok(()),
     }
 }
 

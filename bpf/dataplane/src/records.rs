@@ -10,9 +10,10 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::PodUid;
@@ -97,6 +98,9 @@ pub struct Record {
     /// How the plugin's own configuration settled whether the pod's namespace is excluded; `None`: it has no list of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_excluded: Option<bool>,
+    /// When it was written, in nanoseconds of `CLOCK_BOOTTIME`: no step of the clock puts it out of order. 0: not told.
+    #[serde(default)]
+    pub written: u64,
     /// How far it came.
     #[serde(flatten)]
     pub state: State,
@@ -122,6 +126,13 @@ pub struct Dated {
     pub record: Record,
 }
 
+/// What [`Record::written`] tells of a record that is written now.
+#[must_use]
+pub fn now() -> u64 {
+    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Listing {
     /// The records by their files.
     pub fn into_files(self) -> impl Iterator<Item = (PathBuf, Dated)> {
@@ -140,7 +151,7 @@ impl Listing {
 #[must_use]
 pub fn newest(records: impl Iterator<Item = Dated>) -> BTreeMap<PodUid, Record> {
     let mut records: Vec<Dated> = records.collect();
-    records.sort_by_key(|dated| dated.written);
+    records.sort_by_key(|dated| (dated.record.written, dated.written));
     records.into_iter().map(|dated| (dated.record.pod_uid.clone(), dated.record)).collect()
 }
 

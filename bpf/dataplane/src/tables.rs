@@ -19,6 +19,7 @@ mod alloc;
 mod codec;
 pub mod events;
 mod index;
+mod keep;
 mod observe;
 pub(crate) mod pins;
 mod read;
@@ -26,6 +27,7 @@ mod rows;
 mod stage;
 mod tally;
 
+pub use keep::MapPins;
 pub use read::{Counters, LayerView, Reader, Usage};
 
 use self::{

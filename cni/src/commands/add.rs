@@ -3,7 +3,7 @@
 use balancing_dataplane::{
     cgroup::PodUid,
     links::{self, Locks, Programs},
-    records::{Record, Records, State},
+    records::{self, Record, Records, State},
 };
 
 use super::lock_patience;
@@ -39,8 +39,19 @@ fn add(request: &Request<'_>) -> Result<(), CniError> {
             },
         );
     };
-    let _lock = Locks::new(&request.config.run_dir).acquire(&uid, lock_patience(request))?;
     let mut record = mk_record(request, uid);
+    let lock = Locks::new(&request.config.run_dir).acquire(&record.pod_uid, lock_patience(request));
+    let _lock = match lock {
+        Ok(lock) => lock,
+        Err(error) => {
+            let error = error.into();
+            // A record of its own attachment needs no lock. CHECK and the agent find why the pod is not attached.
+            if request.config.failure_policy == FailurePolicy::Ignore {
+                give_up(request, record, &error);
+            }
+            return Err(error);
+        }
+    };
     if let Some(why) = excluded {
         request.log.debug(&why);
         record.state = State::Excluded(why);
@@ -109,6 +120,7 @@ fn mk_record(request: &Request<'_>, uid: PodUid) -> Record {
             .exclude_namespaces
             .as_ref()
             .map(|names| names.contains(&environment.args.namespace)),
+        written: records::now(),
         state: State::Attached,
     }
 }
@@ -131,7 +143,8 @@ fn give_up(request: &Request<'_>, mut record: Record, error: &CniError) {
 /// A pod can be attached without a record; GC and a DEL that does not tell the pod then leave its links to the agent.
 fn write(request: &Request<'_>, record: &Record) {
     let records = Records::new(&request.config.run_dir);
-    if records.get(&record.attachment).is_ok_and(|found| found.as_ref() == Some(record)) {
+    let same = |found: Record| Record { written: record.written, ..found } == *record;
+    if records.get(&record.attachment).is_ok_and(|found| found.is_some_and(same)) {
         return;
     }
     if let Err(error) = records.write(record) {

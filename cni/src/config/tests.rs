@@ -61,16 +61,23 @@ fn a_wrong_value_names_its_key() {
         ("runDir", "[]"),
         ("logLevel", "\"loud\""),
         ("runtimeConfig", "[]"),
-        ("name", "7"),
+        ("runtimeConfig", r#"{"cgroupPath":[]}"#),
     ] {
         let input = with(&format!(r#","{key}":{value}"#));
-        let error = Config::parse(input.as_bytes()).unwrap_err();
+        let config = Config::parse(input.as_bytes()).unwrap();
+        let [error] = &config.problems[..] else { panic!("{key}={value}: {:?}", config.problems) };
         assert_eq!(error.code, Code::Config, "{key}={value}");
-        assert!(error.to_string().contains(key), "{error}");
+        assert!(error.to_string().contains(key) || error.to_string().contains("cgroupPath"), "{error}");
     }
-    let error =
-        Config::parse(with(r#","runtimeConfig":{"cgroupPath":[]}"#).as_bytes()).unwrap_err().to_string();
-    assert!(error.contains("cgroupPath"), "{error}");
+    let error = Config::parse(with(r#","name":7"#).as_bytes()).unwrap_err();
+    assert!(error.code == Code::Config && error.to_string().contains("name"), "{error}");
+}
+
+#[test]
+fn a_misspelt_key_is_told() {
+    let input = with(r#","excludeNamespace":["a"],"ipam":{},"cni.dev/attachments":[]"#);
+    let config = Config::parse(input.as_bytes()).unwrap();
+    assert_eq!((config.unknown, config.problems.len()), (vec!["excludeNamespace".to_owned()], 0));
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn every_version_in_its_own() {
         let call = nowhere.call("u").with("cniVersion", json!(version));
         call.add();
         call.silent("DEL");
-        let answer = call.clone().with("failurePolicy", json!(1)).run("ADD");
+        let answer = call.clone().with("failurePolicy", json!("fail")).with("bpffs", json!(1)).run("ADD");
         answer.error(7);
         assert_eq!(serde_json::from_str::<Value>(&answer.stdout).unwrap()["cniVersion"], version);
     }

@@ -109,9 +109,28 @@ fn a_lock_that_is_held_delays_no_pod_that_may_start() {
         let start = Instant::now();
         let answer = if command == "ADD" { call.add().stderr } else { call.succeed(command) };
         assert!(answer.contains("held by another process"), "{command}: {answer}");
+        if command == "ADD" {
+            // CRI-O checks right after: what was ignored there cannot fail here.
+            call.silent("CHECK");
+        }
         assert!(start.elapsed() < Duration::from_secs(1), "{command} took {:?}", start.elapsed());
     }
     assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+}
+
+/// A mistake in the configuration is the node's, not the pod's.
+#[test]
+fn a_wrong_key_keeps_no_pod_from_starting_that_may_start() {
+    let Some(fixture) = Fixture::new("wrong-key") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call =
+        Call::new(&fixture, UID).with("excludeNamespaces", json!("default")).with("logLevle", json!("x"));
+    assert!(call.fail("ADD", 7).contains("excludeNamespaces"));
+    let ignoring = call.with("failurePolicy", json!("ignore"));
+    let said = ignoring.add().stderr;
+    assert!(said.contains("excludeNamespaces has a wrong type") && said.contains("logLevle"), "{said}");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 1, "the key is as if it were not there");
 }
 
 /// A node whose plugin fails STATUS starts no pods, not even the agent, which has to mend it.

@@ -33,8 +33,11 @@ impl Attacher {
             Programs::unpublish(&self.layout.programs())?;
             for (uid, dir) in links::pods(&self.layout)? {
                 // A call of the plugin that had opened the programs before may be at work.
-                let Some(_lock) = self.locks.try_acquire(&uid).map_err(AttachError::from)? else { continue };
-                links::remove(&dir)?;
+                let removed = self.locks.try_acquire(&uid).and_then(|lock| match lock {
+                    Some(_lock) => links::remove(&dir),
+                    None => Ok(false),
+                });
+                stuck.extend(removed.err().map(|error| (uid.to_string(), error.to_string())));
             }
         }
         self.failures.pods += stuck.len() as u64;

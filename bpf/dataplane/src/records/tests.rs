@@ -35,6 +35,7 @@ fn mk_record(network: &str, container: &str, ifname: &str, uid: &str) -> Record 
         cgroup: Some(PathBuf::from("/sys/fs/cgroup/kubepods/poda")),
         netns_cookie: Some(u64::MAX),
         namespace_excluded: None,
+        written: 7,
         state: State::Attached,
     }
 }
@@ -44,7 +45,7 @@ fn the_content_has_the_agreed_keys() {
     let mut record = mk_record("net", "c1", "eth0", "u");
     let expected = serde_json::json!({
         "network": "net", "containerID": "c1", "ifname": "eth0", "podUid": "u", "podNamespace": "default",
-        "podName": "web-0", "cgroup": "/sys/fs/cgroup/kubepods/poda", "netnsCookie": u64::MAX, "state": "attached",
+        "podName": "web-0", "cgroup": "/sys/fs/cgroup/kubepods/poda", "netnsCookie": u64::MAX, "written": 7, "state": "attached",
     });
     assert_eq!(serde_json::to_value(&record).unwrap(), expected);
     record.state = State::Pending("why".to_owned());
@@ -143,14 +144,22 @@ fn the_record_that_was_written_last_tells_of_a_pod() {
     let run = Run::new("newest");
     let records = run.records();
     // In the order of their names the old sandbox comes last.
-    for (container, cookie, age) in [("z-old", 1, 60), ("a-new", 2, 0)] {
+    let write = |container: &str, cookie: u64, written: u64, age: u64| {
         let mut record = mk_record("net", container, "eth0", "u");
-        record.netns_cookie = Some(cookie);
+        (record.netns_cookie, record.written) = (Some(cookie), written);
         records.write(&record).unwrap();
         let file = fs::File::open(records.path(&record.attachment, RECORD)).unwrap();
-        file.set_modified(SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
-    }
-    let newest = records.read_all().unwrap().newest();
-    assert_eq!(newest.len(), 1);
-    assert_eq!(newest[&PodUid::new("u").unwrap()].netns_cookie, Some(2));
+        file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+    };
+    let cookie = || records.read_all().unwrap().newest()[&PodUid::new("u").unwrap()].netns_cookie;
+    // Of an earlier plugin, which does not tell: by the files.
+    write("z-old", 1, 0, 60);
+    write("a-new", 2, 0, 0);
+    assert_eq!(cookie(), Some(2));
+    // Told: whatever the clock says.
+    write("z-old", 1, 10, 0);
+    write("a-new", 2, 20, 3600);
+    assert_eq!(cookie(), Some(2));
+    let (first, second) = (now(), now());
+    assert!(0 < first && first <= second);
 }
