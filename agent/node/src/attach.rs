@@ -191,10 +191,9 @@ impl Attacher {
     pub fn problems(&self) -> Vec<String> {
         let mut problems: BTreeMap<&str, String> =
             self.stuck.iter().map(|(uid, why)| (uid.as_str(), format!("pod {uid}: {why}"))).collect();
-        let now = Instant::now();
         for known in self.known.values() {
             let node_uid = known.uid().as_str();
-            if let Some(why) = known.problem(now) {
+            if let Some(why) = known.problem() {
                 problems.insert(node_uid, format!("pod {}: {why}", known.name()));
             } else if let Some(why) = self.stuck.get(node_uid) {
                 problems.insert(node_uid, format!("pod {}: {why}", known.name()));

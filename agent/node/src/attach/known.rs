@@ -61,7 +61,6 @@ pub(super) enum State {
 pub(super) struct Known {
     uid: PodUid,
     name: String,
-    ready: bool,
     /// What decided when it was looked at last.
     pub(super) left_alone: Option<LeftAlone>,
     pub(super) had_record: bool,
@@ -72,6 +71,8 @@ pub(super) struct Known {
     since: Instant,
     next: Option<Instant>,
     wait: Duration,
+    /// What was wrong at that look, in words: status, metrics and readiness tell the same.
+    problem: Option<String>,
     /// The problem has been logged.
     told: bool,
 }
@@ -109,6 +110,16 @@ impl State {
     fn is_settled(&self) -> bool {
         matches!(self, Self::Hooked | Self::LeftAlone)
     }
+
+    /// What is wrong, and after how long it counts as wrong.
+    fn trouble(&self, ready: bool) -> Option<(&str, Duration)> {
+        match self {
+            Self::Failing(why) => Some((why, Duration::ZERO)),
+            Self::Busy(why) => Some((why, PASSING)),
+            Self::Waiting(why) if ready => Some((why, NO_CGROUP)),
+            _ => None,
+        }
+    }
 }
 
 impl Known {
@@ -127,27 +138,30 @@ impl Known {
         let since = before.filter(same).map_or(now, |before| before.since);
         let before = before.filter(|before| before.state.is_settled() == state.is_settled() || before.told);
         let wait = before.filter(|_| !done).map_or(AGAIN.0, |before| (before.wait * 2).min(AGAIN.1));
+        let trouble = state.trouble(pod.ready).map(|(why, patience)| (why.to_owned(), since + patience));
+        let ends = trouble.as_ref().map(|(_, ends)| *ends).filter(|ends| *ends > now);
+        // What happens elsewhere puts no search off.
+        let next = match before.and_then(|before| before.next) {
+            _ if done => None,
+            Some(next) if !searched => Some(next),
+            _ => Some(now + wait),
+        };
         let mut known = Self {
             uid,
             name: format!("{}/{}", pod.namespace, pod.name),
-            ready: pod.ready,
             left_alone,
             had_record,
             cgroup,
             identities,
             since,
             state,
-            // What happens elsewhere puts no search off.
-            next: match before.and_then(|before| before.next) {
-                _ if done => None,
-                Some(next) if !searched => Some(next),
-                _ => Some(now + wait),
-            },
+            next: next.map(|next| ends.map_or(next, |ends| ends.min(next))),
             wait: if searched { wait } else { before.map_or(wait, |before| before.wait) },
+            problem: trouble.filter(|_| ends.is_none()).map(|(why, _)| why),
             told: before.is_some_and(|before| before.told),
         };
-        let news = match (known.problem(now), known.told) {
-            (Some(problem), false) => Some((Event::NotAttached, problem)),
+        let news = match (known.problem(), known.told) {
+            (Some(problem), false) => Some((Event::NotAttached, problem.to_owned())),
             (None, true) if known.state.is_settled() => Some((Event::AttachedAfterAll, String::new())),
             _ => None,
         };
@@ -220,14 +234,8 @@ impl Known {
     }
 
     /// What is wrong with it, in words.
-    pub(super) fn problem(&self, now: Instant) -> Option<String> {
-        let lasts = |patience| now.saturating_duration_since(self.since) >= patience;
-        match &self.state {
-            State::Failing(why) => Some(why.clone()),
-            State::Busy(why) if lasts(PASSING) => Some(why.clone()),
-            State::Waiting(why) if self.ready && lasts(NO_CGROUP) => Some(why.clone()),
-            _ => None,
-        }
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 }
 
@@ -258,21 +266,22 @@ mod tests {
         let (mut known, mut news) = after(None, waiting(), start);
         let (mut looks, mut now) = (0, start);
         while news.is_none() {
-            assert_eq!(known.problem(now), None);
+            assert_eq!(known.problem(), None);
             now = known.next().unwrap();
             (known, news) = after(Some(&known), waiting(), now);
             looks += 1;
         }
-        assert!(now - start >= NO_CGROUP && looks < 15, "{looks} looks in {:?}", now - start);
+        // It is looked at when its time is over, not up to half a minute later.
+        assert!(now - start == NO_CGROUP && looks < 15, "{looks} looks in {:?}", now - start);
         assert_eq!(news, Some((Event::NotAttached, "no cgroup".to_owned())));
         // It is told once, and its end too; then a new wait begins with the shortest pause.
         let (known, news) = after(Some(&known), waiting(), now + AGAIN.1);
-        assert_eq!((news, known.problem(now + AGAIN.1)), (None, Some("no cgroup".to_owned())));
+        assert_eq!((news, known.problem()), (None, Some("no cgroup")));
         let (known, news) = after(Some(&known), State::Hooked, now + AGAIN.1);
         assert_eq!((news.map(|(event, _)| event), known.next()), (Some(Event::AttachedAfterAll), None));
         let (known, news) = after(Some(&known), waiting(), now + AGAIN.1);
         assert_eq!((news, known.next()), (None, Some(now + AGAIN.1 + AGAIN.0)));
-        assert_eq!(known.problem(now + AGAIN.1), None);
+        assert_eq!(known.problem(), None);
     }
 
     #[test]
@@ -293,17 +302,21 @@ mod tests {
         let (mut known, _) = after(None, State::Hooked, start);
         known.end(start);
         assert_eq!((known.is_hooked(), known.next()), (false, Some(start + AGAIN.1)));
-        assert_eq!((known.state().0, known.problem(start + NO_CGROUP * 2)), ("waiting", None));
+        assert_eq!((known.state().0, known.problem()), ("waiting", None));
     }
 
     #[test]
     fn what_another_process_does_passes_and_a_failure_does_not() {
         let start = Instant::now();
-        let (busy, news) = after(None, State::Busy("locked".to_owned()), start);
-        assert_eq!((busy.problem(start + PASSING / 2), news), (None, None));
-        assert_eq!(busy.problem(start + PASSING), Some("locked".to_owned()));
+        let locked = || State::Busy("locked".to_owned());
+        let (busy, news) = after(None, locked(), start);
+        assert_eq!((busy.problem(), news), (None, None));
+        let (busy, _) = after(Some(&busy), locked(), start + PASSING / 2);
+        assert_eq!(busy.problem(), None);
+        let (late, _) = after(Some(&busy), locked(), start + PASSING);
+        assert_eq!(late.problem(), Some("locked"));
         let (failing, news) = after(Some(&busy), State::Failing("full".to_owned()), start);
-        assert_eq!(failing.problem(start), Some("full".to_owned()));
+        assert_eq!(failing.problem(), Some("full"));
         assert_eq!(news, Some((Event::NotAttached, "full".to_owned())));
     }
 
