@@ -281,6 +281,9 @@ fn the_scope_says_who_is_hooked() {
         world.node.agent().add_args(["--scope", scope]);
         world.node.start();
         assert_eq!((ask(&mut host_client).as_str(), ask(&mut client).as_str()), (host, inside), "{scope}");
+        let told = world.node.ctl_json(&["explain", FRONTEND]);
+        let says = told["decision"].as_str().unwrap().contains("processes of the host have no hooks");
+        assert_eq!(says, scope == "pods", "{told}");
         let status = world.node.ctl_json(&["status"]);
         let hooks = status["hooks"]["host"].as_array().unwrap().len();
         let wanted = if scope == "host" { (8, 0) } else { (0, 1) };

@@ -268,6 +268,26 @@ fn a_directory_that_is_no_cgroup2_is_refused() {
 }
 
 #[test]
+fn a_directory_that_others_can_change_is_refused() {
+    if !require_kernel() {
+        return;
+    }
+    let node = Node::new("foreign");
+    let base = node.bpffs().join("balancing");
+    fs::create_dir(&base).unwrap();
+    std::os::unix::fs::chown(&base, Some(65534), Some(65534)).unwrap();
+    let output = node.run_to_end();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let words = format!("{} belongs to user 65534", base.display());
+    assert!(output.status.code() == Some(1) && said.contains(&words) && said.contains("remove it"), "{said}");
+    std::os::unix::fs::chown(&base, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&base, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let said = String::from_utf8_lossy(&node.run_to_end().stderr).into_owned();
+    assert!(said.contains("with mode 777"), "{said}");
+    assert_eq!(fs::read_dir(&base).unwrap().count(), 0, "nothing was loaded");
+}
+
+#[test]
 fn a_part_of_the_cgroup_hierarchy_is_not_taken_for_the_host() {
     if !require_kernel() {
         return;

@@ -415,6 +415,44 @@ fn an_agent_in_a_pods_network_namespace_says_so() {
 }
 
 #[test]
+fn what_is_taken_away_by_name_is_back_within_half_a_minute() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("by-name");
+    let place = world.node.sandbox(&world.backend);
+    world.node.start();
+    let (plugin, layout) = (Plugin::of(&world.node), world.node.layout(ABI));
+    plugin.add(&world.backend, "c1", Some(&place.netns));
+    world.wait_hooked(&place.cgroup);
+    let settings = world.node.run_dir().join("node.json");
+    let names = [layout.program(Hook::Connect4), layout.maps().join("frontends"), settings];
+    // DEL, and neither the object nor the cgroup goes: the pod ends, and if it does not it is hooked again.
+    plugin.del(&world.backend, "c1");
+    assert_eq!(attached(&place.cgroup), 0);
+    for path in &names {
+        fs::remove_file(path).unwrap();
+    }
+    // News all the time puts none of that off, and nothing spins.
+    let (start, pid) = (Instant::now(), world.node.agent().pid());
+    let before = cpu(pid);
+    let busy = client_pod("busy");
+    let mut number = 0;
+    let all_back = || names.iter().all(|path| path.exists()) && attached(&place.cgroup) == Hook::ALL.len();
+    wait_until(Duration::from_secs(50), || {
+        number += 1;
+        world.node.apply(&busy.clone().annotated("number", &number.to_string()));
+        thread::sleep(Duration::from_millis(500));
+        all_back()
+    });
+    let (took, used) = (start.elapsed(), cpu(pid) - before);
+    println!("back after {took:?}, {used:?} of a CPU");
+    assert!(took < Duration::from_secs(40) && used < took / 20, "{used:?} of a CPU in {took:?}");
+    assert_eq!(world.node.ctl_json(&["frontends"]).as_array().unwrap().len(), 1);
+    assert_eq!(Programs::open(&layout).map(drop).map_err(|error| error.to_string()), Ok(()));
+}
+
+#[test]
 fn cleanup_beside_running_calls_leaves_no_link() {
     if !require_kernel() {
         return;

@@ -36,6 +36,8 @@ pub struct Explanation {
 pub enum Lack {
     /// It has none; why.
     All(String),
+    /// No pod was named, and processes of the host have none.
+    Host,
     /// Only so many run.
     Some {
         /// Hooks that run.
@@ -177,6 +179,7 @@ impl Explanation {
                 self.backends.clear();
                 format!("goes where it was dialled: the pod has no hooks ({why}); with hooks: {decision}")
             }
+            Lack::Host => format!("{decision}, for pods; processes of the host have no hooks"),
             Lack::Some { count, why } => {
                 format!("{decision}; but only {count} hooks run for the pod, so not for every call: {why}")
             }

@@ -20,6 +20,9 @@ use balancing_core::{
     view::{self, AgentView, PodName, SourceView},
 };
 
+/// Why a pod of a directory cannot be hooked.
+const NO_UID: &str = "it has no metadata.uid, by which its cgroup would be found";
+
 impl Inside {
     /// Answers a request; whoever asked may be gone by now.
     pub(super) fn answer(&mut self, pending: Pending, status: &SourceStatus) {
@@ -67,6 +70,8 @@ impl Inside {
                 let client = pod.as_ref().and_then(|pod| engine.snapshot().pod(pod));
                 if let Some(lack) = client.and_then(|client| self.lack_of(client)) {
                     told.lacks_hooks(&lack);
+                } else if pod.is_none() && !self.world.attacher.is_host_hooked() {
+                    told.lacks_hooks(&Lack::Host);
                 }
                 serde_json::to_value(told)
             }
@@ -78,6 +83,9 @@ impl Inside {
     /// What a client pod lacks of hooks, in the kernel's words.
     fn lack_of(&self, client: &Pod) -> Option<Lack> {
         let attacher = &self.world.attacher;
+        if self.world.role == Role::Node && client.uid.is_empty() {
+            return Some(Lack::All(NO_UID.to_owned()));
+        }
         let (state, why) = attacher.state_of(&client.uid)?;
         let why = why.unwrap_or_else(|| "somebody has just taken them away".to_owned());
         let hooks = if state == view::POD_OF_HOST {
@@ -95,7 +103,9 @@ impl Inside {
 
     fn pod_name(&self, pod: &Pod) -> PodName {
         let attacher = &self.world.attacher;
-        let (state, why) = attacher.state_of(&pod.uid).unwrap_or_default();
+        let nobody =
+            || if pod.uid.is_empty() { ("leftAlone", Some(NO_UID.to_owned())) } else { Default::default() };
+        let (state, why) = attacher.state_of(&pod.uid).unwrap_or_else(nobody);
         PodName {
             // Another object may speak for the pod whose UID this one claims.
             uid: attacher.node_uid_of(&pod.uid).unwrap_or(&pod.uid).to_owned(),

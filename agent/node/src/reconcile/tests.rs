@@ -102,6 +102,18 @@ fn a_period_is_a_look_at_everything_also_after_failures() {
 }
 
 #[test]
+fn news_does_not_put_the_look_at_everything_off() {
+    let start = Instant::now();
+    let mut scheduler = scheduler([fake("a", News::OBJECTS, Some(30))]);
+    let mut world = World::default();
+    for second in 0..=60 {
+        scheduler.tell(News::OBJECTS);
+        scheduler.run(&mut world, start + Duration::from_secs(second));
+    }
+    assert_eq!(world.runs.iter().filter(|(_, everything)| *everything).count(), 2);
+}
+
+#[test]
 fn nobody_can_ask_to_be_run_at_once_over_and_over() {
     let start = Instant::now();
     let mut scheduler = scheduler([fake("a", News::NONE, None)]);
