@@ -347,6 +347,23 @@ fn an_agent_that_ends_is_told_and_leaves_events_off() {
 }
 
 #[test]
+fn an_agent_that_is_asked_to_end_while_somebody_listens_ends_well() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("monitor-end");
+    for round in 1..=10 {
+        let mut monitor = world.monitor(&[]);
+        let status = world.node.agent().terminate();
+        let log = world.node.agent().log();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert_eq!(log.matches("stopped; everything").count(), round, "{log}");
+        assert_eq!(monitor.wait().code(), Some(1));
+        world.node.start();
+    }
+}
+
+#[test]
 fn only_some_are_served_and_commands_go_on() {
     if !require_kernel() {
         return;
