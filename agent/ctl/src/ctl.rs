@@ -17,7 +17,9 @@ mod collect;
 mod convert;
 mod doctor;
 mod monitor;
+mod rights;
 mod table;
+mod tables_dir;
 
 use balancing_core::{control::EXIT_USAGE, view::PodView};
 
