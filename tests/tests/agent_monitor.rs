@@ -258,6 +258,9 @@ fn wrong_arguments_are_told_in_words() {
         assert_eq!(output.status.code(), Some(64), "{arguments:?}: {error}");
         assert!(error.contains(words), "{arguments:?}: {error}");
     }
+    for arguments in [&["explain", "10.0.0.1"][..], &["explain", "10.0.0.1:80", "--pod", "web"]] {
+        assert_eq!(node.ctl(arguments).status.code(), Some(64), "{arguments:?}");
+    }
     let output = node.ctl(&["monitor"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));

@@ -95,6 +95,9 @@ pub(super) struct StatusView {
     pub(super) tables: Vec<TableView>,
     pub(super) overwritten: u64,
     pub(super) events_lost: u64,
+    /// The same as the others are named; the name above is a promise.
+    #[serde(rename = "eventsLost")]
+    pub(super) lost_events: u64,
     pub(super) errors: BTreeMap<&'static str, u64>,
     pub(super) problems: Vec<String>,
     /// Settings of the agent and the CNI plugin that differ, with both values.
@@ -236,6 +239,7 @@ impl Host {
             tables,
             overwritten,
             events_lost,
+            lost_events: events_lost,
             errors,
         })
     }
