@@ -4,7 +4,8 @@
 
 use std::{
     fs,
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -106,10 +107,14 @@ fn links_that_are_gone_behind_a_hanging_agent() {
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     kill(agent, Signal::SIGCONT).unwrap();
     let problems = found.at("problem");
-    assert_eq!((found.status, problems.len()), (1, 2), "{problems:#?}");
+    assert_eq!((found.status, problems.len()), (1, 3), "{problems:#?}");
     assert!(problems[0].contains("did not answer within 10 s"), "{problems:#?}");
     assert!(problems[1].contains("7 of 8 hooks run at"), "{problems:#?}");
-    found.only("warning", &["are not hooked", pod.uid()]);
+    let of_pod = format!("are hooked in part: {} (7 of 8 hooks run)", pod.uid());
+    assert!(problems[2].contains(&of_pod), "{problems:#?}");
+    // It runs: what to do about it is told once.
+    assert!(problems.iter().all(|problem| !problem.contains("start the agent")), "{problems:#?}");
+    assert!(problems[1..].iter().all(|problem| problem.ends_with("-> ")), "{problems:#?}");
     // A second later the agent has mended both.
     wait_until(Duration::from_secs(20), || Found::of(&node).status == 0);
     drop(cgroup);
@@ -139,6 +144,10 @@ fn what_is_left_differs_or_is_broken() {
     fs::write(node.run_dir().join("node.json"), "{}").unwrap();
     let found = Found::of(&node);
     found.only("warning", &["node.json does not hold the settings", "restart the agent"]);
+    assert!(found.at("note").join("\n").contains("host processes are hooked was not looked at"));
+    // What the plugin has told is lost, and its records are not.
+    fs::remove_file(node.run_dir().join("plugin.json")).unwrap();
+    assert!(Found::of(&node).at("note").join("\n").contains("it has records of 1 attachments"));
     // Only a running agent removes what another version has left.
     node.agent().terminate();
     fs::create_dir_all(Layout::new(node.bpffs(), ABI - 1).pods()).unwrap();
@@ -147,6 +156,61 @@ fn what_is_left_differs_or_is_broken() {
     node.start();
     wait_until(Duration::from_secs(20), || Found::of(&node).at("warning").is_empty());
     assert_eq!(Found::of(&node).status, 0);
+}
+
+#[test]
+fn a_policy_that_does_nothing_is_told_with_its_message() {
+    if !require_kernel() {
+        return;
+    }
+    let (mut node, pod) = node("doctor-policies", &[]);
+    let _cgroup = node.pod_cgroup(&pod);
+    node.apply(&Object::balancing("refuses", "10.96.0.2", 80, "nobody"));
+    node.start();
+    let found = Found::of(&node);
+    assert_eq!(found.status, 0);
+    found.only(
+        "warning",
+        &["policies: BalancingPolicy refuses: ", "connections are refused", "make a backend"],
+    );
+    node.agent().kill();
+    let found = Found::of(&node);
+    assert!(found.findings.iter().all(|finding| finding["topic"] != "policies"), "{:#?}", found.findings);
+}
+
+/// `balancingctl` as a user without rights, who may run it.
+fn as_nobody(node: &Node, arguments: &[&str]) -> Output {
+    const NOBODY: u32 = 65534;
+    let directory = TempDir::new("nobody");
+    let own = directory.path().join("balancingctl");
+    fs::copy(program("balancingctl"), &own).unwrap();
+    let mut command = Command::new(own);
+    command.args(arguments).arg("--bpffs").arg(node.bpffs()).arg("--run-dir").arg(node.run_dir());
+    command.uid(NOBODY).gid(NOBODY).output().unwrap()
+}
+
+#[test]
+fn who_may_not_look_is_told_that_and_nothing_false() {
+    if !require_kernel() {
+        return;
+    }
+    let (mut node, pod) = node("doctor-nobody", &[]);
+    let _cgroup = node.pod_cgroup(&pod);
+    node.start();
+    let output = as_nobody(&node, &["doctor", "-o", "json"]);
+    let findings = serde_json::from_slice(&output.stdout).unwrap();
+    let found = Found { status: output.status.code().unwrap(), findings };
+    assert_eq!((found.status, found.findings.len()), (1, 1), "{:#?}", found.findings);
+    found.only("problem", &["rights: ", "run this as root"]);
+    for command in ["status", "policies", "frontends", "backends", "pods"] {
+        let output = as_nobody(&node, &[command]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}: {error}");
+        assert!(
+            error.contains("permission denied") && error.contains("run this as root"),
+            "{command}: {error}"
+        );
+    }
 }
 
 #[test]

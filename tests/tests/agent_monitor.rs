@@ -258,6 +258,9 @@ fn wrong_arguments_are_told_in_words() {
         assert_eq!(output.status.code(), Some(64), "{arguments:?}: {error}");
         assert!(error.contains(words), "{arguments:?}: {error}");
     }
+    for arguments in [&["explain", "10.0.0.1"][..], &["explain", "10.0.0.1:80", "--pod", "web"]] {
+        assert_eq!(node.ctl(arguments).status.code(), Some(64), "{arguments:?}");
+    }
     let output = node.ctl(&["monitor"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
@@ -344,6 +347,23 @@ fn an_agent_that_ends_is_told_and_leaves_events_off() {
     assert!(world.is_on());
     world.node.start();
     assert!(!world.is_on());
+}
+
+#[test]
+fn an_agent_that_is_asked_to_end_while_somebody_listens_ends_well() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("monitor-end");
+    for round in 1..=10 {
+        let mut monitor = world.monitor(&[]);
+        let status = world.node.agent().terminate();
+        let log = world.node.agent().log();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert_eq!(log.matches("stopped; everything").count(), round, "{log}");
+        assert_eq!(monitor.wait().code(), Some(1));
+        world.node.start();
+    }
 }
 
 #[test]

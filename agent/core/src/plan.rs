@@ -75,6 +75,9 @@ pub struct Verdict {
     pub frontends: BTreeMap<FrontendKey, usize>,
     /// Number of distinct backends.
     pub backends: usize,
+    /// Whether new connections of at least one frontend go to a backend. Frontends without are there to refuse connections, or
+    /// have only backends of weight 0.
+    pub redirects: bool,
 }
 
 /// Reasons of conditions, as written in status.

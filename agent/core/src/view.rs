@@ -263,7 +263,7 @@ impl PolicyView {
         if verdict.reason == Reason::Applied {
             reason = match failed.first() {
                 Some(first) => first.reason.as_str(),
-                None if verdict.frontends.is_empty() => "NoBackends",
+                None if !verdict.redirects => "NoBackends",
                 None => reason,
             };
         }
@@ -275,7 +275,7 @@ impl PolicyView {
             resolved_refs: verdict.resolved_refs,
             conflicted: !verdict.conflicts_with.is_empty(),
             conflicts_with: verdict.conflicts_with.iter().map(OwnerView::from).collect(),
-            programmed: verdict.accepted && !verdict.frontends.is_empty() && failed.is_empty(),
+            programmed: verdict.accepted && verdict.redirects && failed.is_empty(),
             reason: reason.to_owned(),
             message,
             frontends: verdict.frontends.keys().map(KeyView::from).collect(),
@@ -343,6 +343,7 @@ mod tests {
             message: "1 frontend, 1 backend".to_owned(),
             frontends: (0..frontends).map(|_| (key, 1)).collect(),
             backends: frontends,
+            redirects: frontends > 0,
         }
     }
 
@@ -355,6 +356,9 @@ mod tests {
         assert_eq!(row(1, &BTreeMap::new()).1, "Applied");
         let (programmed, reason, _) = row(0, &BTreeMap::new());
         assert_eq!((programmed, reason.as_str()), (false, "NoBackends"));
+        let refuses = Verdict { redirects: false, ..verdict(1) };
+        let view = PolicyView::new(&local("l"), &refuses, &BTreeMap::new());
+        assert_eq!((view.programmed, view.reason.as_str()), (false, "NoBackends"), "it refuses connections");
         let failure = Failure { reason: FailureReason::TableFull, message: "table t is full".to_owned() };
         let (programmed, reason, message) = row(1, &BTreeMap::from([(key("10.0.0.1", 80, Tcp), failure)]));
         assert_eq!((programmed, reason.as_str()), (false, "TableFull"));

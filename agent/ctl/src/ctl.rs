@@ -17,7 +17,9 @@ mod collect;
 mod convert;
 mod doctor;
 mod monitor;
+mod rights;
 mod table;
+mod tables_dir;
 
 use balancing_core::{control::EXIT_USAGE, view::PodView};
 
@@ -89,9 +91,7 @@ enum CtlError {
     #[error(transparent)]
     Monitor(#[from] monitor::MonitorError),
     #[error("{0}")]
-    Argument(String),
-    #[error("{0}")]
-    Usage(&'static str),
+    Usage(String),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("cannot encode the output: {0}")]
@@ -137,7 +137,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
         Command::Backends => show(output, &host.backends()?, |rows| table::backends(rows)),
         Command::Pods { all } => return pods(output, &host.pods(*all)?, *all),
         Command::Explain { frontend, pod } => {
-            let key = parse_frontend(frontend).map_err(CtlError::Argument)?;
+            let key = parse_frontend(frontend).map_err(CtlError::Usage)?;
             let pod = pod.as_deref().map(parse_pod).transpose()?;
             show(output, &host.explain(&key, pod)?, table::explain)
         }
@@ -149,7 +149,6 @@ fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows the pods that can be looked at. Fails when there is none among them.
 /// Everything is looked at before anything is shown.
 fn doctor(output: Output, run_dir: &Path, bpffs: &Path) -> Result<ExitCode, CtlError> {
     let findings = doctor::examine(run_dir, bpffs);
@@ -157,6 +156,7 @@ fn doctor(output: Output, run_dir: &Path, bpffs: &Path) -> Result<ExitCode, CtlE
     Ok(if doctor::is_wrong(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Shows the pods that can be looked at. Fails when there is none among them.
 fn pods(output: Output, rows: &[PodView], all: bool) -> Result<ExitCode, CtlError> {
     show(output, &rows, |rows| table::pods(rows, all))?;
     for row in rows {
@@ -173,7 +173,7 @@ fn parse_pod(text: &str) -> Result<(String, String), CtlError> {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
             Ok((namespace.to_owned(), name.to_owned()))
         }
-        _ => Err(CtlError::Argument(format!("--pod {text}: must be NAMESPACE/NAME"))),
+        _ => Err(CtlError::Usage(format!("--pod {text}: must be NAMESPACE/NAME"))),
     }
 }
 

@@ -25,6 +25,18 @@ pub enum AskError {
         /// Why.
         source: io::Error,
     },
+    /// The socket is root's.
+    #[error("permission denied at the agent's socket {path}: run this as root", path = path.display())]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Somebody served the socket, and is gone.
+    #[error("the agent at {path} ended before it answered; redirection goes on without it", path = path.display())]
+    Ended {
+        /// The socket.
+        path: PathBuf,
+    },
     /// Somebody serves the socket, and is held up.
     #[error(
         "the agent at {path} did not answer within {seconds} s: it hangs or is very busy; see its log and /healthz",
@@ -86,6 +98,10 @@ fn call(
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             AskError::Silent { path: path.to_owned(), patience }
         }
+        io::ErrorKind::PermissionDenied => AskError::Denied { path: path.to_owned() },
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            AskError::Ended { path: path.to_owned() }
+        }
         _ => AskError::Down { path: path.to_owned(), source },
     };
     let unreadable = |source| AskError::Answer { path: path.to_owned(), source };
@@ -97,6 +113,9 @@ fn call(
     stream.write_all(text.as_bytes()).map_err(down)?;
     let (mut line, mut stream) = (String::new(), BufReader::new(stream));
     stream.read_line(&mut line).map_err(down)?;
+    if !line.ends_with('\n') {
+        return Err(AskError::Ended { path: path.to_owned() });
+    }
     match serde_json::from_str(&line).map_err(unreadable)? {
         Answer::Ok(value) => Ok((value, stream)),
         Answer::Error(message) => Err(AskError::Refused(message)),
@@ -105,7 +124,7 @@ fn call(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::{os::unix::net::UnixListener, thread};
 
     use super::*;
 
@@ -118,6 +137,12 @@ mod tests {
         let _hangs = UnixListener::bind(&path).unwrap();
         let error = ask();
         assert!(matches!(error, AskError::Silent { .. }), "{error}");
+        let path = directory.path().join("ends.sock");
+        let ends = UnixListener::bind(&path).unwrap();
+        let agent = thread::spawn(move || drop(ends.accept().unwrap()));
+        let error = ask_within::<()>(PATIENCE, &path, &Request::Agent).unwrap_err();
+        assert!(matches!(error, AskError::Ended { .. }), "{error}");
+        agent.join().unwrap();
         let patient = AskError::Silent { path: "/run/a.sock".into(), patience: PATIENCE };
         assert!(patient.to_string().contains("at /run/a.sock did not answer within 10 s"), "{patient}");
     }

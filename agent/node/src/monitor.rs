@@ -141,13 +141,16 @@ impl Reader {
                 _ = &mut stopped => return,
             };
             let Some(first) = first else { return };
+            // A receiver that has told its end must not be asked again.
             let result = tokio::select! {
-                result = self.serve(first) => result,
-                _ = &mut stopped => Ok(()),
+                result = self.serve(first) => Some(result),
+                _ = &mut stopped => None,
             };
             self.switch(false).await.ok();
-            if let Err(error) = result {
-                tracing::warn!("monitors are cut off: {error}");
+            match result {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!("monitors are cut off: {error}"),
+                None => return,
             }
         }
     }
@@ -238,4 +241,26 @@ fn read(
         let found = buffer.read(&names);
         (buffer, found)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_while_somebody_listens_ends_the_reader() {
+        let (requests_in, mut requests) = mpsc::channel(1);
+        let (monitors, reader) =
+            start(Layout::new("/nowhere".as_ref(), 1), requests_in, watch::channel(Default::default()).1);
+        let joins = monitors.clone();
+        let joining = tokio::spawn(async move { joins.join().await.err() });
+        // The reader waits for the switch, and is stopped.
+        let Some(Pending::Events { on: true, done: _unanswered }) = requests.recv().await else { panic!() };
+        reader.stop.send(()).unwrap();
+        let Some(Pending::Events { on: false, done }) = requests.recv().await else { panic!() };
+        done.send(Ok(())).unwrap();
+        reader.task.await.unwrap();
+        assert!(matches!(joining.await.unwrap(), Some(MonitorError::Stopping)));
+        drop(monitors);
+    }
 }

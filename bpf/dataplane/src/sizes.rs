@@ -10,6 +10,17 @@ use crate::layout::Layout;
 /// A flag and its value.
 pub(crate) type Setting = (&'static str, u32);
 
+/// Tables whose capacity a flag sets, with the flag and the capacity.
+const FLAGS: [(&str, &str, fn(&Sizes) -> u32); 7] = [
+    (maps::FRONTENDS, "--max-frontends", |sizes| sizes.frontends),
+    (maps::BACKENDS, "--max-backends", |sizes| sizes.backends),
+    (maps::CONNECTIONS, "--max-connections", |sizes| sizes.connections),
+    (maps::AFFINITY, "--max-affinity", |sizes| sizes.affinity),
+    (maps::SKIPS, "--max-skips", |sizes| sizes.skips),
+    (maps::QOS, "--max-qos-policies", |sizes| sizes.qos),
+    (maps::POLICIES, "--max-policy-names", |sizes| sizes.policies),
+];
+
 /// Capacities of the tables. A pinned table keeps the capacity it was made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -62,17 +73,15 @@ impl Sizes {
         }
     }
 
+    /// The flag that sets the capacity of a table.
+    #[must_use]
+    pub fn flag(table: &str) -> Option<&'static str> {
+        FLAGS.iter().find(|(name, ..)| *name == table).map(|(_, flag, _)| *flag)
+    }
+
     /// The capacities with the flags that set them.
     pub(crate) fn settings(&self) -> [Setting; 7] {
-        [
-            ("--max-frontends", self.frontends),
-            ("--max-backends", self.backends),
-            ("--max-connections", self.connections),
-            ("--max-affinity", self.affinity),
-            ("--max-skips", self.skips),
-            ("--max-qos-policies", self.qos),
-            ("--max-policy-names", self.policies),
-        ]
+        FLAGS.map(|(_, flag, capacity)| (flag, capacity(self)))
     }
 
     /// The capacity of a table that is a setting, or follows from one.

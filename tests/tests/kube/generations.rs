@@ -115,7 +115,7 @@ fn a_new_policy_rejects_nobody_while_its_pods_are_not_listed() {
     pair.check_churn(&["dialled", "old"]);
     // That there is no pod is known, too, once it is said.
     pair.world.put(&policy("none"));
-    pair.node.wait_policy("p", |view| view.reason == "Applied" && view.backends == 0);
+    pair.node.wait_policy("p", |view| view.reason == "NoBackends" && !view.programmed);
     eventually(|| match pair.client.ask_tcp(address(FRONTEND)) {
         Err(Errno::EHOSTUNREACH) => Ok(()),
         other => Err(format!("{other:?}")),

@@ -160,7 +160,7 @@ impl<'a> Pool<'a> {
             BackendSpec::Pods { .. } => Some(""),
             BackendSpec::Addresses { addresses, .. } => {
                 if addresses.iter().all(|a| a.weight == 0) {
-                    notes.push("every address has weight 0: no new connection is balanced".to_owned());
+                    notes.push("every address has weight 0".to_owned());
                 }
                 None
             }

@@ -26,11 +26,14 @@ pub(super) struct Contest {
 pub(super) fn verdict(resolution: &Resolution, contest: &Contest) -> Verdict {
     let mut frontends = BTreeMap::new();
     let mut backends = BTreeSet::<(IpAddr, u16)>::new();
+    let (mut redirects, mut refuses) = (false, false);
     for (key, layer) in &resolution.claims {
         let Some(layer) = layer else { continue };
         if contest.id_winner.is_none() && !contest.lost.contains_key(key) {
             frontends.insert(*key, layer.backends.len());
             backends.extend(layer.backends.iter().map(|b| (b.target.address, b.target.port)));
+            redirects |= layer.backends.iter().any(|b| b.target.weight > 0);
+            refuses |= layer.reject;
         }
     }
     let conflicts_with: BTreeSet<PolicyRef> =
@@ -46,7 +49,12 @@ pub(super) fn verdict(resolution: &Resolution, contest: &Contest) -> Verdict {
         sentences.splice(0..0, own);
     }
     if resolution.standing == Standing::Active && reason == Reason::Applied {
-        sentences.insert(0, summary(&frontends, backends.len()));
+        let idle = match (redirects, refuses) {
+            (true, _) => "",
+            (false, true) => ": connections are refused",
+            (false, false) => ": connections go where they were dialled",
+        };
+        sentences.insert(0, summary(frontends.len(), backends.len(), idle));
     }
     Verdict {
         service_id: resolution.service_id,
@@ -59,17 +67,16 @@ pub(super) fn verdict(resolution: &Resolution, contest: &Contest) -> Verdict {
         message: sentences.join("; "),
         frontends,
         backends: backends.len(),
+        redirects,
     }
 }
 
-fn summary(frontends: &BTreeMap<FrontendKey, usize>, backends: usize) -> String {
-    if frontends.is_empty() {
+fn summary(frontends: usize, backends: usize, idle: &str) -> String {
+    if frontends == 0 {
         return "no frontend is redirected at the moment".to_owned();
     }
     let plural = |n: usize| if n == 1 { "" } else { "s" };
-    let refused = if backends == 0 { ": connections are refused" } else { "" };
-    let count = frontends.len();
-    format!("{count} frontend{}, {backends} backend{}{refused}", plural(count), plural(backends))
+    format!("{frontends} frontend{}, {backends} backend{}{idle}", plural(frontends), plural(backends))
 }
 
 fn conflict(resolution: &Resolution, contest: &Contest) -> Vec<String> {

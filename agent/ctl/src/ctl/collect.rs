@@ -17,7 +17,11 @@ use balancing_dataplane::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::doctor::differences;
+use super::{
+    doctor::differences,
+    rights,
+    tables_dir::{self, SearchError},
+};
 use crate::socket::{AskError, ask};
 use balancing_core::control::{Request, socket_path};
 use balancing_core::view::{
@@ -37,6 +41,12 @@ pub(super) enum CollectError {
     Table(#[from] TableError),
     #[error(transparent)]
     Control(#[from] AskError),
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    #[error(
+        "permission denied: what the kernel has is shown to root, or with CAP_BPF or CAP_SYS_ADMIN; run this as root"
+    )]
+    NoRights,
     #[error(
         "nothing is loaded below {bpffs}: the agent has not run on this host since its last boot, or `cleanup` \
          removed everything; start balancing-agent",
@@ -85,6 +95,9 @@ pub(super) struct StatusView {
     pub(super) tables: Vec<TableView>,
     pub(super) overwritten: u64,
     pub(super) events_lost: u64,
+    /// The same as the others are named; the name above is a promise.
+    #[serde(rename = "eventsLost")]
+    pub(super) lost_events: u64,
     pub(super) errors: BTreeMap<&'static str, u64>,
     pub(super) problems: Vec<String>,
     /// Settings of the agent and the CNI plugin that differ, with both values.
@@ -172,10 +185,7 @@ impl Host {
 
     /// The newest layout that has tables.
     fn layout(&self) -> Result<Layout, CollectError> {
-        let mut layouts = links::layouts(&self.bpffs)?.into_iter();
-        layouts
-            .find(|layout| layout.maps().is_dir())
-            .ok_or_else(|| CollectError::NothingLoaded(self.bpffs.clone()))
+        tables_dir::newest(&self.bpffs)?.ok_or_else(|| CollectError::NothingLoaded(self.bpffs.clone()))
     }
 
     fn reader(&self) -> Result<Reader, CollectError> {
@@ -183,6 +193,10 @@ impl Host {
     }
 
     pub(super) fn status(&self) -> Result<StatusView, CollectError> {
+        // The kernel would seem to be able to do nothing.
+        if !rights::may_look() {
+            return Err(CollectError::NoRights);
+        }
         let (agent, down) = match self.ask::<AgentView>(&Request::Agent) {
             Ok(agent) => (Some(agent), None),
             Err(error) => (None, Some(error.to_string())),
@@ -225,6 +239,7 @@ impl Host {
             tables,
             overwritten,
             events_lost,
+            lost_events: events_lost,
             errors,
         })
     }

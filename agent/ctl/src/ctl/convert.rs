@@ -36,7 +36,7 @@ pub(super) struct Args {
 /// Runs the command.
 pub(super) fn run(args: &Args, output: Option<Output>) -> Result<ExitCode, CtlError> {
     if output == Some(Output::Table) {
-        return Err(CtlError::Usage("convert prints manifests: use -o yaml or -o json"));
+        return Err(CtlError::Usage("convert prints manifests: use -o yaml or -o json".to_owned()));
     }
     let mut texts = Vec::new();
     let mut unread = false;

@@ -1,7 +1,7 @@
 //! `balancingctl doctor`: looks at everything that is known to go wrong, and says what is and what to do.
 //!
 //! Each topic is a file: it collects what it judges and judges it by pure functions. It needs no agent: what only an agent
-//! knows is left out, and said to be. It changes nothing.
+//! knows is left out, and said to be. It changes nothing. Who may not look is told only that.
 
 use std::{fmt, path::Path};
 
@@ -11,17 +11,18 @@ use balancing_core::{
 };
 use balancing_dataplane::{
     layout::Layout,
-    links,
     settings::{NodeSettings, PluginSettings, Told},
 };
 use serde::Serialize;
 
+use super::{rights, tables_dir};
 use crate::socket::{AskError, ask};
 
 mod agent;
 mod hooks;
 mod host;
 mod plugin;
+mod policies;
 mod tables;
 
 /// How bad it is.
@@ -74,6 +75,17 @@ impl Finding {
     }
 }
 
+impl Host<'_> {
+    /// What to do about something that a running agent mends. One that hangs is told of by its own topic.
+    fn mended_by_agent(&self, running: &str, down: &str) -> String {
+        match &self.agent {
+            Ok(_) => running.to_owned(),
+            Err(AskError::Down { .. }) => down.to_owned(),
+            Err(_) => String::new(),
+        }
+    }
+}
+
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -89,10 +101,18 @@ pub(super) use plugin::differences;
 
 /// Looks at everything.
 pub(super) fn examine(run_dir: &Path, bpffs: &Path) -> Vec<Finding> {
+    if !rights::may_look() {
+        let message = "this process may not look at BPF programs and tables, so nothing can be said";
+        return vec![Finding::of(Level::Problem, "rights", message, "run this as root")];
+    }
     let socket = socket_path(run_dir);
     let agent = ask::<AgentView>(&socket, &Request::Agent);
     let pods = agent.is_ok().then(|| ask(&socket, &Request::Pods).ok()).flatten();
-    let (mut findings, layouts) = (Vec::new(), links::layouts(bpffs).unwrap_or_default());
+    let mut findings = Vec::new();
+    let layout = tables_dir::newest(bpffs).unwrap_or_else(|error| {
+        findings.push(Finding::of(Level::Problem, "bpffs", error.to_string(), ""));
+        None
+    });
     let host = Host {
         bpffs,
         run_dir,
@@ -100,10 +120,11 @@ pub(super) fn examine(run_dir: &Path, bpffs: &Path) -> Vec<Finding> {
         pods,
         node: told(run_dir, &mut findings),
         plugin: told(run_dir, &mut findings),
-        layout: layouts.into_iter().find(|layout| layout.maps().is_dir()),
+        layout,
     };
     findings.extend(host::look(&host));
     findings.extend(agent::look(&host));
+    findings.extend(policies::look(&host));
     findings.extend(hooks::look(&host));
     findings.extend(plugin::look(&host));
     findings.extend(tables::look(&host));

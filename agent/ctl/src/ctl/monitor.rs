@@ -13,6 +13,7 @@ use std::{
 use balancing_core::{
     control::{Request, socket_path},
     monitor::{Filter, Line, Outcome, PolicyFilter},
+    view::AgentView,
 };
 use balancing_dataplane::model::PolicyKind;
 use clap::ValueEnum;
@@ -23,7 +24,7 @@ use nix::{
 };
 
 use super::{CtlError, Output};
-use crate::socket::{AskError, follow};
+use crate::socket::{AskError, ask, follow};
 use format::Format;
 
 mod format;
@@ -57,6 +58,11 @@ pub(super) enum MonitorError {
     Ask(#[from] AskError),
     #[error("the agent has ended, and with it its stream of decisions; redirection goes on without it")]
     Ended,
+    #[error(
+        "the agent has closed the stream of decisions, and runs: it was started anew, or nothing was read here for \
+         30 s; call the command again"
+    )]
+    Closed,
     #[error("cannot follow the agent: {0}")]
     Follow(io::Error),
     #[error("a decision cannot be read: {0}; are agent and command of the same version?")]
@@ -72,12 +78,14 @@ pub(super) fn run(args: &Args, run_dir: &Path, output: Output) -> Result<(), Ctl
         Output::Table => Format::table(),
         Output::Json => Format::Json,
         Output::Yaml => {
-            return Err(CtlError::Usage("monitor: -o yaml: must be table, or json for one object a line"));
+            let message = "monitor: -o yaml: must be table, or json for one object a line";
+            return Err(CtlError::Usage(message.to_owned()));
         }
     };
     end_on_interrupt();
     let request = Request::Monitor(args.filter());
-    let mut lines = follow(&socket_path(run_dir), &request).map_err(MonitorError::from)?;
+    let socket = socket_path(run_dir);
+    let mut lines = follow(&socket, &request).map_err(MonitorError::from)?;
     let mut out = io::stdout();
     out.write_all(format.header().as_bytes())?;
     let mut text = String::new();
@@ -87,14 +95,24 @@ pub(super) fn run(args: &Args, run_dir: &Path, output: Output) -> Result<(), Ctl
         }
         text.clear();
         match lines.read_line(&mut text) {
-            Ok(0) => return Err(MonitorError::Ended.into()),
-            Ok(_) if !text.ends_with('\n') => return Err(MonitorError::Ended.into()),
-            Ok(_) => {}
+            Ok(_) if text.ends_with('\n') => {}
+            Ok(_) => return Err(closed(&socket).into()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err(closed(&socket).into());
+            }
             Err(error) => return Err(MonitorError::Follow(error).into()),
         }
         let line: Line = serde_json::from_str(&text).map_err(MonitorError::Line)?;
         // Standard output writes whenever a line is complete.
         out.write_all(format.line(&line, &text).as_bytes())?;
+    }
+}
+
+/// Why there is no more to read.
+fn closed(socket: &Path) -> MonitorError {
+    match ask::<AgentView>(socket, &Request::Agent) {
+        Ok(_) => MonitorError::Closed,
+        Err(_) => MonitorError::Ended,
     }
 }
 

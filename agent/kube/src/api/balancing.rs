@@ -53,8 +53,7 @@ pub struct BalancingPolicySpec {
     /// Only with sessionAffinity ClientIP: how long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_affinity_config: Option<SessionAffinityConfig>,
-    /// What happens while there is no backend: Fallback lets the connection go where it was dialled, Reject
-    /// refuses it. By default Fallback for a serviceMatcher and Reject for an addressMatcher.
+    /// What happens while there is no backend. The description in the schema is that of the type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_no_backend: Option<OnNoBackend>,
 }
@@ -161,7 +160,8 @@ pub enum SessionAffinity {
     ClientIP,
 }
 
-/// What happens while there is no backend.
+/// What happens while there is no backend, or only backends of weight 0: Fallback lets the connection go where it was dialled,
+/// Reject refuses it. Without it Fallback for a serviceMatcher and Reject for an addressMatcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnNoBackend {
     /// The connection goes where it was dialled.

@@ -192,8 +192,7 @@ fn conflicted(verdict: &Verdict) -> (&'static str, &'static str, String) {
 fn programmed(verdict: &Verdict) -> (&'static str, &'static str, String) {
     let message = verdict.message.clone();
     match verdict.reason {
-        // Frontends without a backend are there to refuse connections.
-        _ if verdict.accepted && verdict.backends > 0 => ("True", PROGRAMMED, message),
+        _ if verdict.accepted && verdict.redirects => ("True", PROGRAMMED, message),
         Reason::Applied => ("False", "NoBackends", message),
         reason => ("False", reason.as_str(), message),
     }

@@ -1,6 +1,6 @@
 //! One listener: what it wants of the decisions, as lines over its connection. It never keeps the reader waiting.
 
-use std::io;
+use std::{io, time::Duration};
 
 use balancing_core::monitor::{Filter, Line};
 use tokio::{
@@ -13,9 +13,13 @@ use tokio::{
             error::{RecvError, TryRecvError},
         },
     },
+    time::timeout,
 };
 
 use super::{Item, Seat};
+
+/// Longest time without progress of a write. Who reads nothing for so long must not keep the events on.
+const STILL: Duration = Duration::from_secs(30);
 
 /// Somebody who listens. Its place is free when it is dropped.
 pub struct Listener {
@@ -39,7 +43,7 @@ impl Listener {
     /// Tells the other end all that it wants to hear until it is gone, or the reader is.
     ///
     /// # Errors
-    /// The connection broke.
+    /// The connection broke, or nobody reads what is written.
     pub async fn tell(mut self, stream: UnixStream, filter: &Filter) -> io::Result<()> {
         let (mut from, to) = stream.into_split();
         let mut out = BufWriter::new(to);
@@ -47,7 +51,7 @@ impl Listener {
         loop {
             let item = match self.items.try_recv() {
                 Err(TryRecvError::Empty) => {
-                    out.flush().await?;
+                    in_time(out.flush()).await?;
                     tokio::select! {
                         item = self.items.recv() => item,
                         // The other end has nothing to say: it has closed, or it makes no sense.
@@ -59,10 +63,10 @@ impl Listener {
                 Err(TryRecvError::Closed) => Err(RecvError::Closed),
             };
             match item {
-                Ok(item) => self.heard.tell(&item, filter, &mut out).await?,
+                Ok(item) => in_time(self.heard.tell(&item, filter, &mut out)).await?,
                 // The number of the next item says how many.
                 Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return out.flush().await,
+                Err(RecvError::Closed) => return in_time(out.flush()).await,
             }
         }
     }
@@ -88,6 +92,16 @@ impl Heard {
     }
 }
 
+/// A write of one line, or of a buffer of lines, without progress for too long is given up.
+async fn in_time(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    timeout(STILL, write).await.map_err(|_elapsed| {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the monitor has read nothing for {} s and is dropped", STILL.as_secs()),
+        )
+    })?
+}
+
 async fn write(line: &impl serde::Serialize, out: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     let mut text = serde_json::to_string(line).map_err(io::Error::other)?;
     text.push('\n');
@@ -105,6 +119,8 @@ mod tests {
     use tokio::{
         io::{AsyncBufReadExt as _, BufReader},
         sync::Semaphore,
+        task::{JoinHandle, yield_now},
+        time::{Instant, advance},
     };
 
     use super::*;
@@ -187,5 +203,54 @@ mod tests {
         drop(far);
         sender.closed().await;
         task.await.unwrap().unwrap();
+    }
+
+    /// A listener whose connection is full: nobody has read of it yet.
+    async fn full(
+        places: &Arc<Semaphore>,
+    ) -> (broadcast::Sender<Item>, UnixStream, JoinHandle<io::Result<()>>) {
+        let (sender, items) = broadcast::channel(64);
+        let place = Arc::clone(places).try_acquire_owned().unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        let listener = Listener::new(Seat { items, number: 0 }, place);
+        let task = tokio::spawn(async move { listener.tell(near, &Filter::default()).await });
+        fill(&sender).await;
+        (sender, far, task)
+    }
+
+    async fn fill(sender: &broadcast::Sender<Item>) {
+        for number in 1..=20_000 {
+            sender.send(redirected(number)).ok();
+            if number % 32 == 0 {
+                yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_is_dropped_and_its_place_is_free() {
+        let places = Arc::new(Semaphore::new(1));
+        let start = Instant::now();
+        let (sender, _far, task) = full(&places).await;
+        let error = task.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_secs(), STILL.as_secs());
+        assert_eq!((sender.receiver_count(), places.available_permits()), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_is_served() {
+        let places = Arc::new(Semaphore::new(1));
+        let (sender, far, task) = full(&places).await;
+        for _ in 0..4 {
+            advance(STILL * 2 / 3).await;
+            let mut heard = 0;
+            while let Ok(count) = far.try_read(&mut [0; 64 << 10]) {
+                heard += count;
+            }
+            assert!(heard > 0);
+            fill(&sender).await;
+            assert!(!task.is_finished());
+        }
     }
 }

@@ -132,6 +132,7 @@ mod tests {
             message: format!("it is {}", reason.as_str()),
             frontends: (1..=frontends).map(|port| (key(port), 3)).collect(),
             backends: 3,
+            redirects: true,
         }
     }
 

@@ -213,7 +213,16 @@ fn weight_zero_drains_and_all_zero_keeps_the_list() {
     lab.put(mk_weighted(&[("1.1.1.1", 0), ("1.1.1.2", 0)]));
     assert_eq!(shows(&lab), "1.1.1.1:8080*0 1.1.1.2:8080*0");
     assert!(lab.entry(key(FRONT, 80, Tcp)).layers[0].reject);
-    assert!(message(&lab).contains("weight 0"), "{}", message(&lab));
+    assert_eq!(message(&lab), "1 frontend, 2 backends: connections are refused; every address has weight 0");
+    assert!(!lab.verdict(&balancing("b")).redirects);
+    lab.put(mk_weighted(&[("1.1.1.1", 0)]).with(|spec| spec.on_no_backend = Some(OnNoBackend::Fallback)));
+    assert_eq!(
+        message(&lab),
+        "1 frontend, 1 backend: connections go where they were dialled; every address has weight 0"
+    );
+    assert!(!lab.verdict(&balancing("b")).redirects);
+    lab.put(mk_weighted(&[("1.1.1.1", 0), ("1.1.1.2", 1)]));
+    assert!(lab.verdict(&balancing("b")).redirects);
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn down(error: &AskError, has_tables: bool) -> Finding {
     };
     let remedy = match error {
         AskError::Down { .. } => "start balancing-agent; its log says why it ended",
+        AskError::Denied { .. } => "",
         _ => "see its log; a restart interrupts no redirection",
     };
     Finding::of(Level::Problem, "agent", format!("{error}; {means}"), remedy)

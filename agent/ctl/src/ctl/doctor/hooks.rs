@@ -10,6 +10,7 @@ use balancing_dataplane::{
     cgroup::{self, CgroupDir, PodUid},
     layout::{Hook, Layout},
     links::{self, Programs},
+    mount::Mounts,
     records::{Listing, Record, Records, State},
 };
 
@@ -17,7 +18,9 @@ use super::{Finding, Host, Level};
 
 /// Pods that are named one by one.
 const FEW: usize = 5;
-const RESTART: &str = "the agent mends that within a second: see that it runs, and its log";
+/// What to do about links that are gone.
+const MENDS: [&str; 2] =
+    ["the agent mends that within a second; if not, its log says why", "start the agent, which mends that"];
 
 /// A pod, and what was found at its cgroup.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ struct Seen {
     name: String,
     /// What the agent says; `None` without one.
     state: Option<String>,
+    /// The agent's reason; without one that of a record, by which the pod was left alone when it started.
     why: Option<String>,
     /// Hooks that run for it because they are attached to its cgroup; `None` where that could not be asked.
     hooks: Option<usize>,
@@ -34,16 +38,22 @@ pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
     let mut findings = leftovers(host);
     let Some(layout) = &host.layout else {
         let message = format!("nothing of Balancing is on {}", host.bpffs.display());
-        findings.push(Finding::of(Level::Problem, "hooks", message, "start balancing-agent"));
+        let remedy = host
+            .mended_by_agent("see the agent's log, and whether it has this --bpffs", "start balancing-agent");
+        findings.push(Finding::of(Level::Problem, "hooks", message, remedy));
         return findings;
     };
-    findings.extend(host_hooks(host, layout));
+    findings.push(host_hooks(host, layout));
     if host.node.as_ref().is_none_or(|node| node.hooks_pods) {
         if let Err(error) = Programs::open(layout) {
-            let remedy = "start the agent: new pods are not hooked at their start, only by the agent";
+            let remedy = host.mended_by_agent(
+                "the agent mends that within 30 s; if not, its log says why",
+                "start the agent: without them no new pod is hooked",
+            );
             findings.push(Finding::of(Level::Problem, "hooks", error.to_string(), remedy));
         }
-        findings.extend(judge_pods(&pods(host, layout)));
+        let remedy = host.mended_by_agent(MENDS[0], MENDS[1]);
+        findings.extend(judge_pods(&pods(host, layout), &remedy));
         findings.extend(broken(layout));
     }
     findings
@@ -65,17 +75,27 @@ fn leftovers(host: &Host<'_>) -> Vec<Finding> {
     .collect()
 }
 
-fn host_hooks(host: &Host<'_>, layout: &Layout) -> Option<Finding> {
-    let node = host.node.as_ref()?;
+fn host_hooks(host: &Host<'_>, layout: &Layout) -> Finding {
+    let unseen = |why: String, remedy: &str| {
+        let message = format!("whether host processes are hooked was not looked at: {why}");
+        Finding::of(Level::Note, "hooks", message, remedy)
+    };
+    let Some(node) = &host.node else {
+        let why = format!("the agent's settings are not in {}", host.run_dir.display());
+        return unseen(why, "the agent writes them when it starts; name its --run-dir");
+    };
     if node.scope == "pods" {
-        return Some(Finding::ok("hooks", "host processes are not hooked: --scope pods"));
+        return Finding::ok("hooks", "host processes are not hooked: --scope pods");
     }
-    let root = CgroupDir::open(&node.cgroup_root).ok()?;
+    let root = match CgroupDir::open(&node.cgroup_root) {
+        Ok(root) => root,
+        Err(error) => return unseen(error.to_string(), "run this where the agent runs"),
+    };
     let links = links::inspect(&layout.host()).unwrap_or_default();
     let wanted: BTreeMap<Hook, u32> = links.iter().map(|(hook, link)| (*hook, link.prog_id)).collect();
     let running =
         wanted.iter().filter(|(hook, id)| links::attached(&root, **hook).is_ok_and(|ids| ids.contains(*id)));
-    Some(match running.count() {
+    match running.count() {
         count if count == Hook::ALL.len() => {
             Finding::ok("hooks", format!("host processes: all {count} hooks run"))
         }
@@ -85,16 +105,17 @@ fn host_hooks(host: &Host<'_>, layout: &Layout) -> Option<Finding> {
                 Hook::ALL.len(),
                 root.path().display()
             );
-            Finding::of(Level::Problem, "hooks", message, RESTART)
+            Finding::of(Level::Problem, "hooks", message, host.mended_by_agent(MENDS[0], MENDS[1]))
         }
-    })
+    }
 }
 
 /// The pods of this host: as the agent knows them, or else those whose cgroups are found.
 fn pods(host: &Host<'_>, layout: &Layout) -> Vec<Seen> {
     let programs = programs_of(layout);
     let count = |cgroup: Option<CgroupDir>| Some(running(&cgroup?, &programs));
-    let root = host.node.as_ref().map(|node| node.cgroup_root.clone());
+    let told = host.node.as_ref().map(|node| node.cgroup_root.clone());
+    let root = told.or_else(|| Mounts::read().ok()?.cgroup2_root().ok());
     if let Some(pods) = &host.pods {
         let known: BTreeSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
         let of_agent = pods.iter().map(|pod| Seen {
@@ -124,7 +145,7 @@ fn pods(host: &Host<'_>, layout: &Layout) -> Vec<Seen> {
         let name = |record: &Record| format!("{}/{}", record.pod_namespace, record.pod_name);
         Seen {
             name: record.map_or_else(|| uid.to_string(), name),
-            state: why.as_ref().map(|_| "leftAlone".to_owned()),
+            state: None,
             why,
             hooks: count(CgroupDir::open(&path).ok()),
         }
@@ -160,8 +181,19 @@ fn running(cgroup: &CgroupDir, programs: &BTreeMap<Hook, BTreeSet<u32>>) -> usiz
     Hook::ALL.iter().filter(|hook| runs(hook)).count()
 }
 
-/// What the kernel has against what the agent says.
-fn judge_pods(pods: &[Seen]) -> Vec<Finding> {
+impl Seen {
+    /// The name with what is to be known of it.
+    fn label(&self) -> String {
+        let all = Hook::ALL.len();
+        let count = self.hooks.filter(|count| (1..all).contains(count));
+        let count = count.map(|count| format!("{count} of {all} hooks run"));
+        let details: Vec<String> = self.why.iter().cloned().chain(count).collect();
+        if details.is_empty() { self.name.clone() } else { format!("{} ({})", self.name, details.join("; ")) }
+    }
+}
+
+/// What the kernel has against what the agent says, or a record without one; `remedy` is for links that are gone.
+fn judge_pods(pods: &[Seen], remedy: &str) -> Vec<Finding> {
     let all = Hook::ALL.len();
     let mut findings = Vec::new();
     let hooked = pods.iter().filter(|pod| pod.hooks == Some(all)).count();
@@ -173,10 +205,7 @@ fn judge_pods(pods: &[Seen]) -> Vec<Finding> {
         ),
     ));
     let group = |level, says: &str, remedy: &str, pods: Vec<&Seen>| {
-        let first = pods.iter().take(FEW).map(|pod| match &pod.why {
-            Some(why) => format!("{} ({why})", pod.name),
-            None => pod.name.clone(),
-        });
+        let first = pods.iter().take(FEW).map(|pod| pod.label());
         let names = first.collect::<Vec<_>>().join(", ");
         let more = pods.len().saturating_sub(FEW);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -185,11 +214,12 @@ fn judge_pods(pods: &[Seen]) -> Vec<Finding> {
     let state = |pod: &Seen, wanted: &str| pod.state.as_deref() == Some(wanted);
     let lacks = |pod: &Seen| pod.hooks.is_some_and(|hooks| hooks < all);
     let has = |pod: &Seen| pod.hooks.is_some_and(|hooks| hooks > 0);
+    let unjudged = |pod: &Seen| pod.state.is_none() && pod.hooks == Some(0);
     let select = |test: &dyn Fn(&Seen) -> bool| pods.iter().filter(|pod| test(pod)).collect();
     findings.extend(group(
         Level::Problem,
-        "the agent says hooked and the kernel says not",
-        RESTART,
+        "the agent says hooked, and in the kernel not all hooks run",
+        remedy,
         select(&|pod| state(pod, "hooked") && lacks(pod)),
     ));
     findings.extend(group(
@@ -211,10 +241,22 @@ fn judge_pods(pods: &[Seen]) -> Vec<Finding> {
         select(&|pod| state(pod, "unknown") && lacks(pod)),
     ));
     findings.extend(group(
+        Level::Problem,
+        "are hooked in part",
+        remedy,
+        select(&|pod| pod.state.is_none() && lacks(pod) && has(pod)),
+    ));
+    findings.extend(group(
+        Level::Note,
+        "are not hooked, and were left alone on purpose when they started",
+        "",
+        select(&|pod| unjudged(pod) && pod.why.is_some()),
+    ));
+    findings.extend(group(
         Level::Warning,
         "are not hooked; without an agent nobody knows whether they should be",
-        "start the agent",
-        select(&|pod| pod.state.is_none() && lacks(pod)),
+        if remedy.is_empty() { "" } else { "start the agent" },
+        select(&|pod| unjudged(pod) && pod.why.is_none()),
     ));
     findings
 }
@@ -238,7 +280,7 @@ mod tests {
     }
 
     fn worst(pods: &[Seen]) -> Option<Level> {
-        judge_pods(pods).iter().map(|finding| finding.level).max()
+        judge_pods(pods, "mend").iter().map(|finding| finding.level).max()
     }
 
     #[test]
@@ -258,6 +300,7 @@ mod tests {
             (Some("unknown"), Some(0), Level::Note),
             (Some("unknown"), Some(all), Level::Ok),
             (None, Some(0), Level::Warning),
+            (None, Some(all - 1), Level::Problem),
             (None, Some(all), Level::Ok),
         ] {
             assert_eq!(worst(&[seen("a", state, hooks)]), Some(level), "{state:?} {hooks:?}");
@@ -265,9 +308,20 @@ mod tests {
     }
 
     #[test]
+    fn an_old_record_only_excuses_a_pod_without_hooks() {
+        let all = Hook::ALL.len();
+        let excluded = |hooks| Seen { why: Some("excluded".to_owned()), ..seen("a", None, Some(hooks)) };
+        assert_eq!(worst(&[excluded(0)]), Some(Level::Note));
+        assert_eq!(worst(&[excluded(all)]), Some(Level::Ok));
+        let findings = judge_pods(&[excluded(all - 1)], "start the agent");
+        assert_eq!((findings[1].level, findings[1].remedy.as_str()), (Level::Problem, "start the agent"));
+        assert!(findings[1].message.ends_with("a (excluded; 7 of 8 hooks run)"), "{}", findings[1].message);
+    }
+
+    #[test]
     fn many_pods_are_named_by_a_few() {
         let pods: Vec<Seen> = (0..9).map(|n| seen(&format!("p{n}"), Some("hooked"), Some(0))).collect();
-        let findings = judge_pods(&pods);
+        let findings = judge_pods(&pods, "");
         assert!(findings[1].message.ends_with("p4 and 4 more"), "{}", findings[1].message);
     }
 }

@@ -20,7 +20,10 @@ pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
             Level::Problem,
             "bpffs",
             format!("{} is not a bpffs", bpffs.display()),
-            "start the agent, which mounts one, or name the mount with --bpffs",
+            host.mended_by_agent(
+                "name the mount with --bpffs, as the agent has it",
+                "start the agent, which mounts one, or name the mount with --bpffs",
+            ),
         ),
         Err(error) => Finding::of(
             Level::Problem,
@@ -43,8 +46,7 @@ fn features(release: &str, features: &[(&'static str, bool)]) -> Vec<Finding> {
                 "netns_cookie" => (Level::Note, "the host's network namespace is the kernel's first one"),
                 _ => (Level::Problem, "the programs do not load"),
             };
-            let remedy =
-                if level == Level::Problem { "use Linux 5.12 or later, and run this as root" } else { "" };
+            let remedy = if level == Level::Problem { "use Linux 5.12 or later" } else { "" };
             Finding::of(level, "kernel", format!("{release} has no {name}: {means}"), remedy)
         })
         .collect();

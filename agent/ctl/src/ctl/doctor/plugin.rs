@@ -1,24 +1,20 @@
 //! The CNI plugin against the agent.
 
 use balancing_dataplane::{
-    records::{Records, State},
+    records::{Listing, Records, State},
     settings::{NodeSettings, PluginSettings},
 };
 
 use super::{Finding, Host, Level};
 
 pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
+    let records = Records::new(host.run_dir).read_all();
     let mut findings = match (&host.node, &host.plugin) {
-        (_, None) => vec![Finding::of(
-            Level::Note,
-            "plugin",
-            "it has started no pod since the node's boot or `cleanup`: the agent hooks pods once they have started",
-            "",
-        )],
+        (_, None) => untold(records.as_ref().ok()).into_iter().collect(),
         (Some(node), Some(plugin)) => compare(node, plugin),
         (None, Some(plugin)) => vec![Finding::ok("plugin", format!("version {}", plugin.version))],
     };
-    match Records::new(host.run_dir).read_all() {
+    match records {
         Ok(listing) => {
             let pending = listing.records.iter().filter(|record| matches!(record.state, State::Pending(_)));
             let pending = pending.count();
@@ -36,6 +32,19 @@ pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
         Err(error) => findings.push(Finding::of(Level::Warning, "plugin", error.to_string(), "")),
     }
     findings
+}
+
+/// Without the plugin's settings its records tell whether it works.
+fn untold(records: Option<&Listing>) -> Option<Finding> {
+    let records = records?;
+    let message = match records.records.len() + records.broken.len() {
+        0 => "it has started no pod since the node's boot or `cleanup`: the agent hooks pods once they have started"
+            .to_owned(),
+        count => format!(
+            "it has records of {count} attachments, and what settings it works with is not known before the next pod"
+        ),
+    };
+    Some(Finding::of(Level::Note, "plugin", message, ""))
 }
 
 /// Settings of the two that differ, for `status`, too.
@@ -96,6 +105,8 @@ fn compare(node: &NodeSettings, plugin: &PluginSettings) -> Vec<Finding> {
 mod tests {
     use std::{collections::BTreeSet, path::PathBuf};
 
+    use balancing_dataplane::records::Error as RecordError;
+
     use super::*;
 
     fn settings() -> (NodeSettings, PluginSettings) {
@@ -117,6 +128,18 @@ mod tests {
             exclude_namespaces: None,
         };
         (node, plugin)
+    }
+
+    #[test]
+    fn records_tell_of_a_plugin_without_settings() {
+        assert!(untold(None).is_none(), "that they cannot be read is told");
+        let message = |listing: Listing| untold(Some(&listing)).unwrap().message;
+        assert!(message(Listing::default()).contains("has started no pod"));
+        let source = std::io::Error::other("disk");
+        let broken = RecordError::Io { operation: "read", path: PathBuf::from("/r"), source };
+        let mut one = Listing::default();
+        one.broken.push(broken);
+        assert!(message(one).contains("records of 1 attachments"));
     }
 
     #[test]

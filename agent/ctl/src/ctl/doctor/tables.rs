@@ -1,6 +1,9 @@
 //! The tables: how full they are, what they had to drop, errors of the programs.
 
-use balancing_dataplane::tables::{Reader, Usage};
+use balancing_dataplane::{
+    loader::Sizes,
+    tables::{Reader, Usage},
+};
 
 use super::{Finding, Host, Level};
 
@@ -43,9 +46,12 @@ fn judge(usage: &[Usage]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for Usage { name, used, capacity, dropped } in usage.iter().filter(|usage| !ROLLING.contains(&usage.name))
     {
-        let remedy = format!(
-            "raise --max-{name}, which takes `balancing-agent cleanup` (redirection ends until the next start)"
-        );
+        let remedy = Sizes::flag(name).map(|flag| {
+            format!(
+                "raise {flag}, which takes `balancing-agent cleanup` (redirection ends until the next start)"
+            )
+        });
+        let remedy = remedy.unwrap_or_default();
         if dropped.is_some_and(|dropped| dropped > 0) {
             let message = format!("{name}: {} changes found no room", dropped.unwrap_or_default());
             findings.push(Finding::of(Level::Problem, "tables", message, remedy));
@@ -75,5 +81,9 @@ mod tests {
             [Level::Warning, Level::Problem]
         );
         assert!(found[0].remedy.contains("--max-frontends"), "{}", found[0].remedy);
+        for (table, flag) in [("qos", "--max-qos-policies"), ("policies", "--max-policy-names")] {
+            let found = judge(&[usage(table, 8, None)]);
+            assert!(found[0].remedy.contains(flag), "{}", found[0].remedy);
+        }
     }
 }

@@ -25,6 +25,7 @@ fn mk_verdict(reason: Reason) -> Verdict {
         left_alone: Vec::new(),
         message: format!("about {}", reason.as_str()),
         backends: 2 * frontends.len(),
+        redirects: in_force,
         frontends,
     }
 }
@@ -78,7 +79,7 @@ fn every_reason_has_its_conditions() {
     assert_eq!(words(&status)[2..], ["Conflicted=True/Conflicted", "Programmed=False/Conflicted"]);
     assert_eq!(status.conditions[2].message, lost.message);
     let mut idle = mk_verdict(Reason::Applied);
-    idle.backends = 0;
+    idle.redirects = false;
     assert_eq!(words(&first(&idle))[3], "Programmed=False/NoBackends", "its frontends refuse connections");
     idle.frontends.clear();
     assert_eq!(words(&first(&idle))[3], "Programmed=False/NoBackends");
