@@ -110,7 +110,7 @@ fn links_that_are_gone_behind_a_hanging_agent() {
     assert_eq!((found.status, problems.len()), (1, 3), "{problems:#?}");
     assert!(problems[0].contains("did not answer within 10 s"), "{problems:#?}");
     assert!(problems[1].contains("7 of 8 hooks run at"), "{problems:#?}");
-    let of_pod = format!("are hooked in part: {} (7 of 8 hooks run)", pod.uid());
+    let of_pod = format!("have links, and in the kernel not all hooks run: {} (7 of 8 hooks run)", pod.uid());
     assert!(problems[2].contains(&of_pod), "{problems:#?}");
     // It runs: what to do about it is told once.
     assert!(problems.iter().all(|problem| !problem.contains("start the agent")), "{problems:#?}");

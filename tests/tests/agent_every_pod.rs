@@ -181,6 +181,7 @@ fn agent_hangs(fleet: &mut Fleet) {
     };
     assert_eq!(status, 1);
     says("problem", "did not answer within 10 s");
+    says("problem", "have links, and in the kernel not all hooks run: ");
     says("warning", "are not hooked; without an agent nobody knows whether they should be: ");
     let all = fleet.pods.len();
     let hooked = fleet.count("hooked", &[]) - robbed.len();

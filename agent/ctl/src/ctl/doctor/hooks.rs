@@ -22,6 +22,9 @@ const FEW: usize = 5;
 const MENDS: [&str; 2] =
     ["the agent mends that within a second; if not, its log says why", "start the agent, which mends that"];
 
+/// State of a pod that nobody tells of but its links.
+const LINKED: &str = "linked";
+
 /// A pod, and what was found at its cgroup.
 #[derive(Debug)]
 struct Seen {
@@ -136,6 +139,7 @@ fn pods(host: &Host<'_>, layout: &Layout) -> Vec<Seen> {
     }
     let found = root.map(|root| cgroup::pods(&root)).unwrap_or_default();
     let records = Records::new(host.run_dir).read_all().map(Listing::newest).unwrap_or_default();
+    let linked = links::pods(layout).unwrap_or_default();
     let seen = |(uid, path): (PodUid, PathBuf)| {
         let record = records.get(&uid);
         let why = record.and_then(|record| match &record.state {
@@ -145,7 +149,8 @@ fn pods(host: &Host<'_>, layout: &Layout) -> Vec<Seen> {
         let name = |record: &Record| format!("{}/{}", record.pod_namespace, record.pod_name);
         Seen {
             name: record.map_or_else(|| uid.to_string(), name),
-            state: None,
+            // Whoever leaves a pod alone removes its links.
+            state: linked.contains_key(&uid).then(|| LINKED.to_owned()),
             why,
             hooks: count(CgroupDir::open(&path).ok()),
         }
@@ -242,9 +247,9 @@ fn judge_pods(pods: &[Seen], remedy: &str) -> Vec<Finding> {
     ));
     findings.extend(group(
         Level::Problem,
-        "are hooked in part",
+        "have links, and in the kernel not all hooks run",
         remedy,
-        select(&|pod| pod.state.is_none() && lacks(pod) && has(pod)),
+        select(&|pod| lacks(pod) && (state(pod, LINKED) || (pod.state.is_none() && has(pod)))),
     ));
     findings.extend(group(
         Level::Note,
@@ -299,6 +304,8 @@ mod tests {
             (Some("host"), Some(all), Level::Problem),
             (Some("unknown"), Some(0), Level::Note),
             (Some("unknown"), Some(all), Level::Ok),
+            (Some(LINKED), Some(0), Level::Problem),
+            (Some(LINKED), Some(all), Level::Ok),
             (None, Some(0), Level::Warning),
             (None, Some(all - 1), Level::Problem),
             (None, Some(all), Level::Ok),
