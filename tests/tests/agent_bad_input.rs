@@ -321,7 +321,8 @@ fn two_policies_on_one_frontend_end_the_same_in_both_orders() {
             world.node.wait_policy(policies[at].name(), |policy| policy.accepted);
         }
         let loser = world.node.wait_policy("b", |policy| policy.conflicted);
-        assert!(loser.message.contains("belong to the older LocalRedirectPolicy a"), "{}", loser.message);
+        let words = "belong to LocalRedirectPolicy a, which has the smaller name";
+        assert!(loser.message.contains(words), "{}", loser.message);
         world.node.wait_policy("a", |policy| policy.programmed && !policy.conflicted);
         for policy in &policies {
             world.node.delete(policy);

@@ -150,7 +150,7 @@ fn one_service_id_belongs_to_one_policy() {
     world.apply(&[id(local().created(1)), id(second.clone())]);
     world.node.start();
     let loser = world.node.wait_policy("second", |policy| policy.conflicted);
-    let wanted = "LocalRedirectPolicy local-policy is older and has service id 7; choose another";
+    let wanted = "its service id 7 belongs to the older LocalRedirectPolicy local-policy; choose another";
     assert!(loser.message.contains(wanted), "{}", loser.message);
     assert_eq!(world.node.layers().len(), 1);
     world.node.apply(&second.annotated("balancing.elf.io/serviceId", "8"));

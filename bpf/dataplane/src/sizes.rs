@@ -10,8 +10,11 @@ use crate::layout::Layout;
 /// A flag and its value.
 pub(crate) type Setting = (&'static str, u32);
 
+/// Table, flag, capacity.
+type Flag = (&'static str, &'static str, fn(&Sizes) -> u32);
+
 /// Tables whose capacity a flag sets, with the flag and the capacity.
-const FLAGS: [(&str, &str, fn(&Sizes) -> u32); 7] = [
+const FLAGS: [Flag; 7] = [
     (maps::FRONTENDS, "--max-frontends", |sizes| sizes.frontends),
     (maps::BACKENDS, "--max-backends", |sizes| sizes.backends),
     (maps::CONNECTIONS, "--max-connections", |sizes| sizes.connections),

@@ -21,8 +21,8 @@ pub(super) fn others(
     let mut owner: Option<&PolicyRef> = None;
     for policy in engine.claimants(key) {
         let senior = owner.filter(|owner| owner.kind == policy.kind);
-        let why = match senior {
-            Some(senior) => Some(format!("conflict: the frontend belongs to the older {}", name(senior))),
+        let why = match senior.and_then(|senior| engine.senior(senior, policy)) {
+            Some(senior) => Some(format!("conflict: the frontend belongs to {senior}")),
             None => owner_aside(engine, key, policy, layers, winner),
         };
         losers.extend(why.map(|why| loser(policy, why)));
@@ -114,13 +114,9 @@ fn refused(engine: &Engine, key: &FrontendKey, policy: &PolicyRef, invalid: &Inv
 }
 
 fn withdrawn(engine: &Engine, policy: &PolicyRef, resolution: &Resolution) -> String {
-    match engine.id_winner_over(policy) {
+    match engine.id_winner_over(policy).and_then(|senior| engine.senior(senior, policy)) {
         Some(senior) => {
-            format!(
-                "conflict: its service id {} belongs to the older {}",
-                resolution.service_id,
-                name(senior)
-            )
+            format!("conflict: its service id {} belongs to {senior}", resolution.service_id)
         }
         None => format!("its port has no partner: {}", resolution.notes.join("; ")),
     }

@@ -20,7 +20,7 @@ use crate::{
         ids::{Bid, Ids},
         needs::{lacks, needs},
         resolve_policy,
-        settle::{Claim, Claims, Rank},
+        settle::{Claim, Claims, Rank, Senior},
         standing,
         verdict::{Contest, verdict},
     },
@@ -153,10 +153,15 @@ impl Engine {
         self.claims.on(key).iter().map(Claim::policy)
     }
 
-    /// The older policy that has the service id this policy chose.
+    /// The policy that comes first and has the service id this policy chose.
     #[must_use]
     pub fn id_winner_over(&self, policy: &PolicyRef) -> Option<&PolicyRef> {
         self.ids.winner_over(policy)
+    }
+
+    /// The first policy as one that comes before the second.
+    pub(crate) fn senior(&self, senior: &PolicyRef, junior: &PolicyRef) -> Option<Senior> {
+        Some(Senior::new(&self.owners.get(senior)?.rank, &self.owners.get(junior)?.rank))
     }
 
     /// The current objects.
@@ -266,9 +271,12 @@ impl Engine {
     }
 
     fn contest(&self, policy: &PolicyRef, owner: &Owner) -> Contest {
-        let lost =
-            claims(Some(owner)).filter_map(|(key, _)| Some((*key, self.winner_over(policy, key)?.clone())));
-        Contest { id_winner: self.ids.winner_over(policy).cloned(), lost: lost.collect() }
+        let lost = claims(Some(owner)).filter_map(|(key, _)| {
+            let winner = self.winner_over(policy, key)?;
+            Some((*key, self.senior(winner, policy)?))
+        });
+        let id_winner = self.ids.winner_over(policy).and_then(|winner| self.senior(winner, policy));
+        Contest { id_winner, lost: lost.collect() }
     }
 
     /// The senior policy of the kind to which a frontend that this one claims belongs. As seen from the whole

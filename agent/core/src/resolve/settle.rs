@@ -3,7 +3,7 @@
 //! A claim counts whether or not its policy has a backend at the moment, so that a younger policy
 //! does not come and go with the pods of the older one.
 
-use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 
 use balancing_abi::model::{FrontendKey, PolicyKind};
 
@@ -20,6 +20,26 @@ const LAYERS: [PolicyKind; 2] = [PolicyKind::LocalRedirect, PolicyKind::Balancin
 pub(super) struct Rank {
     pub(super) policy: PolicyRef,
     created: Option<i64>,
+}
+
+/// Why a policy comes before another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Advantage {
+    /// It is older.
+    Age,
+    /// It has a time of creation, and the other has none.
+    Timestamp,
+    /// Its name is smaller, at equal age or without times.
+    Name,
+    /// Its kind comes first, at equal age and name.
+    Kind,
+}
+
+/// A policy that comes before another, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Senior {
+    pub(crate) policy: PolicyRef,
+    pub(crate) advantage: Advantage,
 }
 
 /// One policy's claim on a frontend.
@@ -47,6 +67,31 @@ impl Rank {
         let age = |rank: &Self| (rank.created.is_none(), rank.created);
         let names = || self.policy.name.cmp(&other.policy.name);
         age(self).cmp(&age(other)).then_with(names).then_with(|| self.policy.kind.cmp(&other.policy.kind))
+    }
+}
+
+impl Senior {
+    /// The holder of the first rank, as one that comes before the other.
+    pub(super) fn new(senior: &Rank, junior: &Rank) -> Self {
+        let advantage = match (senior.created, junior.created) {
+            (Some(_), None) => Advantage::Timestamp,
+            (one, other) if one != other => Advantage::Age,
+            _ if senior.policy.name != junior.policy.name => Advantage::Name,
+            _ => Advantage::Kind,
+        };
+        Self { policy: senior.policy.clone(), advantage }
+    }
+}
+
+impl fmt::Display for Senior {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PolicyRef { kind, name } = &self.policy;
+        match self.advantage {
+            Advantage::Age => write!(f, "the older {kind} {name}"),
+            Advantage::Timestamp => write!(f, "{kind} {name}, which has a creationTimestamp"),
+            Advantage::Name => write!(f, "{kind} {name}, which has the smaller name"),
+            Advantage::Kind => write!(f, "{kind} {name}, whose kind comes first"),
+        }
     }
 }
 

@@ -10,16 +10,16 @@ use balancing_abi::model::FrontendKey;
 use crate::{
     objects::PolicyRef,
     plan::{Reason, Verdict},
-    resolve::{Resolution, Standing},
+    resolve::{Resolution, Standing, settle::Senior},
 };
 
 /// How a policy fared against the others.
 #[derive(Debug, Default)]
 pub(super) struct Contest {
     /// The senior policy with the same chosen service id; everything is withdrawn then.
-    pub(super) id_winner: Option<PolicyRef>,
+    pub(super) id_winner: Option<Senior>,
     /// Frontends that belong to another policy of the kind.
-    pub(super) lost: BTreeMap<FrontendKey, PolicyRef>,
+    pub(super) lost: BTreeMap<FrontendKey, Senior>,
 }
 
 /// Puts together a policy's own findings and its luck.
@@ -37,7 +37,7 @@ pub(super) fn verdict(resolution: &Resolution, contest: &Contest) -> Verdict {
         }
     }
     let conflicts_with: BTreeSet<PolicyRef> =
-        contest.id_winner.iter().chain(contest.lost.values()).cloned().collect();
+        contest.id_winner.iter().chain(contest.lost.values()).map(|senior| senior.policy.clone()).collect();
     let conflicted = !conflicts_with.is_empty();
     let lost = conflicted && resolution.reason == Reason::Applied;
     let reason = if lost { Reason::Conflicted } else { resolution.reason };
@@ -82,11 +82,11 @@ fn summary(frontends: usize, backends: usize, idle: &str) -> String {
 fn conflict(resolution: &Resolution, contest: &Contest) -> Vec<String> {
     let id = contest.id_winner.iter().map(|winner| {
         format!(
-            "{} {} is older and has service id {}; choose another balancing.elf.io/serviceId",
-            winner.kind, winner.name, resolution.service_id
+            "its service id {} belongs to {winner}; choose another balancing.elf.io/serviceId",
+            resolution.service_id
         )
     });
-    let mut by_winner = BTreeMap::<&PolicyRef, Vec<String>>::new();
+    let mut by_winner = BTreeMap::<&Senior, Vec<String>>::new();
     for (key, winner) in &contest.lost {
         by_winner.entry(winner).or_default().push(key.to_string());
     }
@@ -94,12 +94,7 @@ fn conflict(resolution: &Resolution, contest: &Contest) -> Vec<String> {
     let keys = by_winner.iter().map(|(winner, keys)| {
         let shown = keys.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
         let rest = if keys.len() > 5 { ", ..." } else { "" };
-        format!(
-            "{} of {all} frontends belong to the older {} {}: {shown}{rest}",
-            keys.len(),
-            winner.kind,
-            winner.name
-        )
+        format!("{} of {all} frontends belong to {winner}: {shown}{rest}", keys.len())
     });
     id.chain(keys).collect()
 }

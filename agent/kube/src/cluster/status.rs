@@ -182,7 +182,8 @@ fn resolved_refs(verdict: &Verdict) -> (&'static str, &'static str, String) {
 
 fn conflicted(verdict: &Verdict) -> (&'static str, &'static str, String) {
     if verdict.conflicts_with.is_empty() {
-        let message = "no older policy has its service id or one of its frontends on the same node";
+        let message =
+            "no policy that comes first has its service id or one of its frontends on the same node";
         return ("False", "NoConflict", message.to_owned());
     }
     // It names the winners, and what they won.

@@ -56,7 +56,7 @@ fn older_policy_wins_in_both_kinds_and_both_orders() {
         assert_eq!(loser.reason, Reason::Conflicted);
         assert_eq!(loser.conflicts_with, BTreeSet::from([local("z-old")]));
         assert!(loser.accepted && loser.resolved_refs && loser.frontends.is_empty() && loser.backends == 0);
-        assert!(loser.message.contains("LocalRedirectPolicy z-old"), "{}", loser.message);
+        assert!(loser.message.contains("belong to the older LocalRedirectPolicy z-old"), "{}", loser.message);
         assert!(loser.message.contains("169.254.0.90:80/TCP"), "{}", loser.message);
     });
     let customs = [
@@ -75,7 +75,15 @@ fn same_age_smaller_name_wins_and_no_age_is_youngest() {
     for (a, b, expected) in table {
         let objects =
             [mk_custom("a", "1.1.1.1").created(a).into(), mk_custom("b", "1.1.1.2").created(b).into()];
-        in_both_orders(&objects, |lab| assert_eq!(shows(lab), expected, "{a:?} {b:?}"));
+        in_both_orders(&objects, |lab| {
+            assert_eq!(shows(lab), expected, "{a:?} {b:?}");
+            let (loser, words) = match (a, b) {
+                (None, Some(_)) => ("a", "belong to BalancingPolicy b, which has a creationTimestamp: "),
+                _ => ("b", "belong to BalancingPolicy a, which has the smaller name: "),
+            };
+            let message = &lab.verdict(&balancing(loser)).message;
+            assert!(message.contains(words), "{a:?} {b:?}: {message}");
+        });
     }
     let early = [
         mk_custom("a", "1.1.1.1").created(Some(0)).into(),
@@ -199,7 +207,8 @@ fn one_chosen_service_id_belongs_to_the_older_policy() {
         let loser = lab.verdict(&local("new"));
         assert_eq!((loser.reason, loser.service_id), (Reason::Conflicted, 10091));
         assert_eq!(loser.conflicts_with, BTreeSet::from([balancing("old")]));
-        assert!(loser.message.contains("10091"), "{}", loser.message);
+        let words = "its service id 10091 belongs to the older BalancingPolicy old; choose another";
+        assert!(loser.message.contains(words), "{}", loser.message);
         assert!(lab.verdict(&balancing("old")).conflicts_with.is_empty());
     });
     let mut lab = Lab::of(objects);
