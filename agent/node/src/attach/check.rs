@@ -1,8 +1,16 @@
 //! Asks the kernel whether what was hooked still is: somebody may detach a link and leave its pin, which no file event tells.
 
-use std::{ops::Bound, time::Duration};
+use std::{
+    ops::Bound,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use balancing_dataplane::{cgroup::CgroupDir, links};
+use balancing_dataplane::{
+    cgroup::CgroupDir,
+    layout::{Hook, Layout},
+    links,
+};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{Attacher, known::Known};
@@ -50,10 +58,11 @@ impl Attacher {
         links::are_attached(&self.host, &root).unwrap_or(true)
     }
 
-    /// Whether processes of the host are hooked.
+    /// Whether processes of the host are hooked, by an earlier agent's links where they are still in force.
     #[must_use]
     pub fn is_host_hooked(&self) -> bool {
-        self.host_attached
+        let Ok(root) = CgroupDir::open(&self.cgroup_root) else { return self.host_attached };
+        self.running(&root, |layout| layout.host()) == Hook::ALL.len()
     }
 
     /// How many hooks run for a local pod, those of an earlier agent included; `None`: it is not known, or cannot be asked.
@@ -61,22 +70,24 @@ impl Attacher {
     pub fn hooks_of(&self, uid: &str) -> Option<usize> {
         let known = self.known.get(uid)?;
         let cgroup = CgroupDir::open(known.cgroup()?).ok()?;
-        let mut dirs: Vec<_> = links::layouts(self.layout.bpffs()).unwrap_or_default();
-        dirs.retain(|layout| layout.pods().join(known.uid().as_str()).is_dir());
-        let links =
-            dirs.iter().map(|layout| links::inspect_readable(&layout.pods().join(known.uid().as_str())));
-        let programs: Vec<_> = links.flatten().collect();
-        let runs = |hook: &balancing_dataplane::layout::Hook| {
-            let attached = links::attached(&cgroup, *hook).unwrap_or_default();
-            programs.iter().any(|(of, link)| of == hook && attached.contains(&link.prog_id))
+        Some(self.running(&cgroup, |layout| layout.pods().join(known.uid().as_str())))
+    }
+
+    /// How many hooks run at a cgroup because of the links in a directory of any ABI.
+    fn running(&self, cgroup: &CgroupDir, dir: impl Fn(&Layout) -> PathBuf) -> usize {
+        let layouts = links::layouts(self.layout.bpffs()).unwrap_or_default();
+        let links: Vec<_> = layouts.iter().flat_map(|layout| links::inspect_readable(&dir(layout))).collect();
+        let runs = |hook: &Hook| {
+            let attached = links::attached(cgroup, *hook).unwrap_or_default();
+            links.iter().any(|(of, link)| of == hook && attached.contains(&link.prog_id))
         };
-        Some(balancing_dataplane::layout::Hook::ALL.iter().filter(|hook| runs(hook)).count())
+        Hook::ALL.iter().filter(|hook| runs(hook)).count()
     }
 }
 
 impl Known {
     /// Whether the programs run for it. What cannot be asked is no reason to doubt.
-    fn is_attached(&self, root: &std::path::Path, programs: &links::Programs) -> bool {
+    fn is_attached(&self, root: &Path, programs: &links::Programs) -> bool {
         match self.open_cgroup(root) {
             Some(cgroup) => links::are_attached(programs, &cgroup).unwrap_or(true),
             None => true,
