@@ -38,6 +38,7 @@ pub use watch::Descriptor;
 
 /// Longest wait for the plugin to finish with a pod.
 const PATIENCE: Duration = Duration::from_millis(200);
+
 /// Why links are not as they should be.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {

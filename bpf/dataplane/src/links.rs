@@ -7,7 +7,7 @@
 //! two writers would attach the same program twice, and it would run twice.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -269,8 +269,7 @@ pub fn inspect(dir: &Path) -> Result<BTreeMap<Hook, LinkState>, Error> {
 }
 
 /// What those links of a directory do that can be read.
-#[must_use]
-pub fn inspect_readable(dir: &Path) -> BTreeMap<Hook, LinkState> {
+fn inspect_readable(dir: &Path) -> BTreeMap<Hook, LinkState> {
     let read = |hook: Hook| Some((hook, open_link(dir, hook).ok().flatten()?.1));
     Hook::ALL.into_iter().filter_map(read).collect()
 }
@@ -286,6 +285,28 @@ pub fn are_attached(programs: &Programs, cgroup: &CgroupDir) -> Result<bool, Err
         }
     }
     Ok(true)
+}
+
+/// Programs by hook.
+pub type ProgramIds = BTreeMap<Hook, BTreeSet<u32>>;
+
+/// The programs of the links in these directories, as far as they can be read.
+#[must_use]
+pub fn programs_in(dirs: impl IntoIterator<Item = PathBuf>) -> ProgramIds {
+    let mut programs = ProgramIds::new();
+    for (hook, link) in dirs.into_iter().flat_map(|dir| inspect_readable(&dir)) {
+        programs.entry(hook).or_default().insert(link.prog_id);
+    }
+    programs
+}
+
+/// How many hooks run one of `programs` because it is attached to this very cgroup. What cannot be asked does not run.
+#[must_use]
+pub fn running(cgroup: &CgroupDir, programs: &ProgramIds) -> usize {
+    let runs = |(hook, ours): &(&Hook, &BTreeSet<u32>)| {
+        attached(cgroup, **hook).is_ok_and(|ids| ids.iter().any(|id| ours.contains(id)))
+    };
+    programs.iter().filter(runs).count()
 }
 
 /// Ids of the programs of a hook that run because they are attached to this very cgroup, ours and others'.

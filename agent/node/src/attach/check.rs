@@ -76,12 +76,7 @@ impl Attacher {
     /// How many hooks run at a cgroup because of the links in a directory of any ABI.
     fn running(&self, cgroup: &CgroupDir, dir: impl Fn(&Layout) -> PathBuf) -> usize {
         let layouts = links::layouts(self.layout.bpffs()).unwrap_or_default();
-        let links: Vec<_> = layouts.iter().flat_map(|layout| links::inspect_readable(&dir(layout))).collect();
-        let runs = |hook: &Hook| {
-            let attached = links::attached(cgroup, *hook).unwrap_or_default();
-            links.iter().any(|(of, link)| of == hook && attached.contains(&link.prog_id))
-        };
-        Hook::ALL.iter().filter(|hook| runs(hook)).count()
+        links::running(cgroup, &links::programs_in(layouts.iter().map(dir)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which object speaks for a pod that runs here. Pure.
 //!
 //! The object of a static pod is its mirror, and claims the pod's UID by an annotation. Anybody who may make pods can write that;
-//! so the plugin's record decides who it is, and where several claim one UID without a record nobody takes anything away.
+//! so the plugin's record decides who it is, and where several claim one UID without a record nothing is done to the pod.
 
 use std::collections::BTreeMap;
 

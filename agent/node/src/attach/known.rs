@@ -48,6 +48,8 @@ pub(super) enum State {
     LeftAlone,
     /// The plugin has just detached it: it ends, and is not to be attached again meanwhile.
     Ending,
+    /// Several objects claim to be it: its links stay as they are.
+    Contested,
     /// The tables are not filled yet.
     Early,
     /// Another process is at work with it.
@@ -206,6 +208,11 @@ impl Known {
         self.next
     }
 
+    /// Whether the object was the only one that spoke for the pod when it was looked at.
+    pub(super) fn speaks_for(&self, uid: &PodUid) -> bool {
+        self.uid == *uid && self.state != State::Contested
+    }
+
     pub(super) fn is_hooked(&self) -> bool {
         self.state == State::Hooked
     }
@@ -226,6 +233,9 @@ impl Known {
             (State::LeftAlone | State::Early, Some(reason)) => ("leftAlone", why(reason)),
             (State::LeftAlone | State::Early, None) => {
                 ("waiting", Some("the tables are not filled yet".to_owned()))
+            }
+            (State::Contested, _) => {
+                ("waiting", Some("several objects claim its UID: its links stay as they are".to_owned()))
             }
             (State::Ending, _) => ("waiting", Some("the CNI plugin has just detached it".to_owned())),
             (State::Waiting(why) | State::Busy(why), _) => ("waiting", Some(why.clone())),

@@ -73,7 +73,7 @@ impl Attacher {
 
     fn claims<'a>(&self, pods: &[&'a Pod]) -> Vec<Claim<'a>> {
         let is_known =
-            |pod: &Pod, uid: &PodUid| self.known.get(&pod.uid).is_some_and(|known| known.uid() == uid);
+            |pod: &Pod, uid: &PodUid| self.known.get(&pod.uid).is_some_and(|known| known.speaks_for(uid));
         let recorded = |uid: &PodUid| {
             let record = self.recorded.of(uid).filter(|record| !record.pod_name.is_empty())?;
             Some((record.pod_namespace.clone(), record.pod_name.clone()))
@@ -118,12 +118,10 @@ impl Attacher {
         let pod = claim.pod;
         let excluded = self.recorded.of(&claim.uid).and_then(namespace_excluded);
         let excluded = || excluded.unwrap_or_else(|| self.rules.exclude_namespaces.contains(&pod.namespace));
-        if !self.rules.hooks_pods() && !pod.host_network {
-            Some(LeftAlone::Scope)
-        } else if claim.is_contested {
-            None
-        } else if pod.host_network {
+        if pod.host_network {
             Some(LeftAlone::HostNetwork)
+        } else if !self.rules.hooks_pods() {
+            Some(LeftAlone::Scope)
         } else if pod.redirect_disabled {
             Some(LeftAlone::Annotation)
         } else {
@@ -180,9 +178,11 @@ impl Attacher {
         let dir = self.layout.pods().join(uid.as_str());
         let cgroup = self.cgroup(pod, uid, reason);
         found.cgroup = cgroup.as_ref().ok().map(|found| (found.path().to_owned(), found.id()));
-        if !claim.is_contested {
-            found.identities = self.identities(pod, uid, cgroup.as_ref());
+        if claim.is_contested {
+            found.state = State::Contested;
+            return Ok(None);
         }
+        found.identities = self.identities(pod, uid, cgroup.as_ref());
         if !self.filled {
             return Ok(None);
         }

@@ -36,8 +36,10 @@ impl Reconciler<World> for PodLinksReconciler {
         let refreshed = if world.filled && everything { world.attacher.refresh_pods() } else { Ok(()) };
         // After a failure everything is looked at again.
         self.filled = world.filled && refreshed.is_ok();
-        let news = look(world, everything);
-        let (problems, next) = (world.attacher.problems(), world.attacher.next_look());
+        let looked = look(world, everything);
+        // What nobody looks at is nothing to come back for.
+        let next = looked.and_then(|_| world.attacher.next_look());
+        let (problems, news) = (world.attacher.problems(), looked.unwrap_or(News::NONE));
         let outcome = match (refreshed, next) {
             (Err(error), _) => Outcome::Failed(error.to_string()),
             (Ok(()), next) if !problems.is_empty() => Outcome::Partly(digest(&problems), next),
@@ -57,10 +59,11 @@ fn digest(problems: &[String]) -> String {
     text
 }
 
-fn look(world: &mut World, everything: bool) -> News {
+/// What that is news of; `None`: the pods are not known.
+fn look(world: &mut World, everything: bool) -> Option<News> {
     // Pods that are not known are not gone: they keep their links, and who is exempt stays so.
     if world.role == Role::External || world.owner.lacking().contains(&ObjectKind::Pod) {
-        return News::NONE;
+        return None;
     }
     let pods: Vec<_> = world.owner.engine().snapshot().pods_on(&world.node).collect();
     let observed = world.attacher.look(&pods, everything, world.filled);
@@ -74,5 +77,5 @@ fn look(world: &mut World, everything: bool) -> News {
         world.exempt = known;
         news |= News::EXEMPT;
     }
-    news
+    Some(news)
 }

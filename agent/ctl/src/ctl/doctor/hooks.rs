@@ -1,15 +1,12 @@
 //! What is attached, in the kernel's words, against what should be.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use balancing_core::view::{POD_OF_HOST, PodName};
 use balancing_dataplane::{
     cgroup::{self, CgroupDir, PodUid},
     layout::{Hook, Layout},
-    links::{self, Programs},
+    links::{self, ProgramIds, Programs},
     mount::Mounts,
     records::{Listing, Record, Records, State},
 };
@@ -94,11 +91,7 @@ fn host_hooks(host: &Host<'_>, layout: &Layout) -> Finding {
         Ok(root) => root,
         Err(error) => return unseen(error.to_string(), "run this where the agent runs"),
     };
-    let links = links::inspect(&layout.host()).unwrap_or_default();
-    let wanted: BTreeMap<Hook, u32> = links.iter().map(|(hook, link)| (*hook, link.prog_id)).collect();
-    let running =
-        wanted.iter().filter(|(hook, id)| links::attached(&root, **hook).is_ok_and(|ids| ids.contains(*id)));
-    match running.count() {
+    match links::running(&root, &links::programs_in([layout.host()])) {
         count if count == Hook::ALL.len() => {
             Finding::ok("hooks", format!("host processes: all {count} hooks run"))
         }
@@ -116,7 +109,7 @@ fn host_hooks(host: &Host<'_>, layout: &Layout) -> Finding {
 /// The pods of this host: as the agent knows them, or else those whose cgroups are found.
 fn pods(host: &Host<'_>, layout: &Layout) -> Vec<Seen> {
     let programs = programs_of(layout);
-    let count = |cgroup: Option<CgroupDir>| Some(running(&cgroup?, &programs));
+    let count = |cgroup: Option<CgroupDir>| Some(links::running(&cgroup?, &programs));
     let told = host.node.as_ref().map(|node| node.cgroup_root.clone());
     let root = told.or_else(|| Mounts::read().ok()?.cgroup2_root().ok());
     if let Some(pods) = &host.pods {
@@ -163,27 +156,15 @@ fn cgroup_of(pod: &PodName) -> Option<CgroupDir> {
 }
 
 /// Programs of ours that may run for a pod: those that are pinned, and those that links still have.
-fn programs_of(layout: &Layout) -> BTreeMap<Hook, BTreeSet<u32>> {
-    let mut ids: BTreeMap<Hook, BTreeSet<u32>> = BTreeMap::new();
+fn programs_of(layout: &Layout) -> ProgramIds {
+    let linked = links::pods(layout).unwrap_or_default();
+    let mut ids = links::programs_in(linked.into_values());
     if let Ok(programs) = Programs::open(layout) {
         for hook in Hook::ALL {
             ids.entry(hook).or_default().extend(programs.id(hook));
         }
     }
-    for dir in links::pods(layout).unwrap_or_default().values() {
-        for (hook, link) in links::inspect(dir).unwrap_or_default() {
-            ids.entry(hook).or_default().insert(link.prog_id);
-        }
-    }
     ids
-}
-
-fn running(cgroup: &CgroupDir, programs: &BTreeMap<Hook, BTreeSet<u32>>) -> usize {
-    let runs = |hook: &Hook| {
-        let ids = links::attached(cgroup, *hook).unwrap_or_default();
-        programs.get(hook).is_some_and(|ours| ids.iter().any(|id| ours.contains(id)))
-    };
-    Hook::ALL.iter().filter(|hook| runs(hook)).count()
 }
 
 impl Seen {
