@@ -44,6 +44,7 @@ mod place;
 mod plugin;
 mod process;
 mod programs;
+pub mod redirected;
 mod server;
 pub mod sock;
 mod temp_dir;

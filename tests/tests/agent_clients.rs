@@ -10,43 +10,14 @@ use balancing_dataplane::{
     records::{Attachment, Record, Records, State},
     sys,
 };
-use balancing_tests::*;
+use balancing_tests::{
+    redirected::{FRONTEND, Redirected as World, client_pod, policy},
+    *,
+};
 use serde_json::json;
 
-const FRONTEND: &str = "10.96.0.1:80";
 /// Far above what an event takes, below the next look at all links.
 const SOON: Duration = Duration::from_secs(25);
-
-/// A node with `original` at the frontend and `local` for the pod behind the policy.
-struct World {
-    node: Node,
-    backend: Object,
-    _servers: [EchoServer; 2],
-}
-
-impl World {
-    fn with(topic: &str, arguments: &[&str], policy: &Object) -> Self {
-        let node = Node::with(topic, arguments);
-        let servers = [node.serve("original", &[FRONTEND]), node.serve("local", &["10.1.0.1:80"])];
-        let backend = Object::pod("local", "local", &["10.1.0.1"]);
-        node.apply(&backend);
-        node.apply(policy);
-        Self { node, backend, _servers: servers }
-    }
-
-    fn new(topic: &str) -> Self {
-        Self::with(topic, &[], &policy())
-    }
-}
-
-fn policy() -> Object {
-    Object::local_redirect("policy", "10.96.0.1", 80, "local")
-}
-
-/// A pod that is a client only.
-fn client_pod(name: &str) -> Object {
-    Object::pod(name, "client", &["10.200.0.2"])
-}
 
 fn ask(client: &mut Client) -> String {
     client.ask_tcp(address(FRONTEND)).unwrap()

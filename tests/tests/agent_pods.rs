@@ -17,60 +17,26 @@ use balancing_dataplane::{
     settings::{NodeSettings, Told as _},
     sys,
 };
-use balancing_tests::*;
+use balancing_tests::{
+    redirected::{FRONTEND, Redirected as World, client_pod, policy},
+    *,
+};
 use serde_json::json;
 
-const FRONTEND: &str = "10.96.0.1:80";
 /// Far above what an event takes, below the next look at everything.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A node with `original` at the frontend and `local` for the pod behind the policy.
-struct World {
-    node: Node,
-    backend: Object,
-    _servers: [EchoServer; 2],
+#[track_caller]
+fn wait_hooked(node: &Node, cgroup: &Cgroup) {
+    wait_hooks(node, cgroup, Hook::ALL.len());
 }
 
-impl World {
-    fn with(topic: &str, arguments: &[&str], policy: &Object) -> Self {
-        let node = Node::with(topic, arguments);
-        let servers = [node.serve("original", &[FRONTEND]), node.serve("local", &["10.1.0.1:80"])];
-        let backend = Object::pod("local", "local", &["10.1.0.1"]);
-        node.apply(&backend);
-        node.apply(policy);
-        Self { node, backend, _servers: servers }
-    }
-
-    fn new(topic: &str) -> Self {
-        Self::with(topic, &[], &policy())
-    }
-
-    /// Hooks of a pod, in the kernel's words.
-    fn hooks(&self, cgroup: &Cgroup) -> usize {
-        attached(cgroup)
-    }
-
-    #[track_caller]
-    fn wait_hooked(&self, cgroup: &Cgroup) {
-        self.wait_hooks(cgroup, Hook::ALL.len());
-    }
-
-    #[track_caller]
-    fn wait_hooks(&self, cgroup: &Cgroup, wanted: usize) {
-        eventually_within(SOON, || match self.hooks(cgroup) {
-            found if found == wanted => Ok(()),
-            found => Err(format!("{found} hooks: {:?}", self.node.view())),
-        });
-    }
-}
-
-fn policy() -> Object {
-    Object::local_redirect("policy", "10.96.0.1", 80, "local")
-}
-
-/// A pod that is a client only.
-fn client_pod(name: &str) -> Object {
-    Object::pod(name, "client", &["10.200.0.2"])
+#[track_caller]
+fn wait_hooks(node: &Node, cgroup: &Cgroup, wanted: usize) {
+    eventually_within(SOON, || match attached(cgroup) {
+        found if found == wanted => Ok(()),
+        found => Err(format!("{found} hooks: {:?}", node.view())),
+    });
 }
 
 fn attached(cgroup: &Cgroup) -> usize {
@@ -135,7 +101,7 @@ fn a_pod_is_hooked_as_soon_as_it_has_a_cgroup() {
     let below = slice.join(name).strip_prefix(world.node.cgroup().path()).unwrap().to_owned();
     let cgroup = world.node.cgroup().child(below.to_str().unwrap());
     let start = Instant::now();
-    world.wait_hooked(&cgroup);
+    wait_hooked(&world.node, &cgroup);
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
@@ -149,7 +115,7 @@ fn a_link_that_is_taken_away_is_back_within_a_second() {
     let cgroup = world.node.pod_cgroup(&pod);
     world.node.apply(&pod);
     world.node.start();
-    world.wait_hooked(&cgroup);
+    wait_hooked(&world.node, &cgroup);
     let (links, host) = (world.node.layout(ABI).pods().join(pod.uid()), world.node.layout(ABI).host());
     let root = world.node.cgroup();
     wait_until(SOON, || attached(root) == Hook::ALL.len());
@@ -190,8 +156,8 @@ fn a_static_pod_is_the_one_that_its_mirror_tells_of() {
         world.node.apply(pod);
     }
     world.node.start();
-    world.wait_hooked(&places[0].cgroup);
-    world.wait_hooked(&places[1].cgroup);
+    wait_hooked(&world.node, &places[0].cgroup);
+    wait_hooked(&world.node, &places[1].cgroup);
     assert_eq!(attached(&places[2].cgroup), 0);
     let answers = places.each_ref().map(|place| place.client().ask_tcp(address(FRONTEND)).unwrap());
     assert_eq!(answers, ["original", "local", "original"]);
@@ -210,8 +176,18 @@ fn a_static_pod_is_the_one_that_its_mirror_tells_of() {
     let marker = client_pod("marker");
     let cgroup = world.node.pod_cgroup(&marker);
     world.node.apply(&marker);
-    world.wait_hooked(&cgroup);
+    wait_hooked(&world.node, &cgroup);
     assert_eq!(attached(&places[1].cgroup), Hook::ALL.len());
+    // An agent that knows nobody does nothing to a pod that two claim.
+    world.node.agent().kill();
+    let opted_out = client_pod("b-liar").annotated("kubernetes.io/config.mirror", "x");
+    world.node.apply(&opted_out.annotated("kubernetes.io/config.hash", out.node_uid()));
+    let late = client_pod("late");
+    let cgroup = world.node.pod_cgroup(&late);
+    world.node.apply(&late);
+    world.node.start();
+    wait_hooked(&world.node, &cgroup);
+    assert_eq!([&places[1].cgroup, &places[2].cgroup].map(attached), [Hook::ALL.len(), 0]);
 }
 
 #[test]
@@ -271,14 +247,14 @@ fn excluded_namespaces_are_one_setting() {
     let marker = client_pod("marker");
     let marked = world.node.pod_cgroup(&marker);
     world.node.apply(&marker);
-    world.wait_hooked(&marked);
+    wait_hooked(&world.node, &marked);
     assert_eq!(cgroups.each_ref().map(attached), [0, 0, 0]);
     assert_eq!(attached(&last), Hook::ALL.len());
     // `cleanup` takes the records; the setting is the agent's and holds.
     world.node.agent().terminate();
     assert!(world.node.cleanup().0.success());
     world.node.start();
-    world.wait_hooked(&cgroups[2]);
+    wait_hooked(&world.node, &cgroups[2]);
     assert_eq!([&cgroups[0], &cgroups[1], &last].map(attached), [0, 0, 0]);
     assert!(world.node.view().unwrap().ready);
 }
@@ -299,10 +275,10 @@ fn without_the_annotation_a_pod_is_redirected_whatever_it_was_at_its_start() {
     plugin.add(&pod, "c1", Some(&place.netns));
     assert_eq!(attached(&place.cgroup), 0);
     world.node.apply(&pod);
-    world.wait_hooked(&place.cgroup);
+    wait_hooked(&world.node, &place.cgroup);
     assert_eq!(place.client().ask_tcp(address(FRONTEND)).unwrap(), "local");
     world.node.apply(&disabled);
-    world.wait_hooks(&place.cgroup, 0);
+    wait_hooks(&world.node, &place.cgroup, 0);
 }
 
 #[test]
@@ -320,7 +296,7 @@ fn where_pods_are_not_hooked_the_plugin_hooks_none() {
         world.node.agent().terminate();
         world.node.agent().add_args(arguments);
         world.node.start();
-        world.wait_hooks(&cgroup, 0);
+        wait_hooks(&world.node, &cgroup, 0);
         assert!(Programs::open(&world.node.layout(ABI)).is_err(), "nothing is left to attach");
         let strict = plugin.clone().with("failurePolicy", "fail");
         for (number, plugin) in [plugin, strict].iter().enumerate() {
@@ -347,7 +323,7 @@ fn a_full_root_keeps_no_pod_from_its_links() {
     world.node.apply(&pod);
     let told = |problem: &String| problem.contains("64 programs");
     world.node.start_until(|view| !view.ready && view.problems.iter().any(told));
-    world.wait_hooked(&cgroup);
+    wait_hooked(&world.node, &cgroup);
     drop(others);
     world.node.wait_view(|view| view.ready && view.problems.is_empty());
 }
@@ -365,7 +341,7 @@ fn a_pod_that_cannot_be_hooked_is_told_once_and_makes_the_agent_unready() {
     world.node.apply(&sick);
     world.node.apply(&well);
     world.node.start_until(|view| !view.problems.is_empty());
-    world.wait_hooked(&well_cgroup);
+    wait_hooked(&world.node, &well_cgroup);
     let view = world.node.wait_view(|view| !view.ready && view.problems.len() == 1);
     assert!(view.problems[0].starts_with("pod default/a-sick: "), "{:?}", view.problems);
     let address = view.http.unwrap();
@@ -380,7 +356,7 @@ fn a_pod_that_cannot_be_hooked_is_told_once_and_makes_the_agent_unready() {
     assert!(!decision(&world.node, "well").contains("hooks run for"), "{}", decision(&world.node, "well"));
     fs::remove_dir(&foreign).unwrap();
     world.node.wait_view(|view| view.ready && view.problems.is_empty());
-    world.wait_hooked(&sick_cgroup);
+    wait_hooked(&world.node, &sick_cgroup);
 }
 
 #[test]
@@ -398,7 +374,7 @@ fn an_agent_in_a_pods_network_namespace_says_so() {
     world.node.host().add_address("10.200.9.9/32", "veth0");
     let told = |problem: &String| problem.contains("default/agent") && problem.contains("hostNetwork: true");
     world.node.start_until(|view| !view.ready && view.problems.iter().any(told));
-    world.wait_hooked(&place.cgroup);
+    wait_hooked(&world.node, &place.cgroup);
     assert_eq!(attached(world.node.cgroup()), 0);
     // With hostNetwork it is the host's address.
     world.node.apply(&agent.with("/spec/hostNetwork", true));
@@ -424,7 +400,7 @@ fn what_is_taken_away_by_name_is_back_within_half_a_minute() {
     world.node.start();
     let (plugin, layout) = (Plugin::of(&world.node), world.node.layout(ABI));
     plugin.add(&world.backend, "c1", Some(&place.netns));
-    world.wait_hooked(&place.cgroup);
+    wait_hooked(&world.node, &place.cgroup);
     let settings = world.node.run_dir().join("node.json");
     let names = [layout.program(Hook::Connect4), layout.maps().join("frontends"), settings];
     // DEL, and neither the object nor the cgroup goes: the pod ends, and if it does not it is hooked again.
