@@ -22,6 +22,8 @@ const REFUSED: &str = "10.96.0.3:80";
 const LIMITED: &str = "10.96.0.4:80";
 const FOR_HOST: &str = "10.96.0.5:80";
 const SKIPPED: &str = "10.96.0.6:80";
+/// For UDP, of which a connection needs nobody who accepts it.
+const STORMED: &str = "10.96.0.7:80";
 
 /// A node with a frontend for each thing that can become of a call, and the pod `default/local` behind some of them.
 struct World {
@@ -48,6 +50,9 @@ impl World {
             local("limited", "10.96.0.4", "local").with("/spec/qosLimit", 1),
             local("for-host", "10.96.0.5", "local").with("/spec/clients", "host"),
             local("skipped", "10.96.0.6", "local").with("/spec/skipRedirectFromBackend", true),
+            local("stormed", "10.96.0.7", "local")
+                .with("/spec/frontend/addressMatcher/toPorts/0/protocol", "UDP")
+                .with("/spec/backend/toPorts/0/protocol", "UDP"),
         ] {
             node.apply(&object);
         }
@@ -390,9 +395,9 @@ fn only_some_are_served_and_commands_go_on() {
 }
 
 fn storm(client: &mut Client, threads: usize, rounds: u64) -> u64 {
-    let to: SocketAddr = address(LOCAL);
+    let to: SocketAddr = address(STORMED);
     let churn =
-        Churn { exchange: Exchange::ConnectOnly, threads, rounds: Some(rounds), ..Churn::to(Kind::Tcp4, to) };
+        Churn { exchange: Exchange::ConnectOnly, threads, rounds: Some(rounds), ..Churn::to(Kind::Udp4, to) };
     let report = client.churn(&churn);
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     report.successes()
