@@ -269,7 +269,9 @@ impl Attacher {
 
     /// The cgroup at which a pod's links are, wherever that is.
     fn linked_cgroup(&self, uid: &PodUid) -> Option<CgroupDir> {
-        let links = links::inspect(&self.layout.pods().join(uid.as_str())).ok()?;
+        let dir = self.layout.pods().join(uid.as_str());
+        // Most pods that are searched for have none, and every hook would be asked for.
+        let links = dir.is_dir().then(|| links::inspect(&dir).ok())??;
         self.cgroup_of_ids(&links.values().map(|link| link.cgroup_id).collect())
     }
 
