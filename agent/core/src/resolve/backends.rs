@@ -65,6 +65,8 @@ pub(super) struct Pool<'a> {
     spec: &'a BackendSpec,
     service: Option<&'a Service>,
     snapshot: &'a Snapshot,
+    /// The node this is, on one.
+    here: Option<&'a str>,
     /// Where the pods of a LocalRedirectPolicy are, as messages say it.
     place: &'static str,
     /// Pods of other nodes are known by what the controller lists.
@@ -108,8 +110,9 @@ impl<'a> Pool<'a> {
         spec: &'a PolicySpec,
         service: Option<&'a Service>,
         snapshot: &'a Snapshot,
-        settings: &Settings,
+        settings: &'a Settings,
     ) -> Self {
+        let here = (settings.role == Role::Node).then_some(settings.node_name.as_str());
         let selected = candidate::select(id, spec, snapshot, settings);
         let eligible = selected.iter().copied().filter(|pod| pod.is_ready()).collect();
         let place = if settings.role == Role::Cluster { "" } else { " on this node" };
@@ -121,6 +124,7 @@ impl<'a> Pool<'a> {
             spec: &spec.backend,
             service,
             snapshot,
+            here,
             place,
             selected,
             eligible,
@@ -195,15 +199,16 @@ impl<'a> Pool<'a> {
         let mut found = Vec::with_capacity(self.eligible.len());
         for at in 0..self.eligible.len() {
             let candidate = self.eligible[at];
-            let address = match candidate {
+            let reached = match candidate {
                 Candidate::Pod(pod) => self.known(pod, port, mode, family),
                 Candidate::Listed(endpoint, ports) => {
-                    candidate::listed_at(endpoint, ports, port, mode, family)
+                    let address = candidate::listed_at(endpoint, ports, port, mode, family);
+                    address.map(|address| (address, port.port.port))
                 }
             };
-            let Some(address) = address else { continue };
+            let Some((address, number)) = reached else { continue };
             found.push(Backend {
-                target: model::Backend { address, port: port.port.port, weight: 1 },
+                target: model::Backend { address, port: number, weight: 1 },
                 pod: Some(candidate.name()),
                 node: Some(candidate.node().to_owned()).filter(|node| !node.is_empty()),
             });
@@ -211,25 +216,41 @@ impl<'a> Pool<'a> {
         found
     }
 
-    /// The address of a pod that is known by itself; one that has to be left out is noted.
-    fn known(&mut self, pod: &Pod, port: &BackendPort, mode: RedirectMode, family: Family) -> Option<IpAddr> {
+    /// Where a pod that is known by itself takes connections; one that has to be left out is noted.
+    fn known(
+        &mut self,
+        pod: &Pod,
+        port: &BackendPort,
+        mode: RedirectMode,
+        family: Family,
+    ) -> Option<(IpAddr, u16)> {
         let node = self.snapshot.node(&pod.node);
-        let address = match reach::address(pod, node, port, mode, family, self.service) {
-            Ok(address) => address,
-            Err(obstacle) => {
-                self.leave_out(obstacle, pod, port, family);
-                return None;
-            }
-        };
-        if mode == RedirectMode::NodeProxy {
-            self.note_target(pod, address, port, family);
+        let address = reach::address(pod, node, port, mode, family, self.service);
+        if mode != RedirectMode::NodeProxy {
+            let address = address.map_err(|obstacle| self.leave_out(obstacle, pod, port, family)).ok()?;
+            return Some((address, port.port.port));
         }
-        Some(address)
+        let behind = family.pick(&pod.ips).zip(reach::port(port, pod, self.service));
+        if let (Ok(proxy), Some(behind)) = (address, behind) {
+            self.note_target(pod, proxy, port, behind);
+        }
+        // The node's own connections meet no program of its tunnel, and the pod is next door: with and without a proxy address.
+        match behind.filter(|_| self.here == Some(pod.node.as_str())) {
+            Some(direct) => Some(direct),
+            None => {
+                let proxy = address.map_err(|obstacle| self.leave_out(obstacle, pod, port, family)).ok()?;
+                Some((proxy, port.port.port))
+            }
+        }
     }
 
-    fn note_target(&mut self, pod: &Pod, address: IpAddr, port: &BackendPort, family: Family) {
-        let own = family.pick(&pod.ips);
-        let Some((pod_address, target_port)) = own.zip(reach::port(port, pod, self.service)) else { return };
+    fn note_target(
+        &mut self,
+        pod: &Pod,
+        address: IpAddr,
+        port: &BackendPort,
+        (pod_address, target_port): (IpAddr, u16),
+    ) {
         self.targets.insert(ProxyTarget {
             node: pod.node.clone(),
             address,

@@ -90,13 +90,14 @@ fn host_port_of_another_protocol_does_not_count() {
 fn way_through_a_node_needs_a_pod_address_of_the_family() {
     let frontend = at_address("fd00::90", &[("", 80, Tcp)]);
     let policy = mk_balancing("b", frontend, web_pods(&[("", 20080, Tcp)]), NodeProxy);
+    let there = |ips: &[&str]| Pod { node: THERE.to_owned(), ..mk_pod("a", ips) };
     let mut lab = Lab::of([
         policy.into(),
-        mk_pod("a", &["10.0.0.1"]).into(),
-        mk_node(HERE, &[], &["192.168.9.1", "fd09::1"]).into(),
+        there(&["10.0.0.1"]).into(),
+        mk_node(THERE, &[], &["192.168.9.1", "fd09::1"]).into(),
     ]);
     assert_eq!(lab.shows(key("fd00::90", 80, Tcp)), "reject");
-    lab.put(mk_pod("a", &["10.0.0.1", "fd01::1"]));
+    lab.put(there(&["10.0.0.1", "fd01::1"]));
     assert_eq!(lab.shows(key("fd00::90", 80, Tcp)), "[fd09::1]:20080");
 }
 
@@ -106,23 +107,40 @@ fn node_proxy_counts_a_node_once_per_pod_and_names_nodes_without_an_address() {
     let lost = Pod { node: "node-c".to_owned(), ..mk_pod("x", &["10.0.2.1"]) };
     let mut lab = Lab::of([
         policy.into(),
-        mk_pod("a1", &["10.0.0.1"]).into(),
-        mk_pod("a2", &["10.0.0.2"]).into(),
-        mk_there("b1", "10.0.1.1").into(),
+        mk_there("a1", "10.0.0.1").into(),
+        mk_there("a2", "10.0.0.2").into(),
+        Pod { node: "node-d".to_owned(), ..mk_pod("b1", &["10.0.1.1"]) }.into(),
         lost.into(),
-        mk_node(HERE, &[], &["192.168.9.1"]).into(),
-        mk_node(THERE, &[], &["192.168.9.2"]).into(),
+        mk_node(THERE, &[], &["192.168.9.1"]).into(),
+        mk_node("node-d", &[], &["192.168.9.2"]).into(),
         mk_node("node-c", &[], &["fd09::3"]).into(),
     ]);
     assert_eq!(shows(&lab), "192.168.9.1:20080*2 192.168.9.2:20080");
     assert!(message(&lab).contains("IPv4 proxy address in its annotation: node-c"), "{}", message(&lab));
     let backends = &lab.entry(key(FRONT, 80, Tcp)).layers[0].backends;
-    assert_eq!((backends[0].pod.clone(), backends[0].node.as_deref()), (None, Some(HERE)));
+    assert_eq!((backends[0].pod.clone(), backends[0].node.as_deref()), (None, Some(THERE)));
     assert_eq!(backends[1].pod, Some(mk_ref("b1")));
     lab.put(mk_node("node-c", &[], &["192.168.9.3"]));
     assert_eq!(shows(&lab), "192.168.9.1:20080*2 192.168.9.2:20080 192.168.9.3:20080");
-    lab.delete(mk_node(HERE, &[], &[]));
+    lab.delete(mk_node(THERE, &[], &[]));
     assert_eq!(shows(&lab), "192.168.9.2:20080 192.168.9.3:20080");
+}
+
+#[test]
+fn a_client_on_the_node_of_the_pod_goes_straight_to_it() {
+    let policy = mk_balancing("b", front(), web_pods(&[("", 20080, Tcp)]), NodeProxy);
+    let mut pod = mk_pod("a", &["10.0.0.1"]);
+    pod.ports = vec![mk_container_port("", 80, Some(20080))];
+    let mut lab = Lab::of([policy.into(), pod.clone().into(), mk_there("b", "10.0.1.1").into()]);
+    assert_eq!(shows(&lab), "10.0.0.1:80", "no node has a proxy address");
+    assert_eq!(target_of(&lab), [0; 0]);
+    lab.put(mk_node(HERE, &[], &["192.168.9.1"]));
+    lab.put(mk_node(THERE, &[], &["192.168.9.2"]));
+    assert_eq!(shows(&lab), "10.0.0.1:80 192.168.9.2:20080");
+    assert_eq!(target_of(&lab), [80, 20080], "others come through the proxy");
+    pod.ready = false;
+    lab.put(pod);
+    assert_eq!((shows(&lab).as_str(), target_of(&lab)), ("192.168.9.2:20080", vec![20080]));
 }
 
 fn target_of(lab: &Lab) -> Vec<u16> {
@@ -159,9 +177,9 @@ fn node_proxy_target_port_table() {
         let mut pods = web_pods(&[("http", 20080, Tcp)]);
         pods.ports[0].target = target;
         let policy = mk_balancing("b", at_service("s", &[]), pods, NodeProxy);
-        let mut pod = mk_pod("a", &["10.0.0.1"]);
+        let mut pod = mk_there("a", "10.0.0.1");
         pod.ports = ports.iter().map(|(name, port, host)| mk_container_port(name, *port, *host)).collect();
-        let node = mk_node(HERE, &[], &["192.168.9.1"]);
+        let node = mk_node(THERE, &[], &["192.168.9.1"]);
         let lab = Lab::of([service.into(), policy.into(), pod.into(), node.into()]);
         assert_eq!(target_of(&lab), Vec::from_iter(expected), "{case}");
         let backend = if expected.is_none() { "-" } else { "192.168.9.1:20080" };
@@ -181,8 +199,8 @@ fn changed_target_port_of_the_service_reaches_the_proxy() {
     let mut lab = Lab::of([
         service.clone().into(),
         policy.into(),
-        mk_pod("a", &["10.0.0.1"]).into(),
-        mk_node(HERE, &[], &["192.168.9.1"]).into(),
+        mk_there("a", "10.0.0.1").into(),
+        mk_node(THERE, &[], &["192.168.9.1"]).into(),
     ]);
     assert_eq!(target_of(&lab), [80]);
     service.ports[0].target = PortRef::Number(8080);
