@@ -24,6 +24,7 @@ use crate::{
 mod backends;
 mod engine;
 mod external;
+mod forwards;
 mod frontends;
 mod ids;
 mod needs;
@@ -34,6 +35,7 @@ mod verdict;
 pub use backends::{Family, ProxyTarget, reach};
 pub use engine::{Delta, Engine};
 pub use external::approve;
+pub use forwards::{Forward, Forwards, ProxyPort};
 pub(crate) use frontends::Frontends;
 
 use backends::Pool;
@@ -261,10 +263,6 @@ fn template(
 ) -> Layer {
     let balancing = id.kind == PolicyKind::Balancing;
     let limit = spec.qos_limit.map_or(settings.qos_limit, NonZeroU32::new);
-    let on_no_backend = spec.on_no_backend.unwrap_or(match spec.frontend {
-        FrontendSpec::Address { .. } => OnNoBackend::Reject,
-        FrontendSpec::Service { .. } => OnNoBackend::Fallback,
-    });
     let skips = !balancing && spec.skip_redirect_from_backend;
     Layer {
         policy: id.clone(),
@@ -273,9 +271,17 @@ fn template(
         clients: spec.clients,
         qos_limit: limit.filter(|_| !balancing),
         affinity: spec.affinity.and_then(NonZeroU32::new).filter(|_| balancing),
-        reject: balancing && on_no_backend == OnNoBackend::Reject,
+        reject: balancing && on_no_backend(spec) == OnNoBackend::Reject,
         skip: if skips { pool.identities() } else { BTreeSet::<ClientId>::new() },
     }
+}
+
+/// What becomes of a connection without a backend.
+fn on_no_backend(spec: &PolicySpec) -> OnNoBackend {
+    spec.on_no_backend.unwrap_or(match spec.frontend {
+        FrontendSpec::Address { .. } => OnNoBackend::Reject,
+        FrontendSpec::Service { .. } => OnNoBackend::Fallback,
+    })
 }
 
 fn backend_ports(backend: &BackendSpec) -> Vec<&Port> {

@@ -94,6 +94,17 @@ pub enum FrontendSpec {
     },
 }
 
+impl FrontendSpec {
+    /// The Service that it names.
+    #[must_use]
+    pub fn service(&self) -> Option<&ObjectRef> {
+        match self {
+            Self::Service { service, .. } => Some(service),
+            Self::Address { .. } => None,
+        }
+    }
+}
+
 /// `spec.backend`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BackendSpec {

@@ -159,6 +159,12 @@ impl Engine {
         self.ids.winner_over(policy)
     }
 
+    /// The service id of a policy: chosen or derived.
+    #[must_use]
+    pub fn service_id(&self, policy: &PolicyRef) -> u32 {
+        self.ids.id(policy)
+    }
+
     /// The first policy as one that comes before the second.
     pub(crate) fn senior(&self, senior: &PolicyRef, junior: &PolicyRef) -> Option<Senior> {
         Some(Senior::new(&self.owners.get(senior)?.rank, &self.owners.get(junior)?.rank))
