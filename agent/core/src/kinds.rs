@@ -17,6 +17,22 @@ pub enum ObjectKind {
     Pod,
     /// EndpointSlices that the controller writes.
     EndpointSlice,
+    /// TunnelFabrics.
+    Fabric,
+    /// TunnelNodes.
+    Member,
+    /// ExternalHosts.
+    ExternalHost,
+    /// TunnelAddressClaims.
+    Claim,
+}
+
+impl ObjectKind {
+    /// Whether only the fabric looks at it: nothing else waits for it.
+    #[must_use]
+    pub fn is_fabric(self) -> bool {
+        matches!(self, Self::Fabric | Self::Member | Self::ExternalHost | Self::Claim)
+    }
 }
 
 /// Kinds that the source has never been able to list, for a reason that concerns them alone: a right or a CRD is
@@ -33,6 +49,10 @@ impl fmt::Display for ObjectKind {
             Self::Node => "Nodes",
             Self::Pod => "Pods",
             Self::EndpointSlice => "EndpointSlices",
+            Self::Fabric => "TunnelFabrics",
+            Self::Member => "TunnelNodes",
+            Self::ExternalHost => "ExternalHosts",
+            Self::Claim => "TunnelAddressClaims",
         })
     }
 }

@@ -5,6 +5,7 @@
 //! those who call.
 
 pub mod bounds;
+pub mod claims;
 pub mod control;
 pub mod diff;
 pub mod digest;

@@ -23,8 +23,11 @@ use document::{Document, Header};
 use notes::Notes;
 
 mod document;
+mod fabric;
 mod field;
+mod metadata;
 pub mod name;
+mod network;
 mod node;
 mod notes;
 mod pod;
@@ -168,6 +171,10 @@ enum Kind {
     Service,
     Slice,
     Policy(PolicyKind),
+    Fabric,
+    Member,
+    ExternalHost,
+    Claim,
 }
 
 /// What a kind and an apiVersion mean together.
@@ -252,6 +259,12 @@ impl Reader {
                 Ok(Some(endpoints)) => Ok(Object::Endpoints(endpoints)),
                 Err(message) => Err(message),
             },
+            Kind::Fabric => Ok(Object::Fabric(fabric::read(&header.name, document.into_tree()))),
+            Kind::Member => Ok(Object::Member(fabric::read_member(&header.name, document.into_tree()))),
+            Kind::ExternalHost => {
+                Ok(Object::ExternalHost(fabric::read_external_host(&header.name, document.into_tree())))
+            }
+            Kind::Claim => Ok(Object::Claim(fabric::read_claim(&header.name, document.into_tree()))),
             Kind::Policy(kind) => Ok(Object::Policy(policy::read(kind, &header.name, document.into_tree()))),
         };
         match object {
@@ -295,20 +308,26 @@ impl Header {
             "EndpointSlice" => Kind::Slice,
             "LocalRedirectPolicy" => Kind::Policy(PolicyKind::LocalRedirect),
             "BalancingPolicy" => Kind::Policy(PolicyKind::Balancing),
+            "TunnelFabric" => Kind::Fabric,
+            "TunnelNode" => Kind::Member,
+            "TunnelAddressClaim" => Kind::Claim,
+            "ExternalHost" => Kind::ExternalHost,
             // A mistyped kind of ours must not pass for one of others.
             _ if self.api_version.starts_with(&format!("{GROUP}/")) => {
                 return Meaning::Wrong(format!(
                     "kind {} of {} is unknown to this version; it is ignored. Known are {} and {}: correct the kind",
                     self.kind,
                     self.api_version,
-                    PolicyKind::LocalRedirect.kind(),
-                    PolicyKind::Balancing.kind()
+                    "LocalRedirectPolicy, BalancingPolicy, TunnelFabric, TunnelNode, TunnelAddressClaim",
+                    "ExternalHost"
                 ));
             }
             _ => return Meaning::Ignored,
         };
         let (group, wanted) = match kind {
-            Kind::Policy(_) => (GROUP, format!("{GROUP}/{VERSION}")),
+            Kind::Policy(_) | Kind::Fabric | Kind::Member | Kind::ExternalHost | Kind::Claim => {
+                (GROUP, format!("{GROUP}/{VERSION}"))
+            }
             Kind::Slice => ("discovery.k8s.io", "discovery.k8s.io/v1".to_owned()),
             Kind::Pod | Kind::Node | Kind::Service => ("", "v1".to_owned()),
         };
@@ -330,6 +349,10 @@ impl Header {
             Kind::Service => ObjectKey::Service(namespaced()),
             Kind::Slice => ObjectKey::Endpoints(namespaced()),
             Kind::Node => ObjectKey::Node(self.name.clone()),
+            Kind::Fabric => ObjectKey::Fabric(self.name.clone()),
+            Kind::Member => ObjectKey::Member(self.name.clone()),
+            Kind::ExternalHost => ObjectKey::ExternalHost(self.name.clone()),
+            Kind::Claim => ObjectKey::Claim(self.name.clone()),
             Kind::Policy(kind) => ObjectKey::Policy(PolicyRef { kind, name: self.name.clone() }),
         }
     }

@@ -20,5 +20,15 @@ pub const ANNOTATION_SLICES: &str = "balancing.elf.io/slices";
 pub const ANNOTATION_EXTERNAL: &str = "balancing.elf.io/external-addresses";
 /// Label that keeps kube-proxy away from those slices: they belong to no Service.
 pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// Annotations of a Node with its proxy address of each family.
+pub const ANNOTATION_PROXY_IPV4: &str = "balancing.elf.io/nodeProxyIpv4";
+/// As [`ANNOTATION_PROXY_IPV4`].
+pub const ANNOTATION_PROXY_IPV6: &str = "balancing.elf.io/nodeProxyIpv6";
+/// VNI of a fabric that names none.
+pub const DEFAULT_VNI: u32 = 7710;
+/// Port of a fabric that names none.
+pub const DEFAULT_VXLAN_PORT: u16 = 7710;
+/// Ports on which network plugins run their own tunnels (VXLAN by RFC 7348, and the kernel's older default).
+pub const FOREIGN_VXLAN_PORTS: [u16; 2] = [4789, 8472];
 /// Lease by which the replicas of the controller elect one of them.
 pub const LEASE: &str = "balancing-controller";

@@ -9,10 +9,15 @@ use std::net::IpAddr;
 use balancing_abi::model::{PolicyKind, Protocol};
 
 mod compact;
+mod fabric;
 mod policy;
 mod selector;
 
 pub use compact::{Addresses, Labels};
+pub use fabric::{
+    AcceptFrom, ClaimSpec, ExternalHost, ExternalHostSpec, FabricSpec, MemberKind, MemberSpec, Owner,
+    TunnelAddressClaim, TunnelFabric, TunnelNode, Underlay, UnderlayFamily,
+};
 pub use policy::{
     BackendPort, BackendSpec, FrontendSpec, InvalidSpec, OnNoBackend, PodBackend, Policy, PolicySpec, Port,
     Problem, RedirectMode, WeightedAddress,
@@ -61,6 +66,14 @@ pub enum Object {
     Policy(Policy),
     /// Backends that the controller selected.
     Endpoints(Endpoints),
+    /// A TunnelFabric, valid or not.
+    Fabric(TunnelFabric),
+    /// A TunnelNode, valid or not.
+    Member(TunnelNode),
+    /// An ExternalHost, valid or not.
+    ExternalHost(ExternalHost),
+    /// A TunnelAddressClaim, valid or not.
+    Claim(TunnelAddressClaim),
 }
 
 /// Identifies an [`Object`] within a source.
@@ -76,6 +89,14 @@ pub enum ObjectKey {
     Policy(PolicyRef),
     /// EndpointSlice of ours by namespace and name.
     Endpoints(ObjectRef),
+    /// TunnelFabric by name.
+    Fabric(String),
+    /// TunnelNode by name.
+    Member(String),
+    /// ExternalHost by name.
+    ExternalHost(String),
+    /// TunnelAddressClaim by name.
+    Claim(String),
 }
 
 /// A pod.
@@ -138,6 +159,8 @@ pub struct ContainerPort {
 pub struct Node {
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.uid`; empty when the source has none.
+    pub uid: String,
     /// `metadata.labels`.
     pub labels: Labels,
     /// `status.addresses` of type `InternalIP`.
@@ -287,6 +310,10 @@ impl Object {
             }
             Self::Policy(o) => ObjectKey::Policy(o.id.clone()),
             Self::Endpoints(o) => ObjectKey::Endpoints(o.slice.clone()),
+            Self::Fabric(o) => ObjectKey::Fabric(o.name.clone()),
+            Self::Member(o) => ObjectKey::Member(o.name.clone()),
+            Self::ExternalHost(o) => ObjectKey::ExternalHost(o.name.clone()),
+            Self::Claim(o) => ObjectKey::Claim(o.name.clone()),
         }
     }
 }

@@ -15,12 +15,13 @@ use balancing_abi::model::{ClientId, PolicyKind};
 use crate::{
     kinds::Lacking,
     objects::{
-        Addresses, BackendSpec, Endpoints, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy,
-        PolicyRef, RedirectMode, Service,
+        Addresses, BackendSpec, Endpoints, ExternalHost, LabelSelector, Node, Object, ObjectKey, ObjectRef,
+        Pod, Policy, PolicyRef, RedirectMode, Service, TunnelAddressClaim, TunnelFabric, TunnelNode,
     },
 };
 
 mod addresses;
+mod fabric;
 mod generations;
 mod owners;
 mod pods;
@@ -28,6 +29,7 @@ mod pods;
 pub use generations::{Needs, Wait};
 
 use addresses::AddressIndex;
+use fabric::FabricObjects;
 use generations::Generations;
 use owners::Owners;
 use pods::Pods;
@@ -45,9 +47,10 @@ pub struct Snapshot {
     owners: Owners,
     generations: Generations,
     identities: BTreeMap<String, BTreeSet<ClientId>>,
-    /// Kinds that are not known completely.
+    /// Kinds that policies look at and that are not known completely.
     lacking: Lacking,
     dirty: BTreeSet<PolicyRef>,
+    fabric: FabricObjects,
 }
 
 impl Snapshot {
@@ -73,6 +76,20 @@ impl Snapshot {
                 (_, Some(Object::Endpoints(endpoints))) => {
                     self.set_endpoints(&endpoints.slice.clone(), Some(endpoints));
                 }
+                (_, Some(Object::Fabric(fabric))) => {
+                    self.fabric.set_fabric(&fabric.name.clone(), Some(fabric));
+                }
+                (_, Some(Object::Member(member))) => {
+                    self.fabric.set_member(&member.name.clone(), Some(member));
+                }
+                (_, Some(Object::ExternalHost(host))) => {
+                    self.fabric.set_external_host(&host.name.clone(), Some(host));
+                }
+                (_, Some(Object::Claim(claim))) => self.fabric.set_claim(&claim.name.clone(), Some(claim)),
+                (ObjectKey::Fabric(name), None) => self.fabric.set_fabric(&name, None),
+                (ObjectKey::Member(name), None) => self.fabric.set_member(&name, None),
+                (ObjectKey::ExternalHost(name), None) => self.fabric.set_external_host(&name, None),
+                (ObjectKey::Claim(name), None) => self.fabric.set_claim(&name, None),
                 (ObjectKey::Pod(key), None) => self.remove_pod(&key),
                 (ObjectKey::Node(name), None) => self.set_node(&name, None),
                 (ObjectKey::Service(key), None) => self.set_service(&key, None),
@@ -84,13 +101,21 @@ impl Snapshot {
 
     /// Takes in which kinds are not known completely.
     pub fn set_lacking(&mut self, lacking: Lacking) {
+        let (fabric, lacking) = lacking.into_iter().partition(|kind| kind.is_fabric());
+        self.fabric.set_lacking(fabric);
         if self.lacking != lacking {
             self.lacking = lacking;
             self.dirty.extend(self.owners.iter().map(|policy| policy.id.clone()));
         }
     }
 
-    /// The kinds that are not known completely.
+    /// The kinds of the fabric that are not known completely: it waits, policies do not.
+    #[must_use]
+    pub fn fabric_lacking(&self) -> &Lacking {
+        &self.fabric.lacking
+    }
+
+    /// The kinds that policies look at and that are not known completely.
     #[must_use]
     pub fn lacking(&self) -> &Lacking {
         &self.lacking
@@ -140,6 +165,10 @@ impl Snapshot {
             ("Node", self.nodes.len()),
             ("Service", self.services.len()),
             ("EndpointSlice", self.generations.len()),
+            ("TunnelFabric", self.fabric.fabrics.len()),
+            ("TunnelNode", self.fabric.members.len()),
+            ("ExternalHost", self.fabric.external_hosts.len()),
+            ("TunnelAddressClaim", self.fabric.claims.len()),
             (PolicyKind::LocalRedirect.kind(), 0),
             (PolicyKind::Balancing.kind(), 0),
         ]);
@@ -216,6 +245,44 @@ impl Snapshot {
     /// All nodes, by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
+    }
+
+    /// The TunnelFabrics, by name.
+    pub fn fabrics(&self) -> impl Iterator<Item = &TunnelFabric> {
+        self.fabric.fabrics.values()
+    }
+
+    /// The TunnelNodes, by name.
+    pub fn members(&self) -> impl Iterator<Item = &TunnelNode> {
+        self.fabric.members.values()
+    }
+
+    /// A TunnelNode.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&TunnelNode> {
+        self.fabric.members.get(name)
+    }
+
+    /// The ExternalHosts, by name.
+    pub fn external_hosts(&self) -> impl Iterator<Item = &ExternalHost> {
+        self.fabric.external_hosts.values()
+    }
+
+    /// An ExternalHost.
+    #[must_use]
+    pub fn external_host(&self, name: &str) -> Option<&ExternalHost> {
+        self.fabric.external_hosts.get(name)
+    }
+
+    /// The TunnelAddressClaims, by name.
+    pub fn claims(&self) -> impl Iterator<Item = &TunnelAddressClaim> {
+        self.fabric.claims.values()
+    }
+
+    /// A number that grows whenever an object of the fabric or a Node changes.
+    #[must_use]
+    pub fn fabric_revision(&self) -> u64 {
+        self.fabric.revision
     }
 
     /// The pods of one node, in no particular order.
@@ -295,6 +362,7 @@ impl Snapshot {
 
     fn set_node(&mut self, name: &str, new: Option<Node>) {
         let Some((old, new)) = replace(&mut self.nodes, name, new) else { return };
+        self.fabric.count(true);
         let changed = self.addresses.change_node(name, old.as_ref(), new.as_ref());
         self.touch_claims(&changed);
         let (before, after) = (old.unwrap_or_default(), new.unwrap_or_default());

@@ -34,10 +34,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whether the complete list of every kind has been delivered.
+    /// Whether the complete list of every kind that policies look at has been delivered.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.synced && self.lacking.is_empty()
+        self.synced && self.lacking.iter().all(|kind| kind.is_fabric())
     }
 
     /// Whether it changes pods.
@@ -77,6 +77,10 @@ pub fn title(key: &ObjectKey) -> String {
         ObjectKey::Endpoints(slice) => format!("EndpointSlice {}/{}", slice.namespace, slice.name),
         ObjectKey::Service(service) => format!("Service {}/{}", service.namespace, service.name),
         ObjectKey::Node(name) => format!("Node {name}"),
+        ObjectKey::Fabric(name) => format!("TunnelFabric {name}"),
+        ObjectKey::Member(name) => format!("TunnelNode {name}"),
+        ObjectKey::ExternalHost(name) => format!("ExternalHost {name}"),
+        ObjectKey::Claim(name) => format!("TunnelAddressClaim {name}"),
         ObjectKey::Policy(policy) => format!("{} {}", policy.kind, policy.name),
     }
 }

@@ -26,7 +26,7 @@ fn every_rule_holds_and_names_its_field() {
             "{}: the agent takes what the API server refuses",
             case.name
         );
-        let policy = Object::from(case.policy);
+        let policy = Object::from(case.object);
         match (world.plane.client().check(&policy), &case.refusal) {
             (Ok(()), None) => {}
             (Ok(()), Some(refusal)) => {

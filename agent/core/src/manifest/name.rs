@@ -11,6 +11,10 @@ pub const DNS_SUBDOMAIN: &str = "must be a DNS subdomain: up to 253 lower-case l
 pub const PORT_NAME: &str = "must be a lower-case IANA service name: 1 to 15 letters, digits or '-', \
      at least one letter, no '-' at the ends and no two in a row";
 
+/// Says how the name of an interface looks, for messages.
+pub const INTERFACE: &str = "must be the name of an interface, 1 to 15 characters without blank, slash, colon or '*', where a '*' at \
+     the end stands for the rest of the name";
+
 /// Says how a label key looks, for messages.
 pub const LABEL_KEY: &str = "must be a label key: an optional DNS subdomain and '/', then 1 to 63 letters, digits, \
      '-', '_' or '.', first and last a letter or digit";
@@ -38,6 +42,14 @@ pub fn is_port_name(text: &str) -> bool {
         && is_dns_part(text)
         && text.bytes().any(|b| b.is_ascii_lowercase())
         && !text.contains("--")
+}
+
+/// Name of a network interface as the kernel takes it (`dev_valid_name`), or the start of one and `*`.
+#[must_use]
+pub fn is_interface(text: &str) -> bool {
+    let name = text.strip_suffix('*').unwrap_or(text);
+    let is_plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'*');
+    (1..=15).contains(&text.len()) && !matches!(text, "." | "..") && name.bytes().all(is_plain)
 }
 
 /// Key of a label.

@@ -57,6 +57,7 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Node, S
     }
     Ok(Node {
         name: metadata.name,
+        uid: metadata.uid.unwrap_or_default(),
         labels: metadata.labels.unwrap_or_default().into_iter().collect(),
         ips: ips.into(),
         other_ips: other_ips.into(),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     field::{Field, Fields, Known, Problems},
-    name,
+    metadata,
 };
 use crate::objects::{FrontendSpec, InvalidSpec, LabelSelector, OnNoBackend, Policy, PolicyRef, PolicySpec};
 
@@ -18,7 +18,7 @@ mod address;
 mod backend;
 mod frontend;
 mod port;
-mod selector;
+pub(super) mod selector;
 
 /// Annotation with the id chosen by the user.
 const SERVICE_ID: &str = "balancing.elf.io/serviceId";
@@ -60,26 +60,19 @@ const LOCAL_REDIRECT_CONFIG: Known = Known {
 
 const BALANCING_CONFIG: Known = Known { names: &["nodeLabelSelector", "enableOutCluster"], elsewhere: &[] };
 
-/// What `metadata` says.
-#[derive(Default)]
-struct Metadata {
-    uid: String,
-    generation: i64,
-    created: Option<i64>,
-    service_id: Option<u32>,
-}
-
 /// Reads a policy whose name is known. `tree` is the whole object, or why it is no tree.
 pub(super) fn read(kind: PolicyKind, name: &str, tree: Result<Value, String>) -> Policy {
     let problems = Problems::default();
-    let (metadata, spec) = match &tree {
+    let (metadata, service_id, spec) = match &tree {
         Ok(tree) => {
-            let metadata = read_metadata(name, tree.get("metadata").unwrap_or(&Value::Null), &problems);
-            (metadata, read_spec(kind, tree.get("spec").unwrap_or(&Value::Null), &problems))
+            let value = tree.get("metadata").unwrap_or(&Value::Null);
+            let metadata = metadata::read("policy", name, value, &problems);
+            let service_id = service_id(value, &problems);
+            (metadata, service_id, read_spec(kind, tree.get("spec").unwrap_or(&Value::Null), &problems))
         }
         Err(message) => {
             problems.add("spec".to_owned(), format!("the object cannot be read: {message}"));
-            (Metadata::default(), None)
+            (metadata::Metadata::default(), None, None)
         }
     };
     Policy {
@@ -87,7 +80,7 @@ pub(super) fn read(kind: PolicyKind, name: &str, tree: Result<Value, String>) ->
         uid: metadata.uid,
         generation: metadata.generation,
         created: metadata.created,
-        service_id: metadata.service_id,
+        service_id,
         spec: problems.settle(spec).map_err(|invalid| InvalidSpec {
             frontends: frontend::named(tree.as_ref().ok().and_then(|tree| tree.pointer("/spec/frontend"))),
             ..invalid
@@ -95,28 +88,16 @@ pub(super) fn read(kind: PolicyKind, name: &str, tree: Result<Value, String>) ->
     }
 }
 
-fn read_metadata(name: &str, value: &Value, problems: &Problems) -> Metadata {
-    if !name::is_dns_subdomain(name) {
-        problems.add(
-            "metadata.name".to_owned(),
-            format!("{}, found {name:?}; rename the policy", name::DNS_SUBDOMAIN),
-        );
-    }
-    let root = Field::root("metadata", value, problems);
-    let Some(fields) = root.open_fields() else { return Metadata::default() };
-    let service_id = fields.get("annotations").and_then(|annotations| {
-        let annotations = annotations.open_fields()?;
-        service_id(&annotations.get(SERVICE_ID)?)
-    });
-    Metadata {
-        uid: value.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned(),
-        generation: value.get("generation").and_then(Value::as_i64).unwrap_or_default(),
-        created: fields.get("creationTimestamp").and_then(|field| timestamp(&field)),
-        service_id,
-    }
+fn service_id(metadata: &Value, problems: &Problems) -> Option<u32> {
+    let root = Field::root("metadata", metadata, problems);
+    // What is no object has been reported.
+    let fields = metadata.is_object().then(|| root.open_fields())??;
+    let annotations = fields.get("annotations")?;
+    let annotations = annotations.open_fields()?;
+    number_of(&annotations.get(SERVICE_ID)?)
 }
 
-fn service_id(field: &Field<'_>) -> Option<u32> {
+fn number_of(field: &Field<'_>) -> Option<u32> {
     let number = field.value().as_str().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     let id = number.and_then(|text| text.parse::<u32>().ok()).filter(|id| *id != 0);
     id.or_else(|| {
@@ -124,13 +105,6 @@ fn service_id(field: &Field<'_>) -> Option<u32> {
             format_args!("must be a number from 1 to {} in quotes", u32::MAX),
             "correct it, or remove it to get a derived id",
         )
-    })
-}
-
-fn timestamp(field: &Field<'_>) -> Option<i64> {
-    let time = field.text()?.parse::<jiff::Timestamp>().ok();
-    time.map(jiff::Timestamp::as_second).or_else(|| {
-        field.reject("must be an RFC 3339 time such as 2026-01-31T12:00:00Z", "correct or remove it")
     })
 }
 

@@ -8,6 +8,7 @@ use crate::objects::{Object, ObjectKey, ObjectRef, Policy, PolicyRef};
 use balancing_abi::model::PolicyKind;
 
 mod core;
+mod fabric;
 mod policies;
 mod seeds;
 mod slices;
@@ -141,7 +142,8 @@ fn an_unknown_kind_of_ours_is_a_problem() {
     assert_eq!(
         problem.to_string(),
         "LocalRedirectPolicies a: kind LocalRedirectPolicies of balancing.elf.io/v1beta1 is unknown to this version; it \
-         is ignored. Known are LocalRedirectPolicy and BalancingPolicy: correct the kind"
+         is ignored. Known are LocalRedirectPolicy, BalancingPolicy, TunnelFabric, TunnelNode, TunnelAddressClaim and \
+         ExternalHost: correct the kind"
     );
 }
 

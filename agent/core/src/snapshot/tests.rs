@@ -1,7 +1,8 @@
 //! Selection by index equals selection by looking at every pod.
 
 use crate::{
-    objects::{LabelExpression, LabelOperator, LabelSelector, Object, Pod},
+    kinds::ObjectKind,
+    objects::{InvalidSpec, LabelExpression, LabelOperator, LabelSelector, Object, Pod, TunnelNode},
     resolve::fixtures::{HERE, THERE, labels, mk_pod, mk_ref, selector},
     snapshot::Snapshot,
 };
@@ -82,4 +83,29 @@ fn pods_are_found_by_name_and_node() {
     assert!(snapshot.pod(&mk_ref("a")).is_some());
     assert_eq!(snapshot.pods_on(HERE).count(), 1);
     assert_eq!(snapshot.pods_on(THERE).count(), 0);
+}
+
+#[test]
+fn a_change_of_the_fabric_is_noticed_once_and_concerns_no_policy() {
+    let mut snapshot = Snapshot::new(Some(HERE));
+    let member = TunnelNode {
+        name: "node.n1".to_owned(),
+        uid: String::new(),
+        created: None,
+        spec: Err(InvalidSpec::default()),
+    };
+    let object = Object::Member(member);
+    let mut seen = snapshot.fabric_revision();
+    let mut is_news = |snapshot: &Snapshot| std::mem::replace(&mut seen, snapshot.fabric_revision()) != seen;
+    snapshot.apply([(object.key(), Some(object.clone()))]);
+    assert!(is_news(&snapshot) && snapshot.members().count() == 1);
+    snapshot.apply([(object.key(), Some(object.clone()))]);
+    assert!(!is_news(&snapshot), "it was known");
+    snapshot.apply([(object.key(), None)]);
+    assert!(is_news(&snapshot) && snapshot.member("node.n1").is_none());
+    snapshot.set_lacking([ObjectKind::Member, ObjectKind::Pod].into());
+    assert!(is_news(&snapshot));
+    assert_eq!(*snapshot.lacking(), [ObjectKind::Pod].into());
+    assert_eq!(*snapshot.fabric_lacking(), [ObjectKind::Member].into());
+    assert!(snapshot.take_dirty().is_empty());
 }

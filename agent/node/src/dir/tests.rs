@@ -145,7 +145,11 @@ impl Harness {
 
 fn name(key: &ObjectKey) -> &str {
     match key {
-        ObjectKey::Node(name) => name,
+        ObjectKey::Node(name)
+        | ObjectKey::Fabric(name)
+        | ObjectKey::Member(name)
+        | ObjectKey::ExternalHost(name)
+        | ObjectKey::Claim(name) => name,
         ObjectKey::Pod(object) | ObjectKey::Service(object) | ObjectKey::Endpoints(object) => &object.name,
         ObjectKey::Policy(policy) => &policy.name,
     }

@@ -23,7 +23,7 @@ enum Operator {
 }
 
 /// Reads a selector; an empty one matches everything.
-pub(super) fn read(field: &Field<'_>) -> Option<LabelSelector> {
+pub(in crate::manifest) fn read(field: &Field<'_>) -> Option<LabelSelector> {
     let fields = field.fields(&SELECTOR)?;
     let labels = fields.or("matchLabels", BTreeMap::new(), match_labels);
     let expressions = fields.or("matchExpressions", Vec::new(), |field| {

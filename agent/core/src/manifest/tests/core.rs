@@ -196,6 +196,7 @@ apiVersion: v1
 kind: Node
 metadata:
   name: n1
+  uid: 5c1e
   labels: {zone: a}
   annotations:
     balancing.elf.io/nodeProxyIpv4: 192.168.0.10
@@ -213,6 +214,7 @@ status:
         *node(&manifest),
         Node {
             name: "n1".into(),
+            uid: "5c1e".into(),
             labels: [("zone".to_owned(), "a".to_owned())].into_iter().collect(),
             ips: ips(&["192.0.2.1", "2001:db8::1"]),
             other_ips: ips(&["198.51.100.1"]),

@@ -1,13 +1,30 @@
-//! Every rule with the examples that keep and break it: `agent/core/tests/fixtures/rules`.
+//! Every rule of every kind with the examples that keep and break it: `agent/core/tests/fixtures/rules`.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use super::{local, problems, with};
+use super::{local, parse_json, problems, with};
+use crate::objects::{InvalidSpec, Object};
 
 #[path = "../../../../tests/fixtures/rules/cases.rs"]
 mod cases;
+
+fn problems_of(tree: &serde_json::Value) -> Vec<String> {
+    let manifest = parse_json(&tree.to_string());
+    assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
+    let [object] = manifest.objects.as_slice() else { panic!("{manifest:?}") };
+    let invalid: Option<&InvalidSpec> = match object {
+        Object::Policy(object) => object.spec.as_ref().err(),
+        Object::Fabric(object) => object.spec.as_ref().err(),
+        Object::Member(object) => object.spec.as_ref().err(),
+        Object::ExternalHost(object) => object.spec.as_ref().err(),
+        Object::Claim(object) => object.spec.as_ref().err(),
+        Object::Pod(_) | Object::Node(_) | Object::Service(_) | Object::Endpoints(_) => None,
+    };
+    let problems = invalid.into_iter().flat_map(|invalid| &invalid.problems);
+    problems.map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
+}
 
 #[test]
 fn every_example_has_its_problems() {
@@ -15,7 +32,7 @@ fn every_example_has_its_problems() {
     let cases = cases::cases(&directory).unwrap();
     let wrong: Vec<_> = cases
         .iter()
-        .map(|case| (case, problems(&case.policy)))
+        .map(|case| (case, problems_of(&case.object)))
         .filter(|(case, found)| *found != case.problems)
         .map(|(case, found)| format!("{}\n  expected {:?}\n  found    {found:?}", case.name, case.problems))
         .collect();
