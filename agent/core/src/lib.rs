@@ -14,6 +14,7 @@ pub mod failure;
 pub mod health;
 pub mod kinds;
 pub mod manifest;
+pub mod membership;
 pub mod monitor;
 pub mod names;
 pub mod objects;

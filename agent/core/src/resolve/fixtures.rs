@@ -17,9 +17,9 @@ use balancing_abi::model::{ClientId, Clients, FrontendKey, PolicyKind, Protocol}
 use crate::{
     kinds::{Lacking, ObjectKind},
     objects::{
-        Addresses, BackendPort, BackendSpec, ContainerPort, FrontendSpec, LabelSelector, Node, Object,
-        ObjectKey, ObjectRef, Pod, PodBackend, Policy, PolicyRef, PolicySpec, Port, PortRef, RedirectMode,
-        Service, ServicePort, WeightedAddress,
+        Addresses, BackendPort, BackendSpec, ContainerPort, ExternalHost, FrontendSpec, LabelSelector, Node,
+        Object, ObjectKey, ObjectRef, Pod, PodBackend, Policy, PolicyRef, PolicySpec, Port, PortRef,
+        RedirectMode, Service, ServicePort, TunnelFabric, TunnelNode, WeightedAddress,
     },
     plan::{Entry, Verdict},
     resolve::{ClusterPods, Delta, Engine, Role, Settings},
@@ -345,26 +345,22 @@ pub fn limit(n: u32) -> Option<NonZeroU32> {
     NonZeroU32::new(n)
 }
 
-impl From<Pod> for Object {
-    fn from(object: Pod) -> Self {
-        Self::Pod(object)
-    }
+macro_rules! objects {
+    ($($ty:ty => $variant:ident),+ $(,)?) => {$(
+        impl From<$ty> for Object {
+            fn from(object: $ty) -> Self {
+                Self::$variant(object)
+            }
+        }
+    )+};
 }
 
-impl From<Node> for Object {
-    fn from(object: Node) -> Self {
-        Self::Node(object)
-    }
-}
-
-impl From<Service> for Object {
-    fn from(object: Service) -> Self {
-        Self::Service(object)
-    }
-}
-
-impl From<Policy> for Object {
-    fn from(object: Policy) -> Self {
-        Self::Policy(object)
-    }
+objects! {
+    Pod => Pod,
+    Node => Node,
+    Service => Service,
+    Policy => Policy,
+    TunnelFabric => Fabric,
+    TunnelNode => Member,
+    ExternalHost => ExternalHost,
 }
