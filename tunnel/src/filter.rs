@@ -1,0 +1,115 @@
+//! Who may send to the tunnel port: a table of nftables, ours alone.
+//!
+//! Only packets of our port and VNI are looked at. Their outer source must be a member and their inner source a tunnel
+//! address of that very member; a pod may not send any. Everything dropped is counted by reason. The text is made in
+//! [`text`]; here it is handed to `nft`, in one transaction, and only when it would change something. The table
+//! outlives the program, and its counters every change.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+mod look;
+mod nft;
+pub mod text;
+
+use crate::{AcceptFrom, Fabric, Member};
+use text::{Scope, Wanted};
+
+/// Why the filter could not be set.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// There is no program to set it with.
+    #[error(
+        "there is no `nft` in PATH: install nftables, or set spec.acceptFrom: Anyone to run without the filter"
+    )]
+    NoNft,
+    /// The program could not be run.
+    #[error("cannot run nft: {0}")]
+    Run(#[source] std::io::Error),
+    /// The program refused.
+    #[error("nft refused: {0}")]
+    Refused(String),
+    /// The program said what cannot be read.
+    #[error("cannot read what nft printed (it needs support of JSON): {0}")]
+    Unreadable(#[source] serde_json::Error),
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether the kernel's rules were changed.
+    pub changed: bool,
+}
+
+/// The filter, in the network namespace of whichever thread calls.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// What we last put into the kernel. Only changes to it are sent while the kernel still has it.
+    applied: Option<Wanted>,
+}
+
+impl Filter {
+    /// A filter that does not know yet what the kernel has.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets these members in, and nobody else. With `acceptFrom: Anyone` there is no table.
+    ///
+    /// # Errors
+    /// When there is no `nft`, or it refuses.
+    pub fn apply(&mut self, members: &[Member], fabric: &Fabric, own: &Member) -> Result<Outcome, Error> {
+        if fabric.accept_from == AcceptFrom::Anyone {
+            return self.remove();
+        }
+        let wanted = Wanted::new(members, fabric, own);
+        let present = look::look()?;
+        if present.as_ref().is_some_and(|present| present.is(&wanted)) {
+            self.applied = Some(wanted);
+            return Ok(Outcome { changed: false });
+        }
+        let known =
+            self.applied.take().filter(|applied| present.as_ref().is_some_and(|present| present.is(applied)));
+        // Whoever changed the elements by hand, or left sets of another kind, makes the smaller changes fail.
+        let mut scopes = known.as_ref().map(Scope::Since).into_iter().chain([Scope::Elements]);
+        let done = scopes.any(|scope| match nft::run(&["-f", "-"], &wanted.transaction(scope)) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(%error, "the filter's table is not as expected and is made anew");
+                false
+            }
+        });
+        if !done {
+            nft::run(&["-f", "-"], &wanted.transaction(Scope::Everything))?;
+        }
+        self.applied = Some(wanted);
+        Ok(Outcome { changed: true })
+    }
+
+    /// Packets dropped so far, by reason.
+    ///
+    /// # Errors
+    /// When there is no `nft`, or it refuses.
+    pub fn counters(&self) -> Result<BTreeMap<String, u64>, Error> {
+        look::counters()
+    }
+
+    /// Removes the table.
+    ///
+    /// # Errors
+    /// When there is no `nft`, or it refuses.
+    pub fn remove(&mut self) -> Result<Outcome, Error> {
+        self.applied = None;
+        let present = match look::look() {
+            // Without the program there never was a table of ours.
+            Err(Error::NoNft) => None,
+            found => found?,
+        };
+        if present.is_some() {
+            nft::run(&["-f", "-"], text::REMOVE)?;
+        }
+        Ok(Outcome { changed: present.is_some() })
+    }
+}

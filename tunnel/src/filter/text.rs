@@ -1,0 +1,201 @@
+//! The filter as text for `nft -f -`. Pure.
+//!
+//! Offsets are bits behind the start of the UDP header: 8 bytes of UDP, 8 of VXLAN (the identifier in the fifth to
+//! seventh), 14 of Ethernet, then the inner packet.
+
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
+
+use crate::{Fabric, Member, Pair, fabric::hash};
+
+/// The table's name.
+pub const TABLE: &str = "balancing";
+/// Removes the table.
+pub const REMOVE: &str = "delete table inet balancing\n";
+/// The chain of packets to this host.
+pub const INPUT: &str = "input";
+/// Starts the comment that marks which state of the filter this is.
+pub const GENERATION: &str = "generation ";
+/// Names of the counters, one a reason.
+pub const COUNTERS: [&str; 4] = ["not_a_member", "wrong_inner_source", "not_ip", "from_a_pod"];
+
+/// The sets with their keys: outer sources, and outer with inner sources.
+const SETS: [(&str, &str); 6] = [
+    ("members4", "type ipv4_addr"),
+    ("members6", "type ipv6_addr"),
+    ("bound44", "typeof ip saddr . @th,336,32"),
+    ("bound46", "typeof ip saddr . @th,304,128"),
+    ("bound64", "typeof ip6 saddr . @th,336,32"),
+    ("bound66", "typeof ip6 saddr . @th,304,128"),
+];
+/// Elements that one command carries.
+const AT_ONCE: usize = 500;
+
+/// How much of the table is written.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// The rules, and the elements in which it differs from what the kernel has.
+    Since(&'a Wanted),
+    /// The rules and all elements.
+    Elements,
+    /// A new table: its counters start again.
+    Everything,
+}
+
+/// What the filter shall let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    port: u16,
+    vni: u32,
+    own: Pair,
+    /// Elements, each with its set.
+    elements: BTreeSet<(&'static str, String)>,
+    generation: String,
+}
+
+impl Wanted {
+    /// Lets in the members, and this one itself.
+    #[must_use]
+    pub fn new(members: &[Member], fabric: &Fabric, own: &Member) -> Self {
+        let all = members.iter().filter(|member| member.name != own.name).chain([own]);
+        let elements = all.flat_map(elements).collect();
+        let mut wanted = Self {
+            port: fabric.port,
+            vni: fabric.vni,
+            own: own.underlay,
+            elements,
+            generation: String::new(),
+        };
+        wanted.generation = format!("{:016x}", hash(wanted.identity()));
+        wanted
+    }
+
+    /// The mark of exactly this state.
+    #[must_use]
+    pub fn generation(&self) -> String {
+        self.generation.clone()
+    }
+
+    /// Every byte that makes a difference.
+    fn identity(&self) -> impl Iterator<Item = u8> {
+        let sets = SETS.iter().flat_map(|(name, key)| name.bytes().chain(key.bytes()));
+        let rules = self.chains().into_iter().flat_map(|(_, rules)| rules).flat_map(String::into_bytes);
+        let elements =
+            self.elements.iter().flat_map(|(set, element)| set.bytes().chain(element.bytes()).chain([0]));
+        sets.chain(rules).chain(elements)
+    }
+
+    /// The rules of each chain.
+    #[must_use]
+    pub fn chains(&self) -> [(&'static str, Vec<String>); 3] {
+        let Self { port, vni, .. } = self;
+        let ours = format!("udp dport {port} @th,96,24 {vni}");
+        let mark = format!("comment \"{GENERATION}{}\"", self.generation);
+        [
+            ("tunnel", self.tunnel()),
+            (INPUT, vec![format!("{ours} goto tunnel {mark}")]),
+            (
+                "forward",
+                vec![
+                    format!("{ours} counter name from_a_pod drop"),
+                    // In pieces the identifier may stand in a later one, which says no port; without the first
+                    // nobody can put them together.
+                    format!("udp dport {port} ip frag-off & 0x3fff != 0 counter name from_a_pod drop"),
+                    format!("udp dport {port} exthdr frag exists counter name from_a_pod drop"),
+                ],
+            ),
+        ]
+    }
+
+    fn tunnel(&self) -> Vec<String> {
+        let stranger = "counter name not_a_member drop";
+        // What this host sends to itself comes by the loopback device; by any other somebody else pretends to be it.
+        let own = self.own.iter().map(|ip| {
+            let family = if ip.is_ipv4() { "ip" } else { "ip6" };
+            format!("iifname != \"lo\" {family} saddr {ip} {stranger}")
+        });
+        let rules = [
+            format!("ip saddr != @members4 {stranger}"),
+            format!("ip6 saddr != @members6 {stranger}"),
+            "@th,224,16 0x0800 ip saddr . @th,336,32 @bound44 accept".to_owned(),
+            "@th,224,16 0x0800 ip6 saddr . @th,336,32 @bound64 accept".to_owned(),
+            "@th,224,16 0x86dd ip saddr . @th,304,128 @bound46 accept".to_owned(),
+            "@th,224,16 0x86dd ip6 saddr . @th,304,128 @bound66 accept".to_owned(),
+            "@th,224,16 { 0x0800, 0x86dd } counter name wrong_inner_source drop".to_owned(),
+            "counter name not_ip drop".to_owned(),
+        ];
+        own.chain(rules).collect()
+    }
+
+    /// The whole change; the kernel takes all of it or nothing.
+    #[must_use]
+    pub fn transaction(&self, scope: Scope<'_>) -> String {
+        let mut text = format!("add table inet {TABLE}\n");
+        if matches!(scope, Scope::Everything) {
+            text.push_str(REMOVE);
+            _ = writeln!(text, "add table inet {TABLE}");
+        }
+        for counter in COUNTERS {
+            _ = writeln!(text, "add counter inet {TABLE} {counter}");
+        }
+        for (set, key) in SETS {
+            _ = writeln!(text, "add set inet {TABLE} {set} {{ {key}; }}");
+        }
+        for (chain, _) in self.chains() {
+            let hook = match chain {
+                "tunnel" => String::new(),
+                hook => format!(" {{ type filter hook {hook} priority -300; policy accept; }}"),
+            };
+            _ = writeln!(text, "add chain inet {TABLE} {chain}{hook}");
+        }
+        for (chain, _) in self.chains() {
+            _ = writeln!(text, "flush chain inet {TABLE} {chain}");
+        }
+        let none = BTreeSet::new();
+        let had = match scope {
+            Scope::Since(known) => &known.elements,
+            Scope::Elements | Scope::Everything => {
+                SETS.iter().for_each(|(set, _)| _ = writeln!(text, "flush set inet {TABLE} {set}"));
+                &none
+            }
+        };
+        change(&mut text, "delete", had.difference(&self.elements));
+        change(&mut text, "add", self.elements.difference(had));
+        for (chain, rules) in self.chains() {
+            rules.iter().for_each(|rule| _ = writeln!(text, "add rule inet {TABLE} {chain} {rule}"));
+        }
+        text
+    }
+}
+
+/// One command for many elements of a set.
+fn change(text: &mut String, verb: &str, elements: impl Iterator<Item = &(&'static str, String)>) {
+    let elements: Vec<_> = elements.collect();
+    for of_set in elements.chunk_by(|(a, _), (b, _)| a == b) {
+        for some in of_set.chunks(AT_ONCE) {
+            let Some((set, _)) = some.first() else { continue };
+            let some: Vec<&str> = some.iter().map(|(_, element)| element.as_str()).collect();
+            _ = writeln!(text, "{verb} element inet {TABLE} {set} {{ {} }}", some.join(", "));
+        }
+    }
+}
+
+/// What the sets hold for a member: its outer addresses, and each with each of its tunnel addresses.
+fn elements(member: &Member) -> Vec<(&'static str, String)> {
+    let mut elements = Vec::new();
+    for outer in member.underlay.iter() {
+        let ipv4 = outer.is_ipv4();
+        elements.push((if ipv4 { "members4" } else { "members6" }, outer.to_string()));
+        for inner in member.addresses.iter() {
+            elements.push(match (ipv4, inner) {
+                (true, IpAddr::V4(ip)) => ("bound44", format!("{outer} . 0x{:08x}", ip.to_bits())),
+                (true, IpAddr::V6(ip)) => ("bound46", format!("{outer} . 0x{:032x}", ip.to_bits())),
+                (false, IpAddr::V4(ip)) => ("bound64", format!("{outer} . 0x{:08x}", ip.to_bits())),
+                (false, IpAddr::V6(ip)) => ("bound66", format!("{outer} . 0x{:032x}", ip.to_bits())),
+            });
+        }
+    }
+    elements
+}
+
+#[cfg(test)]
+mod tests;
