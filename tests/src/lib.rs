@@ -48,6 +48,7 @@ pub mod redirected;
 mod server;
 pub mod sock;
 mod temp_dir;
+mod underlay;
 mod usage;
 mod wait;
 
@@ -75,5 +76,6 @@ pub use sock::{
     shared::{Heard, Shared},
 };
 pub use temp_dir::TempDir;
+pub use underlay::Underlay;
 pub use usage::{cpu, cpu_of_waiting, memory};
 pub use wait::{undisturbed, wait_for, wait_until};

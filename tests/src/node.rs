@@ -72,9 +72,15 @@ impl Node {
     /// A node whose agent gets more arguments. `--role`, `--scope` and the like; places are given already.
     #[must_use]
     pub fn with(topic: &str, arguments: &[&str]) -> Self {
+        Self::named(topic, "n1", arguments)
+    }
+
+    /// One of several nodes.
+    #[must_use]
+    pub fn named(topic: &str, name: &str, arguments: &[&str]) -> Self {
         let objects = TempDir::new("objects");
         let source = format!("dir:{}", objects.path().display());
-        Self::build(topic, objects, &["--source", &source, "--node-name", "n1"], arguments)
+        Self::build(topic, objects, &["--source", &source, "--node-name", name], arguments)
     }
 
     /// A node of a cluster: its agent works with what the API server has, as the user of a kubeconfig, and
@@ -217,6 +223,27 @@ impl Node {
         self.host.add_address(&format!("10.200.{number}.1/30"), &device);
         netns.add_address(&format!("10.200.{number}.2/30"), "eth0");
         netns.ip(&["route", "add", "default", "via", &format!("10.200.{number}.1")]);
+        Sandbox { netns, cgroup: self.pod_cgroup(pod) }
+    }
+
+    /// The namespace and the cgroup of a pod that has its own address on an overlay: the node alone knows the way to it, and
+    /// forwards.
+    #[must_use]
+    pub fn overlay_pod(&self, pod: &Object, addresses: &[&str]) -> Sandbox {
+        let number = self.sandboxes.get();
+        self.sandboxes.set(number + 1);
+        let (netns, device) = (NetNs::new(), format!("veth{number}"));
+        self.host.sysctl("ipv4/ip_forward", "1");
+        self.host.sysctl("ipv6/conf/all/forwarding", "1");
+        self.host.join(&device, &netns, "eth0");
+        for (gateway, length, option) in [("169.254.1.1", 32, "-4"), ("fe80::1", 128, "-6")] {
+            self.host.add_address(&format!("{gateway}/{length}"), &device);
+            for address in addresses.iter().filter(|address| address.contains(':') == gateway.contains(':')) {
+                netns.add_address(&format!("{address}/{length}"), "eth0");
+                netns.ip(&[option, "route", "replace", "default", "via", gateway, "dev", "eth0", "onlink"]);
+                self.host.ip(&[option, "route", "replace", &format!("{address}/{length}"), "dev", &device]);
+            }
+        }
         Sandbox { netns, cgroup: self.pod_cgroup(pod) }
     }
 

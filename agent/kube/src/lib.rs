@@ -7,4 +7,5 @@ pub mod api;
 pub mod client;
 pub mod cluster;
 pub mod events;
+pub mod member;
 pub mod source;

@@ -15,9 +15,10 @@ use balancing_core::{
     health::Health,
     source::{Batch, SourceStatus},
 };
+use balancing_kube::member::{Report as MemberReport, Wish};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::sleep_until,
 };
 
@@ -26,6 +27,7 @@ use crate::{
     config::Config,
     control::Pending,
     error::RunError,
+    fabric::Channels,
     feed::Counters,
     listen::Addresses,
     metrics::Rounds,
@@ -33,7 +35,8 @@ use crate::{
     owner::Owner,
     probe::{Busy, Probe, Report},
     reconcile::{
-        News, Scheduler, exempt::ExemptReconciler, host_links::HostLinksReconciler,
+        News, Scheduler, exempt::ExemptReconciler, fabric::FabricReconciler,
+        forwards::ForwardsReconciler, host_links::HostLinksReconciler,
         link_check::LinkCheckReconciler, older_abi::OlderAbiReconciler, pins::PinsReconciler,
         pod_links::PodLinksReconciler, tables::TablesReconciler,
     },
@@ -57,6 +60,10 @@ pub(crate) struct Inputs {
     pub health: watch::Sender<Health>,
     /// Where the names of clients, policies and backends are told while somebody listens to events.
     pub names: watch::Sender<Arc<Names>>,
+    /// Where it is told what this host wants to be in the fabric.
+    pub wishes: watch::Sender<Wish>,
+    /// How that goes.
+    pub membership: watch::Receiver<MemberReport>,
     /// Where health and metrics are served; only for answers.
     pub addresses: Addresses,
     /// What is counted in the runtime; only for answers.
@@ -146,6 +153,8 @@ struct Inside {
     last_change: Option<SystemTime>,
     rounds: Rounds,
     names: Teller,
+    /// Told when the host's network changed.
+    network: Arc<Notify>,
 }
 
 impl Inside {
@@ -156,12 +165,20 @@ impl Inside {
         busy: Arc<Busy>,
         inputs: &Inputs,
     ) -> Result<Self, RunError> {
+        let network = Arc::new(Notify::new());
+        let channels = Channels {
+            wishes: inputs.wishes.clone(),
+            reports: inputs.membership.clone(),
+            news: Arc::clone(&network),
+        };
         Ok(Self {
-            world: World::load(config, abi, inputs.health.clone())?,
+            world: World::load(config, abi, inputs.health.clone(), channels)?,
             scheduler: Scheduler::new(vec![
                 Box::new(PodLinksReconciler::default()),
                 Box::new(ExemptReconciler),
                 Box::new(TablesReconciler),
+                Box::new(FabricReconciler),
+                Box::new(ForwardsReconciler::default()),
                 Box::new(HostLinksReconciler),
                 Box::new(LinkCheckReconciler),
                 Box::new(OlderAbiReconciler),
@@ -175,11 +192,13 @@ impl Inside {
             last_change: None,
             rounds: Rounds::default(),
             names: Teller::new(inputs.names.clone()),
+            network,
         })
     }
 
     async fn work(&mut self, inputs: Inputs) {
-        let Inputs { mut batches, mut requests, status, .. } = inputs;
+        let Inputs { mut batches, mut requests, status, mut membership, .. } = inputs;
+        let network = Arc::clone(&self.network);
         let mut watch = Watched::new(self.world.attacher.descriptor());
         Arc::clone(&self.busy).during(|| self.reconcile());
         loop {
@@ -206,6 +225,15 @@ impl Inside {
                     self.notice();
                     self.reconcile();
                 }),
+                () = network.notified() => Arc::clone(&self.busy).during(|| {
+                    self.scheduler.tell(News::NETWORK);
+                    self.reconcile();
+                }),
+                // Without a cluster nobody reports, and never will.
+                Ok(()) = membership.changed() => Arc::clone(&self.busy).during(|| {
+                    self.scheduler.tell(News::FABRIC);
+                    self.reconcile();
+                }),
                 // At other times it is the names alone that are due.
                 () = sleep_until(due.into()) => if self.scheduler.next_due().is_some_and(|due| due <= Instant::now()) {
                     Arc::clone(&self.busy).during(|| self.reconcile());
@@ -222,12 +250,16 @@ impl Inside {
 
     fn apply(&mut self, batch: Batch) {
         let known = |owner: &Owner| (owner.is_synced(), owner.lacking().clone());
-        let before = known(&self.world.owner);
+        let fabric = |owner: &Owner| owner.engine().snapshot().fabric_revision();
+        let (before, fabric_before) = (known(&self.world.owner), fabric(&self.world.owner));
         let pods = batch.has_pods();
         self.world.owner.apply(batch);
         self.scheduler.tell(News::OBJECTS);
         if pods || known(&self.world.owner) != before {
             self.scheduler.tell(News::PODS);
+        }
+        if known(&self.world.owner) != before || fabric(&self.world.owner) != fabric_before {
+            self.scheduler.tell(News::FABRIC);
         }
     }
 

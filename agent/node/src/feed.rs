@@ -22,6 +22,7 @@ use balancing_kube::source::{KubeSource, Scope, WatchStats};
 use balancing_kube::{
     client::{Connection, connect},
     events::Events,
+    member::{Membership, Report, Wish},
 };
 
 /// Batches that wait for the consumer; a source that is faster waits.
@@ -34,6 +35,10 @@ pub(crate) struct Feed {
     pub(crate) counters: Counters,
     /// Writes Events; a directory has no place for them.
     events: Option<JoinHandle<()>>,
+    /// Writes what this host is in the fabric; in a directory an administrator does.
+    member: Option<JoinHandle<()>>,
+    /// How that goes.
+    pub(crate) membership: watch::Receiver<Report>,
 }
 
 /// What is counted beside the loop.
@@ -70,11 +75,13 @@ impl Origin {
         batches: mpsc::Sender<Batch>,
         status: watch::Sender<SourceStatus>,
         health: watch::Receiver<Health>,
+        wishes: watch::Receiver<Wish>,
     ) -> Feed {
+        let (reports, membership) = watch::channel(Report::default());
         let (connection, namespace) = match self {
             Self::Dir(source) => {
                 let task = tokio::spawn(source.run(batches, status, std::future::pending()));
-                return Feed { task, counters: Counters::default(), events: None };
+                return Feed { task, counters: Counters::default(), events: None, member: None, membership };
             }
             Self::Kube(connection, namespace) => (connection, namespace),
         };
@@ -86,8 +93,16 @@ impl Origin {
         let source = KubeSource::new(&connection, &scope, &namespace);
         let counters = Counters { watches: Some(source.stats()) };
         let task = tokio::spawn(source.run(batches, status, std::future::pending()));
+        let node = (settings.role == Role::Node).then(|| settings.node_name.clone());
+        let member = Membership::new(connection.client.clone(), node, &namespace);
         let events = Events::new(connection.client, &settings.node_name);
-        Feed { task, counters, events: Some(tokio::spawn(events.run(health))) }
+        Feed {
+            task,
+            counters,
+            events: Some(tokio::spawn(events.run(health))),
+            member: Some(tokio::spawn(member.run(wishes, reports))),
+            membership,
+        }
     }
 }
 
@@ -95,8 +110,8 @@ impl Feed {
     /// Ends the source.
     pub(crate) fn stop(self) {
         self.task.abort();
-        if let Some(events) = self.events {
-            events.abort();
+        for task in self.events.into_iter().chain(self.member) {
+            task.abort();
         }
     }
 }

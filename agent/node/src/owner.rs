@@ -19,7 +19,7 @@ use balancing_core::{
     kinds::Lacking,
     objects::PolicyRef,
     plan::Verdict,
-    resolve::{Engine, Settings},
+    resolve::{Engine, Forwards, ProxyPort, Role, Settings},
     snapshot::Wait,
     source::{Batch, Change},
 };
@@ -48,6 +48,10 @@ pub struct Owner {
     health: watch::Sender<Health>,
     operations: Operations,
     traffic: Traffic,
+    /// What the proxy of this node forwards.
+    forwards: Forwards,
+    /// Ports whose forward may have changed since they were asked for last.
+    changed_ports: BTreeSet<ProxyPort>,
     synced: bool,
     /// `None` until the first decisions.
     kept: Option<Kept>,
@@ -77,6 +81,8 @@ impl Owner {
             health,
             operations: Operations::default(),
             traffic: Traffic::default(),
+            forwards: Forwards::default(),
+            changed_ports: BTreeSet::new(),
             synced: false,
             kept: None,
             names: Names::default(),
@@ -87,6 +93,17 @@ impl Owner {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What the proxy of this node forwards, as of the last decisions.
+    #[must_use]
+    pub fn forwards(&self) -> &Forwards {
+        &self.forwards
+    }
+
+    /// Ports of the proxy whose forward may have changed since the last call.
+    pub fn take_changed_ports(&mut self) -> BTreeSet<ProxyPort> {
+        std::mem::take(&mut self.changed_ports)
     }
 
     /// Whether the source's complete list has arrived, but for what is lacking.
@@ -193,6 +210,9 @@ impl Owner {
             return true;
         }
         let delta = self.engine.resolve();
+        if self.engine.settings().role == Role::Node {
+            self.changed_ports.extend(self.forwards.update(&self.engine, &delta.touched));
+        }
         let kept = self
             .kept
             .get_or_insert_with(|| Kept::start(&self.engine, self.tables.entries(), self.tables.policies()));

@@ -9,6 +9,8 @@ use std::{
 };
 
 pub mod exempt;
+pub(crate) mod fabric;
+pub(crate) mod forwards;
 pub mod host_links;
 pub mod link_check;
 pub mod older_abi;
@@ -31,7 +33,7 @@ const SOONEST: Duration = Duration::from_millis(100);
 
 /// What happened that a reconciler may have to act upon: a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct News(u8);
+pub struct News(u16);
 
 impl News {
     /// Nothing.
@@ -52,6 +54,12 @@ impl News {
     pub const POD_LINKS: Self = Self(1 << 6);
     /// Links of the host changed.
     pub const HOST_LINKS: Self = Self(1 << 7);
+    /// Objects of the fabric or a Node changed.
+    pub const FABRIC: Self = Self(1 << 8);
+    /// Links, addresses, routes or neighbours of the host changed.
+    pub const NETWORK: Self = Self(1 << 9);
+    /// What the proxy forwards, or at which addresses, may have changed.
+    pub const PROXY: Self = Self(1 << 10);
 
     /// Whether both have something in common.
     #[must_use]

@@ -4,6 +4,7 @@
 
 use balancing_core::{control::socket_path, source::SourceStatus};
 use balancing_dataplane::layout::Layout;
+use balancing_kube::member::Wish;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch},
@@ -36,11 +37,21 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let (status_in, status) = watch::channel(SourceStatus::default());
     let (health_in, health) = watch::channel(Default::default());
     let (names_in, names) = watch::channel(Default::default());
+    let (wishes_in, wishes) = watch::channel(Wish::Unknown);
     // The source reads while the programs are loaded.
-    let feed = origin.start(&config.settings, batches_in, status_in, health);
+    let feed = origin.start(&config.settings, batches_in, status_in, health, wishes);
     let counters: Counters = feed.counters.clone();
-    let inputs =
-        Inputs { batches, requests, status, health: health_in, names: names_in, addresses, counters };
+    let inputs = Inputs {
+        batches,
+        requests,
+        status,
+        health: health_in,
+        names: names_in,
+        wishes: wishes_in,
+        membership: feed.membership.clone(),
+        addresses,
+        counters,
+    };
     let layout = Layout::new(&config.place.bpffs, abi);
     let Handle { probe, loaded, ended } = dataplane::spawn(config, abi, inputs).map_err(RunError::Thread)?;
     let http = http::start(bound, http::agent(requests_in.clone(), probe))?;

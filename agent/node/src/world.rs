@@ -23,6 +23,7 @@ use crate::{
     attach::{AttachError, Attacher, Rules},
     config::Config,
     error::RunError,
+    fabric::{Channels, Fabric},
     lock::{self, Lock},
     owner::Owner,
     reconcile::NOT_LISTED,
@@ -40,6 +41,7 @@ const SLICES_PATIENCE: Duration = Duration::from_secs(60);
 pub struct World {
     pub(crate) owner: Owner,
     pub(crate) attacher: Attacher,
+    pub(crate) fabric: Fabric,
     pub(crate) role: Role,
     pub(crate) node: String,
     /// Clients that are never redirected; `None` = the pods have not been looked at.
@@ -93,7 +95,12 @@ impl World {
     }
 
     /// Loads programs and tables; a directory that another agent owns is refused.
-    pub(crate) fn load(config: &Config, abi: u32, health: watch::Sender<Health>) -> Result<Self, RunError> {
+    pub(crate) fn load(
+        config: &Config,
+        abi: u32,
+        health: watch::Sender<Health>,
+        channels: Channels,
+    ) -> Result<Self, RunError> {
         mount::ensure_bpffs(&config.place.bpffs)?;
         let cgroup_root = setting::cgroup_root(config)?;
         let rules = Rules {
@@ -141,6 +148,7 @@ impl World {
                 rules,
                 &config.place.run_dir,
             ),
+            fabric: Fabric::new(&config.place.bpffs, channels),
             owner: Owner::new(settings, tables, health),
             exempt: None,
             filled: false,

@@ -1,0 +1,215 @@
+//! This host's end of the fabric: the tools with which the tunnel is kept, and what is known of it.
+//!
+//! It belongs to the data-plane thread; [`crate::reconcile::fabric`] and [`crate::reconcile::forwards`] are its only users. The tools are
+//! made when a fabric appears for the first time: a host without one pays nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use balancing_core::{
+    membership::Member,
+    objects::{AcceptFrom, FabricSpec, MemberSpec, UnderlayFamily},
+};
+use balancing_dataplane::proxy::{self, Proxy};
+use balancing_kube::member::{MemberWish, Report, Wish};
+use balancing_tunnel as tunnel;
+use balancing_tunnel::{Facts, Filter, Netlink, Pair, Shrink};
+use tokio::sync::{Notify, watch};
+
+/// Where the kernel shows a device of ours.
+const DEVICES: [&str; 2] = ["/sys/class/net/balancing0", "/sys/class/net/balancing1"];
+
+/// Why something of the fabric could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FabricError {
+    /// Netlink.
+    #[error(transparent)]
+    Netlink(#[from] tunnel::netlink::Error),
+    /// The filter at the tunnel port.
+    #[error(transparent)]
+    Filter(#[from] tunnel::filter::Error),
+    /// The proxy's programs or tables.
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
+}
+
+/// What the runtime and the thread tell each other of the fabric.
+pub(crate) struct Channels {
+    /// What this host wants to be; whoever writes to the API server listens.
+    pub wishes: watch::Sender<Wish>,
+    /// How that goes.
+    pub reports: watch::Receiver<Report>,
+    /// Told when links, addresses, routes or neighbours changed.
+    pub news: Arc<Notify>,
+}
+
+/// What is kept of the fabric.
+pub(crate) struct Fabric {
+    bpffs: PathBuf,
+    channels: Channels,
+    tools: Option<Tools>,
+    /// Tunnel addresses of this host at which the proxy takes connections.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    /// How the tunnel is, for views; `None` = this host is in no fabric.
+    pub(crate) state: Option<State>,
+}
+
+/// The tools.
+pub(crate) struct Tools {
+    pub(crate) netlink: Netlink,
+    pub(crate) filter: Filter,
+    pub(crate) proxy: Proxy,
+    pub(crate) shrink: Shrink,
+    /// Members that are let in, those included that are about to go.
+    pub(crate) admitted: BTreeMap<String, tunnel::Member>,
+    /// The filter is as it should be, as far as is known.
+    pub(crate) is_guarded: bool,
+}
+
+/// How the tunnel is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) fabric: String,
+    pub(crate) own: tunnel::Member,
+    pub(crate) mtu: u32,
+    /// Index of the device.
+    pub(crate) device: Option<u32>,
+    pub(crate) peers: Vec<tunnel::Member>,
+    pub(crate) problems: Vec<String>,
+}
+
+impl Fabric {
+    pub(crate) fn new(bpffs: &Path, channels: Channels) -> Self {
+        Self { bpffs: bpffs.to_owned(), channels, tools: None, addresses: BTreeSet::new(), state: None }
+    }
+
+    /// The tools, made when they are needed first.
+    pub(crate) fn tools(&mut self) -> Result<&mut Tools, FabricError> {
+        let tools = match self.tools.take() {
+            Some(tools) => tools,
+            None => {
+                let news = Arc::clone(&self.channels.news);
+                Tools {
+                    netlink: Netlink::start(move || news.notify_one())?,
+                    filter: Filter::new(),
+                    proxy: Proxy::load(&proxy::Options::new(&self.bpffs))?,
+                    shrink: Shrink::default(),
+                    admitted: BTreeMap::new(),
+                    is_guarded: false,
+                }
+            }
+        };
+        Ok(self.tools.insert(tools))
+    }
+
+    /// The tools, if they were ever needed.
+    pub(crate) fn known_tools(&mut self) -> Option<&mut Tools> {
+        self.tools.as_mut()
+    }
+
+    /// Whether something of a fabric may be on this host.
+    pub(crate) fn has_remains(&self) -> bool {
+        self.tools.is_some() || DEVICES.iter().any(|device| Path::new(device).exists())
+    }
+
+    /// Removes device and filter; the proxy's tables and programs stay for the next fabric, without a device to be at.
+    pub(crate) fn remove(&mut self) -> Result<(), FabricError> {
+        let tools = self.tools()?;
+        tools.netlink.remove()?;
+        tools.filter.remove()?;
+        self.tools = None;
+        proxy::unload(&self.bpffs)?;
+        self.addresses.clear();
+        self.state = None;
+        Ok(())
+    }
+
+    /// Tells the runtime what this host wants to be.
+    pub(crate) fn wish(&self, wish: Wish) {
+        self.channels.wishes.send_if_modified(|old| {
+            let differs = *old != wish;
+            *old = wish;
+            differs
+        });
+    }
+
+    /// What cannot be written.
+    pub(crate) fn report(&self) -> Report {
+        self.channels.reports.borrow().clone()
+    }
+}
+
+/// The fabric in the tunnel's words.
+pub(crate) fn to_fabric(name: &str, spec: &FabricSpec) -> tunnel::Fabric {
+    tunnel::Fabric {
+        name: name.to_owned(),
+        vni: spec.vni,
+        port: spec.port,
+        ipv4_pool: spec.ipv4_pool,
+        ipv6_pool: spec.ipv6_pool,
+        mtu: spec.mtu,
+        accept_from: match spec.accept_from {
+            AcceptFrom::Members => tunnel::AcceptFrom::Members,
+            AcceptFrom::Anyone => tunnel::AcceptFrom::Anyone,
+        },
+    }
+}
+
+/// A member in the tunnel's words.
+pub(crate) fn to_member(name: &str, spec: &MemberSpec) -> tunnel::Member {
+    tunnel::Member {
+        name: name.to_owned(),
+        underlay: Pair { v4: spec.underlay_v4, v6: spec.underlay_v6 },
+        port: spec.port,
+        mac: tunnel::Mac(spec.mac),
+        addresses: spec.addresses.iter().copied().collect(),
+        mtu: spec.mtu,
+    }
+}
+
+/// Which of this host's addresses peers dial. A host outside is held to what its permission names.
+pub(crate) fn underlay(member: &Member<'_>, facts: &Facts) -> Result<Pair, String> {
+    let wish = &member.spec.underlay;
+    let cidrs = match member.permission {
+        Some(permission) => permission.underlay_cidrs.clone(),
+        None => wish.cidrs.clone(),
+    };
+    let wish = tunnel::Underlay {
+        cidrs,
+        interfaces: if member.permission.is_some() { Vec::new() } else { wish.interfaces.clone() },
+        family: match wish.family {
+            UnderlayFamily::Auto => tunnel::Family::Auto,
+            UnderlayFamily::Ipv4 => tunnel::Family::Ipv4,
+            UnderlayFamily::Ipv6 => tunnel::Family::Ipv6,
+        },
+    };
+    tunnel::choose(&wish, &member.node_ips, facts).map_err(|error| error.to_string())
+}
+
+/// What this host wants to be.
+pub(crate) fn wish(
+    member: &Member<'_>,
+    underlay: Pair,
+    mac: tunnel::Mac,
+    mtu: u32,
+    proven: Option<Vec<IpAddr>>,
+    annotated: Vec<IpAddr>,
+) -> Wish {
+    Wish::Member(Box::new(MemberWish {
+        fabric: member.fabric.name.clone(),
+        owner: member.owner.clone(),
+        pools: member.spec.pools().collect(),
+        underlay_v4: underlay.v4,
+        underlay_v6: underlay.v6,
+        port: member.spec.port,
+        mac: mac.0,
+        mtu,
+        seen: member.own.cloned(),
+        proven,
+        annotated,
+    }))
+}

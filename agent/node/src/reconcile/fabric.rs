@@ -1,0 +1,219 @@
+//! The tunnel device of this host, its peers, the filter at its port, and the proxy's place on it.
+//!
+//! Nothing exists until a TunnelFabric does. What is there stays while something is not known: the lists, the own address, an
+//! address of the underlay. The Node is annotated only while the device carries.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use balancing_core::{
+    kinds::ObjectKind,
+    membership::{Member, Membership, membership},
+};
+use balancing_dataplane::proxy::Local;
+use balancing_kube::member::Wish;
+use balancing_tunnel::{Applied, Deletions, Mac, Pair, Plan, mac_of, plan};
+
+use super::{LOOK, NOT_LISTED, News, Outcome, Reconciler};
+use crate::{
+    fabric::{Fabric, FabricError, State, Tools, to_fabric, to_member, underlay, wish},
+    world::World,
+};
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct FabricReconciler;
+
+/// How far a look came.
+enum Standing {
+    /// Everything is as it should be.
+    Carries(Option<Instant>),
+    /// It is not, in words.
+    Lacks(String),
+}
+
+impl Reconciler<World> for FabricReconciler {
+    fn name(&self) -> &'static str {
+        "fabric"
+    }
+
+    fn listens_to(&self) -> News {
+        News::FABRIC | News::NETWORK
+    }
+
+    fn period(&self) -> Option<Duration> {
+        Some(LOOK)
+    }
+
+    fn reconcile(&mut self, world: &mut World, everything: bool) -> (Outcome, News) {
+        if !world.owner.is_synced() {
+            return (Outcome::Asleep(NOT_LISTED), News::NONE);
+        }
+        let lacking = world.owner.lacking();
+        if [ObjectKind::Fabric, ObjectKind::Member].iter().any(|kind| lacking.contains(kind)) {
+            // Whoever has no fabric does not miss it; what an earlier agent made of one stays.
+            return (Outcome::Done, News::NONE);
+        }
+        let before = world.fabric.addresses.clone();
+        let outcome = match look(world, everything) {
+            Ok(Standing::Carries(None)) => Outcome::Done,
+            Ok(Standing::Carries(Some(at))) => Outcome::Again(at),
+            Ok(Standing::Lacks(why)) => Outcome::Partly(why, None),
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        let news = if world.fabric.addresses == before { News::NONE } else { News::PROXY };
+        (outcome, news)
+    }
+}
+
+fn look(world: &mut World, everything: bool) -> Result<Standing, FabricError> {
+    let World { owner, fabric, .. } = world;
+    let engine = owner.engine();
+    let snapshot = engine.snapshot();
+    let node = snapshot.node(&engine.settings().node_name);
+    let annotated: Vec<IpAddr> = node.map(|node| node.proxy_ips.to_vec()).unwrap_or_default();
+    let member = match membership(snapshot, engine.settings()) {
+        Membership::Outside(_) => {
+            fabric.wish(Wish::Outside { is_annotated: !annotated.is_empty() });
+            if fabric.has_remains() {
+                fabric.remove()?;
+                tracing::info!("this host is in no fabric any more: its tunnel is removed");
+            }
+            return Ok(Standing::Carries(None));
+        }
+        Membership::Waiting(why) => return Ok(Standing::Lacks(why)),
+        Membership::Member(member) => member,
+    };
+    let Joined { standing, proven, described } = join(fabric, &member, everything)?;
+    if let Some(Described { underlay, mac, mtu }) = described {
+        fabric.wish(wish(&member, underlay, mac, mtu, proven, annotated));
+    }
+    if let (Standing::Carries(_), Some(problem)) = (&standing, fabric.report().problem) {
+        return Ok(Standing::Lacks(problem));
+    }
+    Ok(standing)
+}
+
+/// What peers need to know of this host.
+struct Described {
+    underlay: Pair,
+    mac: Mac,
+    mtu: u32,
+}
+
+/// How a host stands in its fabric.
+struct Joined {
+    standing: Standing,
+    /// Its addresses that carry; `None` = not known yet.
+    proven: Option<Vec<IpAddr>>,
+    described: Option<Described>,
+}
+
+impl Joined {
+    fn lacking(why: String, described: Option<(&balancing_tunnel::Member, u32)>) -> Self {
+        let described =
+            described.map(|(own, mtu)| Described { underlay: own.underlay, mac: own.mac, mtu });
+        Self { standing: Standing::Lacks(why), proven: Some(Vec::new()), described }
+    }
+}
+
+/// Makes the tunnel as the member's objects say.
+fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Joined, FabricError> {
+    let name = member.name();
+    let wanted = to_fabric(&member.fabric.name, member.spec);
+    let tools = fabric.tools()?;
+    let facts = tools.netlink.facts()?;
+    let local = match underlay(member, &facts) {
+        Ok(local) => local,
+        // An address that comes back is noticed at once; until then nobody is sent here.
+        Err(why) => return Ok(Joined::lacking(why, None)),
+    };
+    let own = own(member, &name, local);
+    let peers: Vec<_> = member.peers.iter().map(|(name, spec)| to_member(name, spec)).collect();
+    let plan = match plan(&wanted, &own, &peers, &facts) {
+        Ok(plan) => plan,
+        Err(conflict) => return Ok(Joined::lacking(conflict.to_string(), Some((&own, 0)))),
+    };
+    let mtu = plan.mtu();
+    if own.addresses.is_empty() {
+        let why = format!("it has no tunnel address yet: there is no TunnelNode {name}{}", hint(member));
+        return Ok(Joined { proven: None, ..Joined::lacking(why, Some((&own, mtu))) });
+    }
+    let applied = apply(tools, &wanted, &own, &peers, &plan, everything)?;
+    if let Some(device) = applied.device {
+        tools.proxy.set_local(&Local { ipv4: own.addresses.v4, ipv6: own.addresses.v6 })?;
+        tools.proxy.attach(device)?;
+    }
+    let until = tools.shrink.until();
+    let proven: Vec<IpAddr> = own.addresses.iter().filter(|address| answers(*address)).collect();
+    let is_whole = applied.device.is_some() && proven.len() == own.addresses.iter().count();
+    let mut problems = member.problems.clone();
+    problems.extend(plan.problems.iter().chain(&applied.problems).cloned());
+    fabric.addresses = own.addresses.iter().collect();
+    let described = Some(Described { underlay: local, mac: own.mac, mtu });
+    fabric.state = Some(State {
+        fabric: member.fabric.name.clone(),
+        own,
+        mtu,
+        device: applied.device,
+        peers,
+        problems,
+    });
+    let standing = match is_whole {
+        true => Standing::Carries(until),
+        false => Standing::Lacks("the tunnel device does not have its own address yet".to_owned()),
+    };
+    Ok(Joined { standing, proven: Some(proven), described })
+}
+
+/// Brings the kernel in line. Whoever is new is let in before packets go there, and whoever has left is shut out after none
+/// goes any more.
+fn apply(
+    tools: &mut Tools,
+    wanted: &balancing_tunnel::Fabric,
+    own: &balancing_tunnel::Member,
+    peers: &[balancing_tunnel::Member],
+    plan: &Plan,
+    everything: bool,
+) -> Result<Applied, FabricError> {
+    let wished: BTreeMap<_, _> = peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect();
+    let remaining = tools.admitted.keys().filter(|name| wished.contains_key(*name)).count();
+    let deletions = tools.shrink.judge(tools.admitted.len(), remaining, Instant::now());
+    let mut admitted = tools.admitted.clone();
+    admitted.extend(wished.clone());
+    // The filter is asked by a process, which is too much for each change of some pod's device.
+    let must_ask = everything || !tools.is_guarded;
+    tools.is_guarded = false;
+    if must_ask || admitted != tools.admitted {
+        tools.filter.apply(&Vec::from_iter(admitted.values().cloned()), wanted, own)?;
+    }
+    tools.admitted = admitted;
+    let applied = tools.netlink.apply(plan, deletions)?;
+    if deletions == Deletions::Allowed && tools.admitted != wished {
+        tools.filter.apply(peers, wanted, own)?;
+        tools.admitted = wished;
+    }
+    tools.is_guarded = true;
+    Ok(applied)
+}
+
+/// This host as a member: what the fabric knows of it, but for the underlay, which is as it is now.
+fn own(member: &Member<'_>, name: &str, underlay: Pair) -> balancing_tunnel::Member {
+    let known = member.own.map(|own| to_member(name, own));
+    let mac = known.as_ref().map_or_else(|| mac_of(&member.fabric.name, name), |known| known.mac);
+    let addresses = known.map(|known| known.addresses).unwrap_or_default();
+    balancing_tunnel::Member { name: name.to_owned(), underlay, port: member.spec.port, mac, addresses, mtu: 0 }
+}
+
+/// Whether the host has the address, by the means of any application.
+fn answers(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// Who makes the TunnelNode where none is written by the agent itself.
+fn hint(member: &Member<'_>) -> &'static str {
+    if member.owner.uid.is_empty() { "; write it into the directory" } else { "" }
+}
