@@ -31,7 +31,7 @@ lint: ## formatting, clippy and the project's own rules
 	tests/setup.sh build lint && tests/lint.sh
 
 crds: ## install/crds, from the types in agent/kube/src/api
-	for plural in localredirectpolicies balancingpolicies; do \
+	for plural in localredirectpolicies balancingpolicies tunnelfabrics tunnelnodes tunneladdressclaims externalhosts; do \
 		cargo run --quiet --locked -p balancing-agent --bin balancing-agent -- crds $$plural >install/crds/$$plural.yaml || exit; \
 	done
 

@@ -1,6 +1,6 @@
-//! The policies as Rust types, and the CustomResourceDefinitions made from them.
+//! Our kinds as Rust types, and the CustomResourceDefinitions made from them.
 //!
-//! It owns what the API server checks and what `kubectl explain` says. The agent does not read policies through
+//! It owns what the API server checks and what `kubectl explain` says. The agent does not read objects through
 //! these types: `manifest` checks the same rules again, reports every problem at once and never trusts the
 //! API server. A rule that is changed here is changed there too; `tests/fixtures/rules` holds both to it.
 //!
@@ -22,10 +22,16 @@ pub use self::{
         AddressEndpoint, BalancingBackend, BalancingConfig, BalancingPolicy, BalancingPolicySpec,
         ClientIpConfig, OnNoBackend, RedirectMode, ServiceEndpoint, SessionAffinity, SessionAffinityConfig,
     },
+    claim::{ClaimOwner, TunnelAddressClaim, TunnelAddressClaimSpec},
+    external_host::{ExternalHost, ExternalHostSpec, ExternalHostStatus},
+    fabric::{
+        AcceptFrom, IpFamily, ProxyPorts, TunnelFabric, TunnelFabricSpec, TunnelFabricStatus, Underlay, Vxlan,
+    },
     frontend::{AddressMatcher, Frontend, ServiceMatcher},
     local_redirect::{
         Clients, LocalRedirectBackend, LocalRedirectConfig, LocalRedirectPolicy, LocalRedirectPolicySpec,
     },
+    member::{MemberKind, TunnelNode, TunnelNodeSpec, TunnelNodeStatus, UnderlayAddresses},
     port::{BackendPortInfo, PortInfo, Protocol},
     selector::{LabelSelector, Operator, Requirement},
     status::PolicyStatus,
@@ -33,10 +39,15 @@ pub use self::{
 
 mod address;
 mod balancing;
+mod claim;
 mod columns;
+mod external_host;
+mod fabric;
 mod frontend;
 mod local_redirect;
+mod member;
 mod name;
+mod network;
 mod port;
 mod says;
 mod selector;
@@ -46,7 +57,14 @@ mod status;
 mod tests;
 
 /// Names that `crds` of the command line takes: the plurals, which also name the files of `install/crds`.
-pub const PLURALS: [&str; 2] = ["localredirectpolicies", "balancingpolicies"];
+pub const PLURALS: [&str; 6] = [
+    "localredirectpolicies",
+    "balancingpolicies",
+    "tunnelfabrics",
+    "tunnelnodes",
+    "tunneladdressclaims",
+    "externalhosts",
+];
 
 /// Why a CustomResourceDefinition could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -69,14 +87,25 @@ pub enum CrdError {
     },
 }
 
-/// The CustomResourceDefinitions: LocalRedirectPolicy, BalancingPolicy.
+/// The CustomResourceDefinitions, in the order of [`PLURALS`].
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![LocalRedirectPolicy::crd(), BalancingPolicy::crd()];
-    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
-        version.additional_printer_columns = Some(columns::columns());
-        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            forbid_null(schema);
+    let mut crds = vec![
+        LocalRedirectPolicy::crd(),
+        BalancingPolicy::crd(),
+        TunnelFabric::crd(),
+        TunnelNode::crd(),
+        TunnelAddressClaim::crd(),
+        ExternalHost::crd(),
+    ];
+    for crd in &mut crds {
+        for version in &mut crd.spec.versions {
+            version.additional_printer_columns = Some(columns::of_kind(&crd.spec.names.kind));
+            if let Some(schema) =
+                version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
+            {
+                forbid_null(schema);
+            }
         }
     }
     crds

@@ -43,16 +43,20 @@ const TURN: usize = 4096;
 /// What a source watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// For an agent on a node: policies, Services, its own Node, the pods of the node and the EndpointSlices that the
-    /// controller writes.
+    /// For an agent on a node: policies, Services, its own Node, the pods of the node, the EndpointSlices that the
+    /// controller writes, and the members of the fabric.
     Node {
         /// The node.
         name: String,
     },
-    /// For an agent outside the cluster: BalancingPolicies, Services and those EndpointSlices.
-    External,
-    /// For the controller: policies, Services, Nodes, all pods that are not finished, and the EndpointSlices that it
-    /// writes.
+    /// For an agent outside the cluster: BalancingPolicies, Services, those EndpointSlices, the members of the fabric and
+    /// its own ExternalHost.
+    External {
+        /// The ExternalHost.
+        name: String,
+    },
+    /// For the controller: policies, Services, Nodes, all pods that are not finished, the EndpointSlices that it
+    /// writes, and the whole fabric.
     Cluster,
 }
 

@@ -87,7 +87,7 @@ impl Origin {
         };
         let scope = match settings.role {
             Role::Node => Scope::Node { name: settings.node_name.clone() },
-            Role::External => Scope::External,
+            Role::External => Scope::External { name: settings.node_name.clone() },
             Role::Cluster => Scope::Cluster,
         };
         let source = KubeSource::new(&connection, &scope, &namespace);

@@ -2,10 +2,12 @@
 
 use kube::core::Rule;
 
-use balancing_core::manifest::name::{DNS_LABEL, LABEL_KEY, LABEL_VALUE, PORT_NAME};
+use balancing_core::manifest::name::{DNS_LABEL, DNS_SUBDOMAIN, LABEL_KEY, LABEL_VALUE, PORT_NAME};
 
 /// Longest DNS label.
 pub(super) const DNS_LABEL_LENGTH: u32 = 63;
+/// Longest name of an object.
+pub(super) const DNS_SUBDOMAIN_LENGTH: u32 = 253;
 /// Longest port name.
 pub(super) const PORT_NAME_LENGTH: u32 = 15;
 /// Longest label value, and the longest name in a label key.
@@ -21,6 +23,11 @@ const LABEL_REGEX: &str = "([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]";
 /// The text is a DNS label.
 pub(super) fn dns_label() -> Rule {
     Rule::new(format!("self.matches('^{DNS_PART_REGEX}$')")).message(DNS_LABEL)
+}
+
+/// The text is a DNS subdomain.
+pub(super) fn dns_subdomain() -> Rule {
+    Rule::new(format!("self.matches('^{DNS_PART_REGEX}(\\\\.{DNS_PART_REGEX})*$')")).message(DNS_SUBDOMAIN)
 }
 
 /// The text is a port name; the empty one counts as none, since clients written in Go send it so.

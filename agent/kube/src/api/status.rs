@@ -1,4 +1,4 @@
-//! `status` of both kinds.
+//! `status` of the policies, and conditions of every kind.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
@@ -30,20 +30,27 @@ pub struct PolicyStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Conditions as Kubernetes defines them (`Condition` of `meta/v1`).
 fn conditions(_generator: &mut SchemaGenerator) -> Schema {
+    conditions_of(
+        "policy",
+        "Accepted: the policy is valid. ResolvedRefs: its Service and ports are found. \
+         Conflicted: another policy wins. Programmed: nodes apply it.",
+    )
+}
+
+/// Conditions as Kubernetes defines them (`Condition` of `meta/v1`) of an object; `types` says what they mean.
+pub(super) fn conditions_of(object: &str, types: &str) -> Schema {
     json_schema!({
         "type": "array",
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
         "items": {
             "type": "object",
-            "description": "One aspect of the policy.",
+            "description": format!("One aspect of the {object}."),
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
                 "type": {
-                    "description": "Accepted: the policy is valid. ResolvedRefs: its Service and ports are found. \
-                                    Conflicted: another policy wins. Programmed: nodes apply it.",
+                    "description": types,
                     "type": "string",
                     "maxLength": 316,
                 },
@@ -53,7 +60,7 @@ fn conditions(_generator: &mut SchemaGenerator) -> Schema {
                     "enum": ["True", "False", "Unknown"],
                 },
                 "observedGeneration": {
-                    "description": "Generation of the policy that the condition tells about.",
+                    "description": format!("Generation of the {object} that the condition tells about."),
                     "type": "integer",
                     "format": "int64",
                     "minimum": 0,

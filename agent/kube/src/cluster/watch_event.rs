@@ -42,7 +42,13 @@ impl WatchEvent {
             Kind::LocalRedirectPolicy => policy(PolicyKind::LocalRedirect, event),
             Kind::BalancingPolicy => policy(PolicyKind::Balancing, event),
             Kind::EndpointSlice => Some(Self::Slice(read(event, slice_item)?)),
-            Kind::Service | Kind::Node | Kind::Pod => None,
+            Kind::Service
+            | Kind::Node
+            | Kind::Pod
+            | Kind::TunnelFabric
+            | Kind::TunnelNode
+            | Kind::ExternalHost
+            | Kind::TunnelAddressClaim => None,
         }
     }
 }

@@ -30,6 +30,10 @@ pub(crate) enum Kind {
     Node,
     Pod,
     EndpointSlice,
+    TunnelFabric,
+    TunnelNode,
+    ExternalHost,
+    TunnelAddressClaim,
 }
 
 /// How a consumer gets the objects of a kind.
@@ -67,6 +71,10 @@ impl Kind {
             Self::Node => "Node",
             Self::Pod => "Pod",
             Self::EndpointSlice => "EndpointSlice",
+            Self::TunnelFabric => "TunnelFabric",
+            Self::TunnelNode => "TunnelNode",
+            Self::ExternalHost => "ExternalHost",
+            Self::TunnelAddressClaim => "TunnelAddressClaim",
         }
     }
 
@@ -79,13 +87,22 @@ impl Kind {
             Self::Node => "nodes",
             Self::Pod => "pods",
             Self::EndpointSlice => "endpointslices",
+            Self::TunnelFabric => "tunnelfabrics",
+            Self::TunnelNode => "tunnelnodes",
+            Self::ExternalHost => "externalhosts",
+            Self::TunnelAddressClaim => "tunneladdressclaims",
         }
     }
 
     /// API group, empty for the core.
     pub(super) fn group(self) -> &'static str {
         match self {
-            Self::LocalRedirectPolicy | Self::BalancingPolicy => GROUP,
+            Self::LocalRedirectPolicy
+            | Self::BalancingPolicy
+            | Self::TunnelFabric
+            | Self::TunnelNode
+            | Self::ExternalHost
+            | Self::TunnelAddressClaim => GROUP,
             Self::EndpointSlice => "discovery.k8s.io",
             Self::Service | Self::Node | Self::Pod => "",
         }
@@ -107,6 +124,10 @@ impl Kind {
             Self::Node => ObjectKey::Node(name),
             Self::Pod => ObjectKey::Pod(ObjectRef { namespace, name }),
             Self::EndpointSlice => ObjectKey::Endpoints(ObjectRef { namespace, name }),
+            Self::TunnelFabric => ObjectKey::Fabric(name),
+            Self::TunnelNode => ObjectKey::Member(name),
+            Self::ExternalHost => ObjectKey::ExternalHost(name),
+            Self::TunnelAddressClaim => ObjectKey::Claim(name),
         }
     }
 }
@@ -128,19 +149,29 @@ impl Scope {
                 targets.push(selected(Kind::Node, format!("metadata.name={name}")));
                 targets.push(selected(Kind::Pod, format!("spec.nodeName={name}")));
                 targets.push(slices());
+                targets.extend(plain(&[Kind::TunnelFabric, Kind::TunnelNode]));
                 targets
             }
-            Self::External => {
+            Self::External { name } => {
                 let mut targets = plain(&[Kind::BalancingPolicy, Kind::Service]);
                 targets.push(slices());
+                targets.extend(plain(&[Kind::TunnelFabric, Kind::TunnelNode]));
+                targets.push(selected(Kind::ExternalHost, format!("metadata.name={name}")));
                 targets
             }
             Self::Cluster => {
                 // What it writes, `status` and slices, the controller reads itself.
-                let policies = plain(&[Kind::LocalRedirectPolicy, Kind::BalancingPolicy]).into_iter();
+                let with_status = plain(&[
+                    Kind::LocalRedirectPolicy,
+                    Kind::BalancingPolicy,
+                    Kind::TunnelFabric,
+                    Kind::TunnelNode,
+                    Kind::ExternalHost,
+                ]);
+                let with_status = with_status.into_iter();
                 let mut targets: Vec<_> =
-                    policies.map(|target| Target { form: Form::Both, ..target }).collect();
-                targets.extend(plain(&[Kind::Service, Kind::Node]));
+                    with_status.map(|target| Target { form: Form::Both, ..target }).collect();
+                targets.extend(plain(&[Kind::Service, Kind::Node, Kind::TunnelAddressClaim]));
                 targets.push(Target { form: Form::Texts, ..slices() });
                 // Finished pods are no backends, and a cluster with many jobs has many of them.
                 let unfinished = "status.phase!=Succeeded,status.phase!=Failed".to_owned();

@@ -118,9 +118,10 @@ impl Merge {
             .then(|| missing().map(|(kind, _)| object_kind(*kind)).collect())
     }
 
-    /// Every kind has delivered a complete list.
+    /// Every kind has delivered a complete list; of the fabric's, those that the server does not refuse.
     pub(super) fn is_synced(&self) -> bool {
-        self.known.values().all(|known| known.listed)
+        let may_lack = |kind: Kind| object_kind(kind).is_fabric();
+        self.known.iter().all(|(kind, known)| known.listed || known.refused && may_lack(*kind))
     }
 
     /// More can be taken in.
@@ -158,6 +159,10 @@ fn object_kind(kind: Kind) -> ObjectKind {
         Kind::Node => ObjectKind::Node,
         Kind::Pod => ObjectKind::Pod,
         Kind::EndpointSlice => ObjectKind::EndpointSlice,
+        Kind::TunnelFabric => ObjectKind::Fabric,
+        Kind::TunnelNode => ObjectKind::Member,
+        Kind::ExternalHost => ObjectKind::ExternalHost,
+        Kind::TunnelAddressClaim => ObjectKind::Claim,
     }
 }
 
@@ -277,6 +282,16 @@ mod tests {
             assert_eq!(lacking(&mut merge), None, "once listed, its last known state stays");
         }
         assert!(merge.is_synced());
+    }
+
+    #[test]
+    fn a_cluster_without_the_fabric_is_known_completely() {
+        let mut merge = Merge::new([Kind::Pod, Kind::TunnelNode].into_iter());
+        merge.page(Kind::Pod, true, true, Vec::new());
+        assert!(!merge.is_synced(), "the members may come any moment");
+        merge.failed(Kind::TunnelNode, &Failure::Missing(String::new()));
+        let batch = merge.take();
+        assert!(merge.is_synced() && batch.is_complete() && batch.lacking.contains(&ObjectKind::Member));
     }
 
     #[test]

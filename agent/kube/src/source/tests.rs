@@ -28,8 +28,16 @@ mod quirks;
 /// Longest wait for something that must happen.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Resources that [`node_scope`] watches.
-const RESOURCES: [&str; 6] =
-    ["localredirectpolicies", "balancingpolicies", "services", "nodes", "pods", "endpointslices"];
+const RESOURCES: [&str; 8] = [
+    "localredirectpolicies",
+    "balancingpolicies",
+    "services",
+    "nodes",
+    "pods",
+    "endpointslices",
+    "tunnelfabrics",
+    "tunnelnodes",
+];
 
 /// A source, and what a consumer of it would know.
 struct Harness {
@@ -201,9 +209,14 @@ async fn scopes_watch_what_their_role_needs() {
         let targets = scope.targets("own");
         targets.iter().map(|target| target.kind.name()).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(kinds(&node_scope()), "LocalRedirectPolicy BalancingPolicy Service Node Pod EndpointSlice");
-    assert_eq!(kinds(&Scope::External), "BalancingPolicy Service EndpointSlice");
-    let all = "LocalRedirectPolicy BalancingPolicy Service Node EndpointSlice Pod";
+    assert_eq!(
+        kinds(&node_scope()),
+        "LocalRedirectPolicy BalancingPolicy Service Node Pod EndpointSlice TunnelFabric TunnelNode"
+    );
+    let external = "BalancingPolicy Service EndpointSlice TunnelFabric TunnelNode ExternalHost";
+    assert_eq!(kinds(&Scope::External { name: "x1".to_owned() }), external);
+    let all = "LocalRedirectPolicy BalancingPolicy TunnelFabric TunnelNode ExternalHost Service Node TunnelAddressClaim \
+               EndpointSlice Pod";
     assert_eq!(kinds(&Scope::Cluster), all, "each once");
 }
 
@@ -339,6 +352,21 @@ async fn kinds_that_are_missing_or_forbidden_hold_up_no_others() {
     assert!(harness.status.borrow().synced);
 }
 
+/// As it is before the CRDs of the fabric are installed.
+#[tokio::test]
+async fn a_fabric_that_is_missing_holds_up_nothing() {
+    let fake = Fake::start().await;
+    fake.world().put("pods", pod("a", "10.0.0.1"));
+    fake.world().answers = BTreeMap::from([("tunnelfabrics", 404), ("tunnelnodes", 403)]);
+    let mut harness = Harness::start(&fake, &node_scope());
+    harness.until("all but the fabric", |h| h.synced && h.pod("a").is_some()).await;
+    assert_eq!(harness.lacking, [ObjectKind::Fabric, ObjectKind::Member].into());
+    harness.until("complete for policies", |h| h.status.borrow().synced).await;
+    harness.until("reported", |h| h.problems().len() == 2).await;
+    fake.world().answers.clear();
+    harness.until("complete", |h| h.lacking.is_empty() && h.problems().is_empty()).await;
+}
+
 #[tokio::test]
 async fn changes_that_wait_for_the_consumer_become_one() {
     let fake = Fake::start().await;
@@ -368,7 +396,7 @@ async fn changes_that_wait_for_the_consumer_become_one() {
 async fn it_ends_when_told_and_when_nobody_listens() {
     let fake = Fake::start().await;
     for told in [true, false] {
-        let source = KubeSource::new(&fake.connection(), &Scope::External, "own");
+        let source = KubeSource::new(&fake.connection(), &Scope::External { name: "x1".to_owned() }, "own");
         let (sender, mut batches) = mpsc::channel::<Batch>(16);
         let (status, _) = watch::channel(SourceStatus::default());
         let (cancel, cancelled) = tokio::sync::oneshot::channel::<()>();
