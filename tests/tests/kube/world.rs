@@ -40,7 +40,8 @@ impl World {
 
     /// The CRDs are not installed yet.
     pub(crate) fn without_crds(plane: ControlPlane) -> Self {
-        for file in ["node.yaml", "controller.yaml", "external.yaml", "admission.yaml"] {
+        for file in ["node.yaml", "controller.yaml", "external.yaml", "external-host.yaml", "admission.yaml"]
+        {
             plane.apply_file(&repository().join("install/rbac").join(file));
         }
         let mut controller = controller(&plane, "c1");

@@ -1,7 +1,7 @@
 //! CEL rules for networks, unicast addresses, MAC addresses and ports of tunnels. The agent's own are in
 //! `manifest::network`.
 
-use kube::core::{Message, Rule};
+use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
@@ -25,10 +25,8 @@ pub(super) fn network() -> [Rule; 2] {
 }
 
 fn host_bits() -> Rule {
-    Rule::new("!isCIDR(self) || cidr(self) == cidr(self).masked()").message(Message::Expression(
-        "'must be a network without host bits; write ' + string(cidr(self).masked()) + ' if that is meant'"
-            .to_owned(),
-    ))
+    Rule::new("!isCIDR(self) || cidr(self) == cidr(self).masked()")
+        .message("must be a network without host bits: every bit behind the prefix is 0")
 }
 
 /// The network can be a pool of the family.
@@ -55,9 +53,7 @@ pub(super) fn unicast() -> [Rule; 3] {
         Rule::new("isIP(self)").message(
             "must be an IP address such as 192.0.2.1 or 2001:db8::1, without prefix length or zone; correct it",
         ),
-        Rule::new("!isIP(self) || ip.isCanonical(self)").message(Message::Expression(
-            "'must be written in its canonical form; write ' + string(ip(self))".to_owned(),
-        )),
+        Rule::new("!isIP(self) || ip.isCanonical(self)").message("must be written in its canonical form, such as 2001:db8::1"),
         Rule::new("!isIP(self) || ip(self).isGlobalUnicast()").message(
             "must be a unicast address: not unspecified, loopback, link-local or multicast; write an address that \
              other hosts reach",
