@@ -17,6 +17,10 @@ use balancing_tunnel::{
 };
 use ipnetwork::IpNetwork;
 
+mod packet;
+
+pub use packet::Packet;
+
 use crate::{NetNs, must::Must};
 
 /// How long a packet may take on a busy machine.
@@ -135,9 +139,9 @@ impl Host {
     #[must_use]
     pub fn show(&self, command: &str) -> String {
         let mut words = command.split_whitespace();
-        let mut command = Command::new(words.next().must("name a program"));
-        let output = self.namespace.run(|| command.args(words).output()).must("run iproute2");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut program = Command::new(words.next().must("name a program"));
+        let output = self.namespace.run(|| program.args(words).output()).must("run iproute2");
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }

@@ -41,7 +41,7 @@ fn whatever_happens_to_the_device_is_repaired() {
         "ip link set balancing0 type vxlan learning",
         "sysctl -q -w net.ipv6.conf.balancing0.disable_ipv6=1",
         "sysctl -q -w net.ipv4.conf.balancing0.rp_filter=1",
-        "bridge fdb replace 00:00:00:00:00:00 dev balancing0 dst 192.0.2.99 self permanent",
+        "bridge fdb append 00:00:00:00:00:00 dev balancing0 dst 192.0.2.99 self permanent",
         "ip neigh replace 10.211.0.200 lladdr 66:00:00:00:00:09 dev balancing0 nud permanent",
     ] {
         if damage.ends_with("alias other") {
@@ -195,7 +195,7 @@ fn who_is_in_the_way_is_told_and_keeps_working() {
         ),
         ("ip link add cilium_vxlan type vxlan external dstport 7710", "cilium_vxlan takes every VNI"),
         ("ip link add gbp0 type vxlan id 5 dstport 7710 gbp", "gbp0 uses port 7710 with gbp"),
-        ("ip link add balancing0 type dummy", "balancing0 is not ours"),
+        ("ip link add balancing0 type bridge", "balancing0 is not ours"),
         ("ip link add balancing0 type vxlan id 9 dstport 9", "balancing0 is not ours"),
     ] {
         run(host, foreign);
