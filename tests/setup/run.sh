@@ -4,7 +4,7 @@
 # dnsmasq is a small real DNS server, kdig its client; strace counts system calls for the bench.
 
 programs=(ip:iproute2 mount:mount nsenter:util-linux busybox:busybox jq:jq curl:curl openssl:openssl dnsmasq:dnsmasq-base
-    kdig:knot-dnsutils strace:strace)
+    kdig:knot-dnsutils strace:strace nft:nftables)
 
 ready() { has_commands "${programs[@]}"; }
 install() { need_commands "${programs[@]}"; }

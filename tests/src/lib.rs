@@ -48,6 +48,7 @@ pub mod redirected;
 mod server;
 pub mod sock;
 mod temp_dir;
+pub mod tunnel;
 mod underlay;
 mod usage;
 mod wait;

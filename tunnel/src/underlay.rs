@@ -268,7 +268,7 @@ mod tests {
             ("*", "", true),
             ("e*0", "eth0", true),
             ("e*h*1", "eth0", false),
-            ("*0", "eth0.100", false),
+            ("*0", "eth0.101", false),
         ] {
             assert_eq!(matches(pattern, name), right, "{pattern} {name}");
         }

@@ -158,8 +158,8 @@ impl Wanted {
                 &none
             }
         };
-        change(&mut text, "delete", had.difference(&self.elements));
-        change(&mut text, "add", self.elements.difference(had));
+        change(&mut text, "delete", &had.difference(&self.elements).collect::<Vec<_>>());
+        change(&mut text, "add", &self.elements.difference(had).collect::<Vec<_>>());
         for (chain, rules) in self.chains() {
             rules.iter().for_each(|rule| _ = writeln!(text, "add rule inet {TABLE} {chain} {rule}"));
         }
@@ -168,8 +168,7 @@ impl Wanted {
 }
 
 /// One command for many elements of a set.
-fn change(text: &mut String, verb: &str, elements: impl Iterator<Item = &(&'static str, String)>) {
-    let elements: Vec<_> = elements.collect();
+fn change(text: &mut String, verb: &str, elements: &[&(&'static str, String)]) {
     for of_set in elements.chunk_by(|(a, _), (b, _)| a == b) {
         for some in of_set.chunks(AT_ONCE) {
             let Some((set, _)) = some.first() else { continue };

@@ -11,7 +11,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteType},
 };
 
@@ -26,6 +26,8 @@ use crate::{
 /// The tables `main` and `local`.
 const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 const LOCAL: u32 = 255;
+/// `NUD_PERMANENT`. Others set further bits beside it: `bridge fdb` does.
+const PERMANENT: u16 = 0x80;
 
 /// All that the host has.
 pub(super) async fn facts(requests: &Requests) -> Result<Facts, Error> {
@@ -158,7 +160,7 @@ fn neighbour(message: RouteNetlinkMessage) -> Option<NeighbourMessage> {
 fn permanent(message: &NeighbourMessage, device: u32) -> Option<Mac> {
     let header = &message.header;
     if header.ifindex != device
-        || header.state != NeighbourState::Permanent
+        || u16::from(header.state) & PERMANENT == 0
         || header.flags.contains(NeighbourFlags::Proxy)
     {
         return None;
