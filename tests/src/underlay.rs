@@ -5,7 +5,7 @@ use std::{cell::Cell, net::IpAddr};
 use crate::{NetNs, must::Must};
 
 /// Name of a host's device in its network.
-pub const DEVICE: &str = "under0";
+const DEVICE: &str = "under0";
 
 /// A router with a network for each host: `192.168.<n>.0/24` and `fd00:<n>::/64`, where the router is `.1` and the host `.2`.
 #[derive(Debug)]

@@ -39,7 +39,7 @@ fn member(kind: &str, name: &str, number: u8) -> Object {
         "kind": "TunnelNode",
         "metadata": {"name": format!("{prefix}.{name}")},
         "spec": {
-            "fabric": "main", "kind": kind, "name": name, "uid": "", "underlay": {"ipv4": ipv4, "ipv6": ipv6},
+            "fabric": "main", "kind": kind, "name": name, "uid": "files", "underlay": {"ipv4": ipv4, "ipv6": ipv6},
             "port": 7710, "mac": format!("66:00:00:00:00:0{number}"),
             "addresses": [format!("10.211.0.1{number}"), format!("fd11::1{number}")], "mtu": 1450,
         },
@@ -96,10 +96,12 @@ impl World {
     }
 
     fn start(mut self) -> Self {
-        for node in &mut self.nodes {
-            node.start();
+        for host in self.nodes.iter_mut().chain([&mut self.outside]) {
+            host.start_until(|_| true);
         }
-        self.outside.start();
+        for host in self.hosts() {
+            host.wait_view(|view| view.ready);
+        }
         self
     }
 

@@ -11,6 +11,7 @@
 //! programmed, and one that left is shut out after it was removed.
 
 pub mod diff;
+pub mod echo;
 pub mod fabric;
 pub mod facts;
 pub mod filter;
@@ -20,6 +21,7 @@ pub mod shrink;
 pub mod underlay;
 mod words;
 
+pub use echo::{EchoError, echo};
 pub use fabric::{AcceptFrom, Fabric, Mac, Member, Pair, mac_of};
 pub use facts::Facts;
 pub use filter::Filter;

@@ -124,7 +124,9 @@ fn member<'a>(
     permission: Option<&'a ExternalHostSpec>,
 ) -> Member<'a> {
     let name = owner.kind.object_name(&owner.name);
-    let mut problems = Vec::new();
+    let broken = snapshot.members().filter_map(|member| Some((member, member.spec.as_ref().err()?)));
+    let mut problems: Vec<_> =
+        broken.map(|(member, invalid)| first(invalid, &format!("TunnelNode {}", member.name))).collect();
     let mut members: Vec<_> =
         snapshot.members().filter_map(|member| of_fabric(member, fabric, spec)).collect();
     members.sort_by_key(|(member, _)| (member.created.is_none(), member.created, &member.name));

@@ -133,14 +133,16 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     };
     let own = own(member, &name, local);
     let peers: Vec<_> = member.peers.iter().map(|(name, spec)| to_member(name, spec)).collect();
-    let plan = match plan(&wanted, &own, &peers, &facts) {
+    let has_address = !own.addresses.is_empty();
+    // Before there is an address, what depends on none is known already: whether the tunnel can be, and its MTU.
+    let planned = if has_address { own.clone() } else { with_any_address(&own, &wanted) };
+    let plan = match plan(&wanted, &planned, &peers, &facts) {
         Ok(plan) => plan,
-        Err(conflict) => return Ok(Joined::lacking(conflict.to_string(), Some((&own, 0)))),
+        Err(conflict) => return Ok(Joined::lacking(conflict.to_string(), None)),
     };
     let mtu = plan.mtu();
-    if own.addresses.is_empty() {
-        let why = format!("it has no tunnel address yet: there is no TunnelNode {name}{}", hint(member));
-        return Ok(Joined { proven: None, ..Joined::lacking(why, Some((&own, mtu))) });
+    if !has_address {
+        return Ok(Joined { proven: None, ..Joined::lacking(without_address(member, &name), Some((&own, mtu))) });
     }
     let applied = apply(tools, &wanted, &own, &peers, &plan, everything)?;
     if let Some(device) = applied.device {
@@ -213,7 +215,20 @@ fn answers(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// Who makes the TunnelNode where none is written by the agent itself.
-fn hint(member: &Member<'_>) -> &'static str {
-    if member.owner.uid.is_empty() { "; write it into the directory" } else { "" }
+/// The member as it may be once it has its addresses.
+fn with_any_address(own: &balancing_tunnel::Member, fabric: &balancing_tunnel::Fabric) -> balancing_tunnel::Member {
+    let addresses = fabric.pools().filter_map(|pool| pool.iter().nth(2)).collect();
+    balancing_tunnel::Member { addresses, ..own.clone() }
+}
+
+/// Who makes the TunnelNode, and what is wrong with it.
+fn without_address(member: &Member<'_>, name: &str) -> String {
+    let broken = member.problems.iter().find(|problem| problem.contains(&format!(" {name} ")));
+    match broken {
+        Some(problem) => problem.clone(),
+        None if member.owner.uid.is_empty() => {
+            format!("it has no tunnel address: there is no TunnelNode {name}; write it into the directory")
+        }
+        None => format!("it has no tunnel address yet: TunnelNode {name} is still to be written"),
+    }
 }
