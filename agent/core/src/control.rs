@@ -30,6 +30,13 @@ pub enum Request {
         /// Namespace and name of the client.
         pod: Option<(String, String)>,
     },
+    /// [`crate::fabric_view::FabricView`]
+    Fabric,
+    /// List of [`crate::fabric_view::CheckView`]
+    FabricCheck {
+        /// Name of a TunnelNode or of its Node or ExternalHost; `None` = every member.
+        peer: Option<String>,
+    },
     /// Nothing; [`crate::monitor::Line`]s follow until one end closes.
     Monitor(Filter),
 }

@@ -10,6 +10,7 @@ pub mod control;
 pub mod diff;
 pub mod digest;
 pub mod explain;
+pub mod fabric_view;
 pub mod failure;
 pub mod health;
 pub mod kinds;

@@ -66,6 +66,11 @@ enum Command {
         #[arg(long, value_name = "NAMESPACE/NAME")]
         pod: Option<String>,
     },
+    /// The nodeProxy fabric: members, addresses, forwards, drops.
+    Fabric {
+        #[command(subcommand)]
+        command: Option<FabricCommand>,
+    },
     /// Looks for everything that is known to go wrong here, and says what to do. Exit status 1: something is wrong.
     Doctor,
     /// Live decisions: who called, what became of it, and why.
@@ -74,6 +79,15 @@ enum Command {
     Convert(convert::Args),
     /// Versions of this command and of the agent.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum FabricCommand {
+    /// Asks members whether they answer, how fast, and what fits. Exit status 1: one does not.
+    Check {
+        /// Name of a Node, ExternalHost or TunnelNode; every member unless given.
+        peer: Option<String>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -140,6 +154,13 @@ fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
             let key = parse_frontend(frontend).map_err(CtlError::Usage)?;
             let pod = pod.as_deref().map(parse_pod).transpose()?;
             show(output, &host.explain(&key, pod)?, table::explain)
+        }
+        Command::Fabric { command: None } => show(output, &host.fabric()?, table::fabric),
+        Command::Fabric { command: Some(FabricCommand::Check { peer }) } => {
+            let checks = host.check(peer.clone())?;
+            show(output, &checks, |checks| table::checks(checks))?;
+            let is_wrong = checks.iter().any(|check| check.problem.is_some());
+            return Ok(if is_wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
         Command::Doctor => return doctor(output, &cli.run_dir, &cli.bpffs),
         Command::Monitor(args) => monitor::run(args, &cli.run_dir, output),

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    fabric::check::check,
     metrics::Sample,
     monitor::{Listener, Monitors},
 };
@@ -144,6 +145,7 @@ impl Inside {
                 Ok(listener) => (Answer::Ok(Value::Null), Some((listener, filter))),
                 Err(error) => (Answer::Error(error.to_string()), None),
             },
+            Ok(Request::FabricCheck { peer }) => (self.check(peer.as_deref()).await, None),
             Ok(request) => (self.ask(request).await, None),
             Err(error) => (Answer::Error(format!("the request cannot be read: {error}")), None),
         };
@@ -151,6 +153,23 @@ impl Inside {
         text.push('\n');
         connection.write_all(text.as_bytes()).await?;
         Ok(listening.map(|(listener, filter)| Stream { listener, filter, connection }))
+    }
+
+    /// Asks members of the fabric, which the data-plane thread must not wait for.
+    async fn check(&self, peer: Option<&str>) -> Answer {
+        let view = match self.ask(Request::Fabric).await {
+            Answer::Ok(value) => serde_json::from_value(value).map_err(|error| error.to_string()),
+            Answer::Error(error) => Err(error),
+        };
+        let checked = match view {
+            Ok(view) => check(&view, peer).await,
+            Err(error) => Err(error),
+        };
+        match checked.map(serde_json::to_value) {
+            Ok(Ok(value)) => Answer::Ok(value),
+            Ok(Err(error)) => Answer::Error(error.to_string()),
+            Err(error) => Answer::Error(error),
+        }
     }
 
     async fn ask(&self, request: Request) -> Answer {

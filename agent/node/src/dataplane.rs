@@ -35,15 +35,15 @@ use crate::{
     owner::Owner,
     probe::{Busy, Probe, Report},
     reconcile::{
-        News, Scheduler, exempt::ExemptReconciler, fabric::FabricReconciler,
-        forwards::ForwardsReconciler, host_links::HostLinksReconciler,
-        link_check::LinkCheckReconciler, older_abi::OlderAbiReconciler, pins::PinsReconciler,
-        pod_links::PodLinksReconciler, tables::TablesReconciler,
+        News, Scheduler, exempt::ExemptReconciler, fabric::FabricReconciler, forwards::ForwardsReconciler,
+        host_links::HostLinksReconciler, link_check::LinkCheckReconciler, older_abi::OlderAbiReconciler,
+        pins::PinsReconciler, pod_links::PodLinksReconciler, tables::TablesReconciler,
     },
     world::World,
 };
 
 mod answer;
+mod fabric_view;
 
 /// Longest sleep of the thread.
 const IDLE: Duration = Duration::from_secs(3600);

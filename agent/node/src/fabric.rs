@@ -20,6 +20,8 @@ use balancing_tunnel as tunnel;
 use balancing_tunnel::{Facts, Filter, Netlink, Pair, Shrink};
 use tokio::sync::{Notify, watch};
 
+pub(crate) mod check;
+
 /// Where the kernel shows a device of ours.
 const DEVICES: [&str; 2] = ["/sys/class/net/balancing0", "/sys/class/net/balancing1"];
 
@@ -107,7 +109,12 @@ impl Fabric {
     }
 
     /// The tools, if they were ever needed.
-    pub(crate) fn known_tools(&mut self) -> Option<&mut Tools> {
+    pub(crate) fn known_tools(&self) -> Option<&Tools> {
+        self.tools.as_ref()
+    }
+
+    /// The same, to be used.
+    pub(crate) fn known_tools_mut(&mut self) -> Option<&mut Tools> {
         self.tools.as_mut()
     }
 

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::socket::{AskError, ask};
 use balancing_core::control::{Request, socket_path};
+use balancing_core::fabric_view::{CheckView, FabricView};
 use balancing_core::view::{
     AgentView, BackendView, CountersView, FrontendView, KeyView, Origin, OwnerView, PodName, PodView,
     PolicyView, SourceView,
@@ -276,6 +277,14 @@ impl Host {
         pod: Option<(String, String)>,
     ) -> Result<ExplainView, CollectError> {
         Ok(self.ask(&Request::Explain { frontend: KeyView::from(key), pod })?)
+    }
+
+    pub(super) fn fabric(&self) -> Result<FabricView, CollectError> {
+        Ok(self.ask(&Request::Fabric)?)
+    }
+
+    pub(super) fn check(&self, peer: Option<String>) -> Result<Vec<CheckView>, CollectError> {
+        Ok(self.ask(&Request::FabricCheck { peer })?)
     }
 
     /// Pods behind the addresses of each service id; empty while no agent runs.

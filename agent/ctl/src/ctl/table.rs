@@ -7,6 +7,10 @@ use comfy_table::{ContentArrangement, Table, TableStyle};
 use super::collect::{ExplainView, StatusView, VersionView};
 use balancing_core::view::{BackendView, FrontendView, PodView, PolicyView};
 
+mod fabric;
+
+pub(super) use fabric::{checks, fabric};
+
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);

@@ -71,7 +71,8 @@ impl Annotations {
             match requests.annotate(node, &wanted).await? {
                 Applied::Done => return Ok(overridden),
                 Applied::Conflict(message) => {
-                    let named = NAMES.into_iter().find(|name| wanted.contains_key(name) && message.contains(name));
+                    let named =
+                        NAMES.into_iter().find(|name| wanted.contains_key(name) && message.contains(name));
                     let Some(name) = named.or_else(|| wanted.keys().next().copied()) else {
                         return Ok(overridden);
                     };

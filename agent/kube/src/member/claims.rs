@@ -74,7 +74,9 @@ impl Claims {
             }
         }
         let ours = requests.claims_of(&wish.owner).await?;
-        if let Some(claim) = ours.iter().find(|claim| claim.fabric == wish.fabric && pool.contains(claim.address)) {
+        if let Some(claim) =
+            ours.iter().find(|claim| claim.fabric == wish.fabric && pool.contains(claim.address))
+        {
             return Ok(claim.address);
         }
         for address in candidates(pool, wish.owner.kind, &wish.owner.name).take(TRIES) {
@@ -95,7 +97,8 @@ impl Claims {
         for _ in 0..ROUNDS {
             let mut taken: BTreeSet<IpAddr> = requests.taken().await?;
             for _ in 0..TRIES {
-                let free = first_free(pool, wish.owner.kind, &wish.owner.name, |address| taken.contains(&address));
+                let free =
+                    first_free(pool, wish.owner.kind, &wish.owner.name, |address| taken.contains(&address));
                 let address = free.map_err(|full: Exhausted| WriteError::Exhausted(full.to_string()))?;
                 if take(requests, wish, address).await? {
                     return Ok(address);

@@ -137,7 +137,9 @@ impl Requests {
         let name = spec.kind.object_name(&spec.name);
         let patch = Patch::Apply(member_object(spec));
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        answer(|| format!("write TunnelNode {name}"), self.members.patch(&name, &params, &patch)).await.map(drop)
+        answer(|| format!("write TunnelNode {name}"), self.members.patch(&name, &params, &patch))
+            .await
+            .map(drop)
     }
 
     /// Applies annotations to the Node as all that this field manager has there.
@@ -152,7 +154,9 @@ impl Requests {
             "metadata": { "name": node, "annotations": annotations },
         }));
         let params = PatchParams::apply(FIELD_MANAGER);
-        match answer(|| format!("annotate Node {node}"), self.nodes.patch_metadata(node, &params, &patch)).await {
+        match answer(|| format!("annotate Node {node}"), self.nodes.patch_metadata(node, &params, &patch))
+            .await
+        {
             Ok(_) => Ok(Applied::Done),
             Err(WriteError::Request { source, .. }) if is_conflict(&source) => {
                 Ok(Applied::Conflict(source.to_string()))
@@ -226,7 +230,8 @@ fn read_claim(object: &DynamicObject) -> Option<ClaimSpec> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let owner = spec.get("owner")?;
     let kind = [MemberKind::Node, MemberKind::ExternalHost];
-    let kind = kind.into_iter().find(|kind| owner.get("kind").and_then(Value::as_str) == Some(kind.kind()))?;
+    let kind =
+        kind.into_iter().find(|kind| owner.get("kind").and_then(Value::as_str) == Some(kind.kind()))?;
     Some(ClaimSpec {
         fabric: text(spec.get("fabric")?)?,
         address: spec.get("address")?.as_str()?.parse().ok()?,

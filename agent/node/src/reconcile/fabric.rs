@@ -114,8 +114,7 @@ struct Joined {
 
 impl Joined {
     fn lacking(why: String, described: Option<(&balancing_tunnel::Member, u32)>) -> Self {
-        let described =
-            described.map(|(own, mtu)| Described { underlay: own.underlay, mac: own.mac, mtu });
+        let described = described.map(|(own, mtu)| Described { underlay: own.underlay, mac: own.mac, mtu });
         Self { standing: Standing::Lacks(why), proven: Some(Vec::new()), described }
     }
 }
@@ -142,7 +141,10 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     };
     let mtu = plan.mtu();
     if !has_address {
-        return Ok(Joined { proven: None, ..Joined::lacking(without_address(member, &name), Some((&own, mtu))) });
+        return Ok(Joined {
+            proven: None,
+            ..Joined::lacking(without_address(member, &name), Some((&own, mtu)))
+        });
     }
     let applied = apply(tools, &wanted, &own, &peers, &plan, everything)?;
     if let Some(device) = applied.device {
@@ -156,14 +158,8 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     problems.extend(plan.problems.iter().chain(&applied.problems).cloned());
     fabric.addresses = own.addresses.iter().collect();
     let described = Some(Described { underlay: local, mac: own.mac, mtu });
-    fabric.state = Some(State {
-        fabric: member.fabric.name.clone(),
-        own,
-        mtu,
-        device: applied.device,
-        peers,
-        problems,
-    });
+    fabric.state =
+        Some(State { fabric: member.fabric.name.clone(), own, mtu, device: applied.device, peers, problems });
     let standing = match is_whole {
         true => Standing::Carries(until),
         false => Standing::Lacks("the tunnel device does not have its own address yet".to_owned()),
@@ -207,7 +203,14 @@ fn own(member: &Member<'_>, name: &str, underlay: Pair) -> balancing_tunnel::Mem
     let known = member.own.map(|own| to_member(name, own));
     let mac = known.as_ref().map_or_else(|| mac_of(&member.fabric.name, name), |known| known.mac);
     let addresses = known.map(|known| known.addresses).unwrap_or_default();
-    balancing_tunnel::Member { name: name.to_owned(), underlay, port: member.spec.port, mac, addresses, mtu: 0 }
+    balancing_tunnel::Member {
+        name: name.to_owned(),
+        underlay,
+        port: member.spec.port,
+        mac,
+        addresses,
+        mtu: 0,
+    }
 }
 
 /// Whether the host has the address, by the means of any application.
@@ -216,7 +219,10 @@ fn answers(address: IpAddr) -> bool {
 }
 
 /// The member as it may be once it has its addresses.
-fn with_any_address(own: &balancing_tunnel::Member, fabric: &balancing_tunnel::Fabric) -> balancing_tunnel::Member {
+fn with_any_address(
+    own: &balancing_tunnel::Member,
+    fabric: &balancing_tunnel::Fabric,
+) -> balancing_tunnel::Member {
     let addresses = fabric.pools().filter_map(|pool| pool.iter().nth(2)).collect();
     balancing_tunnel::Member { addresses, ..own.clone() }
 }

@@ -21,7 +21,8 @@ use crate::{owner::Owner, world::World};
 /// Time between two sweeps of connections that have ended.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Why nothing is changed.
-const LACKING: &str = "policies, Services or Pods could not be listed yet: what the proxy forwards stays as it is";
+const LACKING: &str =
+    "policies, Services or Pods could not be listed yet: what the proxy forwards stays as it is";
 
 /// See the module.
 #[derive(Default)]
@@ -49,13 +50,16 @@ impl Reconciler<World> for ForwardsReconciler {
         }
         let lacking = world.owner.lacking();
         let lacks = |kind| lacking.contains(&kind);
-        if lacks_policies(lacking, PolicyKind::Balancing) || lacks(ObjectKind::Pod) || lacks(ObjectKind::Service) {
+        if lacks_policies(lacking, PolicyKind::Balancing)
+            || lacks(ObjectKind::Pod)
+            || lacks(ObjectKind::Service)
+        {
             return (Outcome::Partly(LACKING.to_owned(), None), News::NONE);
         }
         let changed = world.owner.take_changed_ports();
         let addresses = world.fabric.addresses.clone();
         let World { owner, fabric, .. } = world;
-        let Some(tools) = fabric.known_tools() else {
+        let Some(tools) = fabric.known_tools_mut() else {
             self.made_for = None;
             return (Outcome::Done, News::NONE);
         };

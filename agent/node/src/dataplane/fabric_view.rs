@@ -1,0 +1,99 @@
+//! What is told of the fabric: the device, the members, what the proxy forwards and what was dropped.
+
+use std::collections::BTreeMap;
+
+use balancing_core::{
+    fabric_view::{FabricView, ForwardView, PeerView},
+    membership::{Membership, membership},
+    resolve::{Forward, ProxyPort},
+    view::OwnerView,
+};
+
+use super::Inside;
+
+/// The table of connections.
+const CONNECTIONS: &str = "connections";
+
+impl Inside {
+    pub(super) fn fabric_view(&self) -> FabricView {
+        let engine = self.world.owner.engine();
+        let problem =
+            self.scheduler.states().find(|state| state.name == "fabric").and_then(|s| s.problem.clone());
+        let mut view = match membership(engine.snapshot(), engine.settings()) {
+            Membership::Outside(why) => {
+                FabricView { state: "outside".to_owned(), message: Some(why), ..FabricView::default() }
+            }
+            Membership::Waiting(why) => {
+                FabricView { state: "waiting".to_owned(), message: Some(why), ..FabricView::default() }
+            }
+            Membership::Member(member) => FabricView {
+                state: "member".to_owned(),
+                message: problem,
+                fabric: Some(member.fabric.name.clone()),
+                member: Some(member.name()),
+                vni: Some(member.spec.vni),
+                port: Some(member.spec.port),
+                ..FabricView::default()
+            },
+        };
+        view.overridden = self.world.fabric.report().overridden;
+        self.add_tunnel(&mut view);
+        self.add_proxy(&mut view);
+        view
+    }
+
+    /// The device and the peers as they were made last.
+    fn add_tunnel(&self, view: &mut FabricView) {
+        let Some(state) = &self.world.fabric.state else { return };
+        view.device = state.device.map(|_| balancing_tunnel::facts::DEVICE_IPV4.to_owned());
+        view.mtu = Some(state.mtu);
+        view.underlay = state.own.underlay.iter().collect();
+        view.addresses = state.own.addresses.iter().collect();
+        view.peers = state.peers.iter().map(peer).collect();
+        view.problems.clone_from(&state.problems);
+    }
+
+    /// What the proxy does, in the kernel's words.
+    fn add_proxy(&self, view: &mut FabricView) {
+        let Some(tools) = self.world.fabric.known_tools() else { return };
+        view.forwards = self.world.owner.forwards().iter().map(forward).collect();
+        let mut drops = BTreeMap::new();
+        match tools.filter.counters() {
+            Ok(counters) => drops.extend(counters),
+            Err(error) => view.problems.push(format!("the filter's counters cannot be read: {error}")),
+        }
+        match tools.proxy.counters() {
+            Ok(counters) => drops.extend(counters.drops.into_iter().map(|(name, n)| (name.to_owned(), n))),
+            Err(error) => view.problems.push(format!("the proxy's counters cannot be read: {error}")),
+        }
+        view.drops = drops;
+        match tools.proxy.usage() {
+            Ok(usage) => {
+                let connections = usage.iter().find(|usage| usage.table == CONNECTIONS);
+                view.connections = connections.map(|usage| (usage.used.into(), usage.capacity.into()));
+            }
+            Err(error) => view.problems.push(format!("the proxy's tables cannot be read: {error}")),
+        }
+    }
+}
+
+fn peer(member: &balancing_tunnel::Member) -> PeerView {
+    PeerView {
+        name: member.name.clone(),
+        underlay: member.underlay.iter().collect(),
+        addresses: member.addresses.iter().collect(),
+        mtu: member.mtu,
+    }
+}
+
+fn forward(((port, protocol), forward): (ProxyPort, &Forward)) -> ForwardView {
+    let pods = forward.pods.iter().filter_map(|(addresses, port)| {
+        Some(std::net::SocketAddr::new(*addresses.first()?, *port).to_string())
+    });
+    ForwardView {
+        port,
+        protocol: protocol.to_string(),
+        owner: OwnerView { kind: forward.policy.kind.to_string(), name: forward.policy.name.clone() },
+        pods: pods.collect(),
+    }
+}
