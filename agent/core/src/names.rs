@@ -24,6 +24,8 @@ pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 pub const ANNOTATION_PROXY_IPV4: &str = "balancing.elf.io/nodeProxyIpv4";
 /// As [`ANNOTATION_PROXY_IPV4`].
 pub const ANNOTATION_PROXY_IPV6: &str = "balancing.elf.io/nodeProxyIpv6";
+/// ConfigMap in the namespace of the agents with the hosts outside the cluster that may join a fabric, for admission policies.
+pub const EXTERNAL_HOSTS: &str = "balancing-external-hosts";
 /// VNI of a fabric that names none.
 pub const DEFAULT_VNI: u32 = 7710;
 /// Port of a fabric that names none.

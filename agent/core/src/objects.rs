@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use balancing_abi::model::{PolicyKind, Protocol};
+use ipnetwork::IpNetwork;
 
 mod compact;
 mod fabric;
@@ -167,6 +168,8 @@ pub struct Node {
     pub ips: Addresses,
     /// Addresses in `status.addresses` of other types. Nothing is sent there.
     pub other_ips: Addresses,
+    /// `spec.podCIDRs`, without what is no network.
+    pub pod_networks: Box<[IpNetwork]>,
     /// Annotations `balancing.elf.io/nodeProxyIpv4` and `nodeProxyIpv6`: parsed addresses of the right family.
     pub proxy_ips: Addresses,
 }

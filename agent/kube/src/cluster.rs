@@ -1,5 +1,6 @@
 //! The duties of the controller, of whose replicas one is elected: it lists the pods that BalancingPolicies select in
-//! EndpointSlices, and tells in `status` what became of each policy.
+//! EndpointSlices, tells in `status` what became of each policy and of the fabric, and removes what members of the fabric
+//! left behind.
 //!
 //! All it knows comes from the API server, and all it leaves is there, so another replica can take over at any
 //! moment. It touches no kernel table, and nothing on a node waits for it except news about pods of other nodes.
@@ -22,6 +23,7 @@ use crate::source::Delivery;
 use leader_election::{Election, ElectionError};
 
 mod cache;
+mod fabric;
 mod leader;
 mod leader_election;
 mod rate_limit;
@@ -54,6 +56,10 @@ pub struct ClusterStats {
     pub status_writes: AtomicU64,
     /// Such writes that failed.
     pub status_errors: AtomicU64,
+    /// Writes for the fabric.
+    pub fabric_writes: AtomicU64,
+    /// Such writes that failed.
+    pub fabric_errors: AtomicU64,
     /// Policies whose `status` waits to be written now. Shrinks, too.
     pub status_pending: AtomicU64,
 }

@@ -15,7 +15,14 @@ use crate::objects::Node;
 #[derive(Deserialize)]
 struct NodeFields {
     metadata: Metadata<Annotations>,
+    spec: Option<SpecFields>,
     status: Option<StatusFields>,
+}
+
+#[derive(Deserialize)]
+struct SpecFields {
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +51,7 @@ struct Address {
 ///
 /// When a field has a type that no node has; the message names it.
 pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Node, String> {
-    let NodeFields { metadata, status } = document.decode()?;
+    let NodeFields { metadata, spec, status } = document.decode()?;
     let (mut ips, mut other_ips) = (BTreeSet::new(), BTreeSet::new());
     for (i, address) in status.and_then(|s| s.addresses).iter().flatten().enumerate() {
         let text = address.address.as_deref().unwrap_or_default();
@@ -61,6 +68,12 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Node, S
         labels: metadata.labels.unwrap_or_default().into_iter().collect(),
         ips: ips.into(),
         other_ips: other_ips.into(),
+        pod_networks: spec
+            .and_then(|spec| spec.pod_cidrs)
+            .iter()
+            .flatten()
+            .filter_map(|cidr| cidr.parse().ok())
+            .collect(),
         proxy_ips: metadata.annotations.map(|a| proxy_ips(&a, notes)).unwrap_or_default().into(),
     })
 }

@@ -55,9 +55,6 @@ pub struct ExternalHostSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalHostStatus {
-    /// Generation of the host that this status tells about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
     /// Name of its TunnelNode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel_node: Option<String>,

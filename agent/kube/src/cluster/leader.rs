@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     ClusterStats,
     cache::{Cache, Item},
-    requests::{Outcome, WriteError, Writer},
+    requests::{FabricWriter, Outcome, WriteError, Writer},
     store::Store,
     watch_event::{Observed, WatchEvent},
 };
@@ -27,9 +27,11 @@ use balancing_core::{
     resolve::{ClusterPods, Engine, Role, Settings},
     source::Change,
 };
+use fabric::{FabricWork, RoundEnd};
 use slices::SliceWork;
 use statuses::StatusWork;
 
+mod fabric;
 mod slices;
 mod statuses;
 
@@ -37,6 +39,7 @@ mod statuses;
 enum Done {
     Slice { policy: String, name: String, version: u64, result: Result<Outcome, WriteError> },
     Status { policy: PolicyRef, result: Result<Option<Item<Observed>>, WriteError> },
+    Fabric(RoundEnd),
 }
 
 struct Leader<'a> {
@@ -53,6 +56,7 @@ struct Leader<'a> {
     tasks: JoinSet<Done>,
     slices: SliceWork,
     statuses: StatusWork,
+    fabric: FabricWork,
 }
 
 /// Does the duties until the source ends or a task fails; why.
@@ -62,7 +66,8 @@ pub(super) async fn lead(
     mut deliveries: mpsc::Receiver<Delivery>,
     stats: &ClusterStats,
 ) -> String {
-    let mut leader = Leader::new(Writer::new(client, namespace), stats);
+    let fabric = FabricWork::new(FabricWriter::new(client, namespace), namespace, Instant::now());
+    let mut leader = Leader::new(Writer::new(client, namespace), fabric, stats);
     loop {
         let due = leader.next_due();
         tokio::select! {
@@ -85,7 +90,7 @@ pub(super) async fn lead(
 }
 
 impl<'a> Leader<'a> {
-    fn new(writer: Writer, stats: &'a ClusterStats) -> Self {
+    fn new(writer: Writer, fabric: FabricWork, stats: &'a ClusterStats) -> Self {
         let settings = Settings {
             role: Role::Cluster,
             node_name: String::new(),
@@ -105,13 +110,16 @@ impl<'a> Leader<'a> {
             tasks: JoinSet::new(),
             slices: SliceWork::default(),
             statuses: StatusWork::new(Instant::now()),
+            fabric,
         }
     }
 
     fn apply(&mut self, Delivery { batch, texts }: Delivery) {
         texts.into_iter().filter_map(WatchEvent::read).for_each(|item| self.observe(item));
-        // What is written speaks for the whole cluster: a kind that is lacking holds up everything.
+        // What is written speaks for the whole cluster: a kind that is lacking holds up everything, but one of the fabric only
+        // that.
         self.synced |= batch.is_complete();
+        self.engine.set_lacking(batch.lacking);
         self.engine.apply(batch.changes.into_iter().map(|change| match change {
             Change::Upsert(object) => (object.key(), Some(object)),
             Change::Delete(key) => (key, None),
@@ -126,6 +134,7 @@ impl<'a> Leader<'a> {
                     self.look_at_slices(policy, now);
                 }
             }
+            WatchEvent::Fabric(kind, event) => self.fabric.observe(kind, event),
             WatchEvent::Policy(kind, event) => {
                 for (name, _) in self.cache(kind).observe(event) {
                     self.look_at_status(&PolicyRef { kind, name }, now);
@@ -142,7 +151,8 @@ impl<'a> Leader<'a> {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.slices.next_due().into_iter().chain(self.statuses.next_due()).min()
+        let fabric = self.fabric_due(Instant::now());
+        self.slices.next_due().into_iter().chain(self.statuses.next_due()).chain(fabric).min()
     }
 
     /// Decides and sends what is due.
@@ -170,6 +180,7 @@ impl<'a> Leader<'a> {
         }
         self.start_slices(now);
         self.start_statuses(now);
+        self.start_fabric(now);
         self.stats.status_pending.store(self.statuses.pending(), Relaxed);
     }
 
@@ -177,6 +188,7 @@ impl<'a> Leader<'a> {
         match done? {
             Done::Slice { policy, name, version, result } => self.slice_done(policy, name, version, result),
             Done::Status { policy, result } => self.status_done(&policy, result),
+            Done::Fabric(end) => self.fabric_done(end),
         }
         Ok(())
     }

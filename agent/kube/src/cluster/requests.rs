@@ -25,6 +25,10 @@ use balancing_core::{
     objects::PolicyRef,
 };
 
+mod fabric;
+
+pub(super) use fabric::FabricWriter;
+
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
 

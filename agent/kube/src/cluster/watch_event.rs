@@ -1,4 +1,5 @@
-//! What the controller reads itself of what its source hears: EndpointSlices of ours, and the `status` of the policies.
+//! What the controller reads itself of what its source hears: EndpointSlices of ours, and the `status` of the policies
+//! and of the fabric.
 
 use balancing_abi::model::PolicyKind;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -11,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     cache::Item,
+    fabric::Seen,
     slices::{Known, wire},
     status::Status,
 };
@@ -32,6 +34,7 @@ pub(super) struct Observed {
 pub(super) enum WatchEvent {
     Slice(Event<Item<Known>>),
     Policy(PolicyKind, Event<Item<Observed>>),
+    Fabric(Kind, Event<Item<Seen>>),
 }
 
 impl WatchEvent {
@@ -42,13 +45,10 @@ impl WatchEvent {
             Kind::LocalRedirectPolicy => policy(PolicyKind::LocalRedirect, event),
             Kind::BalancingPolicy => policy(PolicyKind::Balancing, event),
             Kind::EndpointSlice => Some(Self::Slice(read(event, slice_item)?)),
-            Kind::Service
-            | Kind::Node
-            | Kind::Pod
-            | Kind::TunnelFabric
-            | Kind::TunnelNode
-            | Kind::ExternalHost
-            | Kind::TunnelAddressClaim => None,
+            Kind::TunnelFabric | Kind::TunnelNode | Kind::ExternalHost => {
+                Some(Self::Fabric(kind, read(event, fabric_item)?))
+            }
+            Kind::Service | Kind::Node | Kind::Pod | Kind::TunnelAddressClaim => None,
         }
     }
 }
@@ -75,6 +75,13 @@ pub(super) fn policy_item(policy: &DynamicObject) -> Item<Observed> {
         status: Status::read(policy.data.get("status")),
     };
     (name(meta), version(meta), observed)
+}
+
+pub(super) fn fabric_item(object: &DynamicObject) -> Item<Seen> {
+    let meta = &object.metadata;
+    let generation = meta.generation.unwrap_or_default();
+    let seen = Seen::new(meta.uid.clone().unwrap_or_default(), generation, object.data.get("status"));
+    (name(meta), version(meta), seen)
 }
 
 fn name(meta: &ObjectMeta) -> String {

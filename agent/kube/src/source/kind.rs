@@ -63,7 +63,7 @@ pub(super) struct Target {
 
 impl Kind {
     /// `kind` of the objects.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::LocalRedirectPolicy => PolicyKind::LocalRedirect.kind(),
             Self::BalancingPolicy => PolicyKind::Balancing.kind(),
@@ -79,7 +79,7 @@ impl Kind {
     }
 
     /// Name of the resource, as RBAC rules have it.
-    pub(super) fn plural(self) -> &'static str {
+    pub(crate) fn plural(self) -> &'static str {
         match self {
             Self::LocalRedirectPolicy => "localredirectpolicies",
             Self::BalancingPolicy => "balancingpolicies",

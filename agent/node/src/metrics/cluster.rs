@@ -40,6 +40,7 @@ impl From<&ClusterStats> for ControllerSample {
         let writes = [
             ("endpointslice", write(&stats.slice_writes, &stats.slice_errors)),
             ("status", write(&stats.status_writes, &stats.status_errors)),
+            ("fabric", write(&stats.fabric_writes, &stats.fabric_errors)),
         ];
         let (leader, synced) = (stats.is_leader.load(Relaxed), stats.is_synced.load(Relaxed));
         Self { leader, synced, writes: BTreeMap::from(writes) }

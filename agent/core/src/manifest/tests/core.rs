@@ -201,6 +201,7 @@ metadata:
   annotations:
     balancing.elf.io/nodeProxyIpv4: 192.168.0.10
     balancing.elf.io/nodeProxyIpv6: fd00::10
+spec: {podCIDRs: [10.1.3.0/24, "fd00:1::/64", nowhere]}
 status:
   addresses:
   - {type: InternalIP, address: 192.0.2.1}
@@ -218,6 +219,7 @@ status:
             labels: [("zone".to_owned(), "a".to_owned())].into_iter().collect(),
             ips: ips(&["192.0.2.1", "2001:db8::1"]),
             other_ips: ips(&["198.51.100.1"]),
+            pod_networks: ["10.1.3.0/24", "fd00:1::/64"].map(|network| network.parse().unwrap()).into(),
             proxy_ips: ips(&["192.168.0.10", "fd00::10"]),
         }
     );

@@ -1,0 +1,111 @@
+//! What the controller does for the fabric: it removes what members left behind, tells in `status` how fabrics, members and
+//! hosts outside the cluster are doing, and keeps the list by which admission policies know those hosts.
+//!
+//! It is pure: what is known in, what is left to write out. `leader::fabric` sends it.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+pub(super) use garbage::{Gone, Orphans, Remains};
+pub(super) use status::Status;
+
+use crate::source::Kind;
+use balancing_core::snapshot::Snapshot;
+
+mod garbage;
+mod hosts;
+mod overlap;
+mod status;
+#[cfg(test)]
+mod tests;
+
+/// Writes that are decided at once. What is left is decided again.
+pub(super) const WRITES: usize = 64;
+
+/// An object of the fabric, as far as its status goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Seen {
+    /// `metadata.uid`
+    pub(super) uid: String,
+    /// `metadata.generation`
+    pub(super) generation: i64,
+    /// Our part of `status`.
+    pub(super) status: Option<Status>,
+}
+
+/// What is read now and then and not watched.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Reading {
+    /// The Leases of hosts outside the cluster, by name.
+    pub(super) leases: BTreeMap<String, Lease>,
+    /// The list of hosts as it is.
+    pub(super) hosts: BTreeMap<String, String>,
+}
+
+/// The Lease of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    /// When it was renewed.
+    pub(super) renewed: Timestamp,
+    /// Seconds for which that counts.
+    pub(super) seconds: i64,
+}
+
+/// All that is known.
+pub(super) struct Known<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) reading: &'a Reading,
+    pub(super) namespace: &'a str,
+    pub(super) now: Timestamp,
+}
+
+/// A write.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Write {
+    /// Delete what nobody owns any more.
+    Remove(Remains),
+    /// Apply a status to the object of this kind and name that has the uid.
+    Status { kind: Kind, name: String, uid: String, status: Status },
+    /// Replace the list of hosts.
+    Hosts(BTreeMap<String, String>),
+}
+
+impl Seen {
+    pub(super) fn new(uid: String, generation: i64, status: Option<&Value>) -> Self {
+        Self { uid, generation, status: status.and_then(|status| Status::deserialize(status).ok()) }
+    }
+}
+
+impl Known<'_> {
+    /// What is left to write, at most [`WRITES`]: the list of hosts first, for they wait for it. `seen` finds what the API
+    /// server has of an object.
+    pub(super) fn writes<'s>(
+        &self,
+        seen: impl Fn(Kind, &str) -> Option<&'s Seen>,
+        orphans: &mut Orphans,
+        at: Instant,
+    ) -> Vec<Write> {
+        let wanted = hosts::list(self.snapshot, self.namespace);
+        let hosts = (wanted != self.reading.hosts).then_some(Write::Hosts(wanted));
+        let remains = orphans.due(garbage::remains(self), at).into_iter().map(Write::Remove);
+        let statuses = status::wanted(self).into_iter().filter_map(|(kind, name, uid, wanted)| {
+            let seen = seen(kind, &name).filter(|seen| seen.uid == uid)?;
+            let status = wanted.after(seen.status.as_ref(), self.now)?;
+            Some(Write::Status { kind, name, uid, status })
+        });
+        hosts.into_iter().chain(remains).chain(statuses).take(WRITES).collect()
+    }
+
+    /// Whether there is anything of a fabric.
+    pub(super) fn is_in_use(&self) -> bool {
+        let snapshot = self.snapshot;
+        snapshot.fabrics().next().is_some()
+            || snapshot.members().next().is_some()
+            || snapshot.external_hosts().next().is_some()
+            || snapshot.claims().next().is_some()
+            || !self.reading.hosts.is_empty()
+    }
+}

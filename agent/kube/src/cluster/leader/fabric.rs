@@ -1,0 +1,243 @@
+//! When the leader looks at the fabric. It works in rounds: one follows from what is known at its begin, and the next one
+//! begins when all writes of the last have ended.
+//!
+//! While nothing of a fabric exists it asks the API server nothing, but for what an earlier leader may have left.
+
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
+
+use super::{Done, Leader};
+use crate::{
+    cluster::{
+        cache::{Cache, Item},
+        fabric::{Known, Orphans, Reading, Seen, Write},
+        rate_limit::Backoff,
+        requests::{FabricWriter, WriteError},
+    },
+    source::{Event, Kind},
+};
+
+/// Least time between two rounds, so that a storm of changes becomes few of them.
+const ROUND: Duration = Duration::from_secs(1);
+/// What is not watched is read again after this time.
+const READ: Duration = Duration::from_secs(60);
+/// Writes that are made at the same time.
+const WRITES: usize = 4;
+
+/// What is known of the fabric besides the objects.
+pub(super) struct FabricWork {
+    writer: FabricWriter,
+    namespace: String,
+    fabrics: Cache<Seen>,
+    members: Cache<Seen>,
+    hosts: Cache<Seen>,
+    /// `None` = not read in this term.
+    reading: Option<Reading>,
+    read_at: Instant,
+    orphans: Orphans,
+    failures: Backoff<()>,
+    is_running: bool,
+    /// Objects as of the last round.
+    revision: u64,
+    /// A status is another, or the last round left something.
+    is_stale: bool,
+    next_round: Instant,
+}
+
+/// The end of a round.
+pub(super) enum RoundEnd {
+    Read(Result<Reading, WriteError>),
+    Written(Vec<(Write, Result<Option<Item<Seen>>, WriteError>)>),
+}
+
+impl FabricWork {
+    pub(super) fn new(writer: FabricWriter, namespace: &str, now: Instant) -> Self {
+        Self {
+            writer,
+            namespace: namespace.to_owned(),
+            fabrics: Cache::default(),
+            members: Cache::default(),
+            hosts: Cache::default(),
+            reading: None,
+            read_at: now,
+            orphans: Orphans::default(),
+            failures: Backoff::default(),
+            is_running: false,
+            revision: 0,
+            is_stale: true,
+            next_round: now,
+        }
+    }
+
+    /// Takes in what the server says of an object.
+    pub(super) fn observe(&mut self, kind: Kind, event: Event<Item<Seen>>) {
+        if let Some(cache) = self.cache(kind) {
+            let changed = cache.observe(event);
+            self.is_stale |= !changed.is_empty();
+        }
+    }
+
+    fn cache(&mut self, kind: Kind) -> Option<&mut Cache<Seen>> {
+        match kind {
+            Kind::TunnelFabric => Some(&mut self.fabrics),
+            Kind::TunnelNode => Some(&mut self.members),
+            Kind::ExternalHost => Some(&mut self.hosts),
+            _ => None,
+        }
+    }
+
+    fn seen(&self, kind: Kind, name: &str) -> Option<&Seen> {
+        match kind {
+            Kind::TunnelFabric => self.fabrics.get(name),
+            Kind::TunnelNode => self.members.get(name),
+            Kind::ExternalHost => self.hosts.get(name),
+            _ => None,
+        }
+    }
+
+    fn is_listed(&self) -> bool {
+        self.fabrics.is_listed() && self.members.is_listed() && self.hosts.is_listed()
+    }
+}
+
+impl Leader<'_> {
+    /// When the next round is due; `None` = when something changes.
+    pub(super) fn fabric_due(&self, now: Instant) -> Option<Instant> {
+        let fabric = &self.fabric;
+        if fabric.is_running || !self.started || !self.knows_fabric() {
+            return None;
+        }
+        let is_news = fabric.is_stale || fabric.revision != self.engine.snapshot().fabric_revision();
+        let read = match &fabric.reading {
+            None => Some(now),
+            Some(reading) => self.known(reading).is_in_use().then_some(fabric.read_at),
+        };
+        let due = is_news.then_some(now).into_iter().chain(read).chain(fabric.orphans.next_due(now)).min()?;
+        Some(fabric.failures.not_before(&(), due.max(fabric.next_round)))
+    }
+
+    fn knows_fabric(&self) -> bool {
+        self.fabric.is_listed() && self.engine.snapshot().fabric_lacking().is_empty()
+    }
+
+    fn known<'k>(&'k self, reading: &'k Reading) -> Known<'k> {
+        let (snapshot, namespace) = (self.engine.snapshot(), self.fabric.namespace.as_str());
+        Known { snapshot, reading, namespace, now: Timestamp::now() }
+    }
+
+    /// Begins a round if one is due.
+    pub(super) fn start_fabric(&mut self, now: Instant) {
+        if self.fabric_due(now).is_none_or(|due| due > now) {
+            return;
+        }
+        self.fabric.next_round = now + ROUND;
+        let reading = self.fabric.reading.clone().filter(|_| now < self.fabric.read_at);
+        let Some(reading) = reading else {
+            let writer = self.fabric.writer.clone();
+            self.fabric.is_running = true;
+            self.tasks.spawn(async move { Done::Fabric(RoundEnd::Read(writer.read().await)) });
+            return;
+        };
+        let mut orphans = std::mem::take(&mut self.fabric.orphans);
+        let writes =
+            self.known(&reading).writes(|kind, name| self.fabric.seen(kind, name), &mut orphans, now);
+        self.fabric.orphans = orphans;
+        self.fabric.revision = self.engine.snapshot().fabric_revision();
+        // What does not fit into one round is found by the next.
+        self.fabric.is_stale = !writes.is_empty();
+        if writes.is_empty() {
+            return;
+        }
+        self.fabric.is_running = true;
+        let writer = self.fabric.writer.clone();
+        self.tasks.spawn(async move {
+            let sent = stream::iter(writes).map(|write| {
+                let writer = writer.clone();
+                async move {
+                    let result = send(&writer, &write).await;
+                    (write, result)
+                }
+            });
+            Done::Fabric(RoundEnd::Written(sent.buffer_unordered(WRITES).collect().await))
+        });
+    }
+
+    pub(super) fn fabric_done(&mut self, end: RoundEnd) {
+        let now = Instant::now();
+        self.fabric.is_running = false;
+        let failed = match end {
+            RoundEnd::Read(Ok(reading)) => {
+                self.fabric.is_stale |= self.fabric.reading.as_ref() != Some(&reading);
+                self.fabric.reading = Some(reading);
+                self.fabric.read_at = now + READ;
+                false
+            }
+            RoundEnd::Read(Err(error)) => {
+                tracing::warn!("Leases and the list of external hosts cannot be read: {error}; tried again");
+                true
+            }
+            RoundEnd::Written(results) => results
+                .into_iter()
+                .fold(false, |failed, (write, result)| !self.learn_fabric(write, result) || failed),
+        };
+        if failed {
+            self.fabric.failures.fail(&(), now);
+        } else {
+            self.fabric.failures.reset(&());
+        }
+    }
+
+    /// Takes in the answer to a write; whether it succeeded.
+    fn learn_fabric(&mut self, write: Write, result: Result<Option<Item<Seen>>, WriteError>) -> bool {
+        let counter = if result.is_ok() { &self.stats.fabric_writes } else { &self.stats.fabric_errors };
+        counter.fetch_add(1, Relaxed);
+        let result = match result {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::warn!("the fabric: {} not written: {error}; tried again", title(&write));
+                return false;
+            }
+        };
+        match (write, result) {
+            (Write::Hosts(hosts), _) => {
+                if let Some(reading) = &mut self.fabric.reading {
+                    reading.hosts = hosts;
+                }
+            }
+            (Write::Status { kind, .. }, Some((name, version, seen))) => {
+                if let Some(cache) = self.fabric.cache(kind) {
+                    cache.put(name, version, Some(seen));
+                }
+            }
+            (Write::Status { .. } | Write::Remove(_), _) => {}
+        }
+        true
+    }
+}
+
+async fn send(writer: &FabricWriter, write: &Write) -> Result<Option<Item<Seen>>, WriteError> {
+    match write {
+        Write::Hosts(hosts) => writer.hosts(hosts).await.map(|()| None),
+        Write::Status { kind, name, uid, status } => writer.status(*kind, name, uid, status).await,
+        Write::Remove(remains) => {
+            if writer.remove(remains).await? {
+                let (kind, name) = (remains.kind.name(), &remains.name);
+                tracing::info!(kind, name, "deleted: {}", remains.why.as_str());
+            }
+            Ok(None)
+        }
+    }
+}
+
+fn title(write: &Write) -> String {
+    match write {
+        Write::Hosts(_) => "the list of external hosts".to_owned(),
+        Write::Status { kind, name, .. } => format!("status of {} {name}", kind.name()),
+        Write::Remove(remains) => format!("end of {} {}", remains.kind.name(), remains.name),
+    }
+}

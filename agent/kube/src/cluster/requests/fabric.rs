@@ -1,0 +1,150 @@
+//! The requests of the controller for the fabric.
+//!
+//! What is deleted is read again just before, and so is the owner that is said to be gone: objects of different kinds are
+//! heard of in any order. It is deleted only as it was read.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    coordination::v1::Lease as ApiLease,
+    core::v1::{ConfigMap, Node},
+};
+use kube::{
+    Api, Client,
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, Patch,
+        PatchParams, Preconditions,
+    },
+};
+use serde_json::json;
+
+use super::{WriteError, answer, is_outdated};
+use crate::{
+    cluster::{
+        cache::Item,
+        fabric::{Gone, Lease, Reading, Remains, Seen, Status},
+        watch_event::fabric_item,
+    },
+    source::Kind,
+};
+use balancing_core::{
+    names::{EXTERNAL_HOSTS, FIELD_MANAGER, GROUP, VERSION},
+    objects::{MemberKind, Owner},
+};
+
+/// Begin of the names of Leases that hosts outside the cluster renew.
+const HOST_LEASE: &str = "host.";
+
+/// Sends the requests.
+#[derive(Clone)]
+pub(in crate::cluster) struct FabricWriter {
+    client: Client,
+    leases: Api<ApiLease>,
+    config_maps: Api<ConfigMap>,
+}
+
+impl FabricWriter {
+    pub(in crate::cluster) fn new(client: &Client, namespace: &str) -> Self {
+        Self {
+            client: client.clone(),
+            leases: Api::namespaced(client.clone(), namespace),
+            config_maps: Api::namespaced(client.clone(), namespace),
+        }
+    }
+
+    /// Reads what is not watched.
+    pub(in crate::cluster) async fn read(&self) -> Result<Reading, WriteError> {
+        let leases = answer(self.leases.list(&ListParams::default())).await?;
+        let hosts = answer(self.config_maps.get_opt(EXTERNAL_HOSTS)).await?;
+        let hosts = hosts.and_then(|map| map.data).unwrap_or_default();
+        let leases = leases.items.into_iter().filter_map(|lease| {
+            let name = lease.metadata.name.filter(|name| name.starts_with(HOST_LEASE))?;
+            let spec = lease.spec?;
+            let renewed: Timestamp = spec.renew_time?.0;
+            Some((name, Lease { renewed, seconds: spec.lease_duration_seconds.unwrap_or_default().into() }))
+        });
+        Ok(Reading { leases: leases.collect(), hosts })
+    }
+
+    /// Replaces the list of hosts.
+    pub(in crate::cluster) async fn hosts(&self, hosts: &BTreeMap<String, String>) -> Result<(), WriteError> {
+        let patch = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": { "name": EXTERNAL_HOSTS },
+            "data": hosts,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        answer(self.config_maps.patch(EXTERNAL_HOSTS, &params, &Patch::Apply(patch))).await.map(drop)
+    }
+
+    /// Writes the status of the object with this uid; `None` = there is no such object any more.
+    pub(in crate::cluster) async fn status(
+        &self,
+        kind: Kind,
+        name: &str,
+        uid: &str,
+        status: &Status,
+    ) -> Result<Option<Item<Seen>>, WriteError> {
+        let patch = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": kind.name(),
+            "metadata": { "name": name, "uid": uid },
+            "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        match answer(self.objects(kind).patch_status(name, &params, &Patch::Apply(patch))).await {
+            Ok(object) => Ok(Some(fabric_item(&object))),
+            Err(WriteError::Request(error)) if is_outdated(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes what nobody owns; whether it was there and had no owner.
+    pub(in crate::cluster) async fn remove(&self, remains: &Remains) -> Result<bool, WriteError> {
+        let api = self.objects(remains.kind);
+        let Some(object) = answer(api.get_opt(&remains.name)).await? else { return Ok(false) };
+        if !is_still(&object, remains) || remains.why == Gone::Owner && self.lives(&remains.owner).await? {
+            return Ok(false);
+        }
+        let ObjectMeta { uid, resource_version, .. } = object.metadata;
+        let preconditions = Some(Preconditions { uid, resource_version });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        match answer(api.delete(&remains.name, &params)).await {
+            Ok(_) => Ok(true),
+            Err(WriteError::Request(error)) if is_outdated(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn lives(&self, owner: &Owner) -> Result<bool, WriteError> {
+        let meta = match owner.kind {
+            MemberKind::Node => {
+                let nodes = Api::<Node>::all(self.client.clone());
+                answer(nodes.get_metadata_opt(&owner.name)).await?.map(|node| node.metadata)
+            }
+            MemberKind::ExternalHost => {
+                answer(self.objects(Kind::ExternalHost).get_metadata_opt(&owner.name))
+                    .await?
+                    .map(|host| host.metadata)
+            }
+        };
+        Ok(meta.is_some_and(|meta| meta.uid.as_deref() == Some(&owner.uid)))
+    }
+
+    fn objects(&self, kind: Kind) -> Api<DynamicObject> {
+        let resource = GroupVersionKind::gvk(GROUP, VERSION, kind.name());
+        Api::all_with(self.client.clone(), &ApiResource::from_gvk_with_plural(&resource, kind.plural()))
+    }
+}
+
+/// The object is the one that was judged, and names the same owner.
+fn is_still(object: &DynamicObject, remains: &Remains) -> bool {
+    let owner = match remains.kind {
+        Kind::TunnelAddressClaim => object.data.pointer("/spec/owner"),
+        _ => object.data.pointer("/spec"),
+    };
+    let names = owner.and_then(|owner| owner.get("uid")).and_then(|uid| uid.as_str());
+    object.metadata.uid.as_deref() == Some(&remains.uid) && names == Some(&remains.owner.uid)
+}
