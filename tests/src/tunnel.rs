@@ -172,6 +172,13 @@ impl Members {
         self.hosts.iter().map(|host| host.own.clone()).collect()
     }
 
+    /// The IPv4 and the IPv6 tunnel address of a member.
+    #[must_use]
+    pub fn inside(&self, n: usize) -> [IpAddr; 2] {
+        let Pair { v4, v6 } = self.hosts[n - 1].own.addresses;
+        [v4.must("have an IPv4 address").into(), v6.must("have an IPv6 address").into()]
+    }
+
     /// Brings every host into the fabric.
     pub fn apply(&self) {
         let all = self.all();

@@ -1,5 +1,7 @@
 //! Only members reach the tunnel, each with its own addresses; what is dropped is counted by reason.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr, UdpSocket},

@@ -73,10 +73,11 @@ fn a_member_that_left_is_forgotten_and_the_others_stay() {
     assert_eq!(applied.writes, 3, "two neighbours and one forwarding entry are deleted: {applied:?}");
     let left = first.show("bridge fdb show dev balancing0") + &first.show("ip neigh show dev balancing0");
     assert!(!left.contains(&third.own.mac.to_string()), "{left}");
-    let [address, _] = second.own.addresses.iter().collect::<Vec<_>>()[..] else { panic!("two addresses") };
-    assert!(first.pings(address));
-    let [address, _] = third.own.addresses.iter().collect::<Vec<_>>()[..] else { panic!("two addresses") };
-    assert!(!first.pings_with(address, &["-c", "1", "-W", "1"]), "nobody is asked where it went");
+    assert!(first.pings(members.inside(2)[0]));
+    assert!(
+        !first.pings_with(members.inside(3)[0], &["-c", "1", "-W", "1"]),
+        "nobody is asked where it went"
+    );
 }
 
 #[test]

@@ -1,17 +1,10 @@
 //! What others do to the device is undone by the next run, and what belongs to others stays.
 
-use std::net::IpAddr;
-
 use balancing_tests::{
     require_kernel,
     tunnel::{Dialled, Host, Members, fabric, member},
 };
 use balancing_tunnel::{Conflict, Deletions};
-
-/// The tunnel addresses of the second member.
-fn second(members: &Members) -> [IpAddr; 2] {
-    members.hosts[1].own.addresses.iter().collect::<Vec<_>>().try_into().unwrap()
-}
 
 fn run(host: &Host, command: &str) {
     _ = host.show(command);
@@ -39,8 +32,8 @@ fn whatever_happens_to_the_device_is_repaired() {
         "ip address flush dev balancing0",
         "ip link set balancing0 type vxlan local 192.0.2.77",
         "ip link set balancing0 type vxlan learning",
-        "sysctl -q -w net.ipv6.conf.balancing0.disable_ipv6=1",
-        "sysctl -q -w net.ipv4.conf.balancing0.rp_filter=1",
+        "busybox sysctl -q -w net.ipv6.conf.balancing0.disable_ipv6=1",
+        "busybox sysctl -q -w net.ipv4.conf.balancing0.rp_filter=1",
         "bridge fdb append 00:00:00:00:00:00 dev balancing0 dst 192.0.2.99 self permanent",
         "ip neigh replace 10.211.0.200 lladdr 66:00:00:00:00:09 dev balancing0 nud permanent",
     ] {
@@ -56,7 +49,7 @@ fn whatever_happens_to_the_device_is_repaired() {
         let repaired = host.apply(&members.all());
         assert!(repaired.writes > 0 || damage.contains("alias"), "{damage}: {repaired:?}");
         assert_eq!(host.apply(&members.all()).writes, 0, "{damage}");
-        for address in second(&members) {
+        for address in members.inside(2) {
             assert!(host.pings(address), "{damage}: {address} does not answer");
         }
     }
@@ -87,7 +80,7 @@ fn the_parent_goes_down_changes_its_mtu_and_is_made_anew() {
     let members = Members::new(&[Dialled::Ipv4; 2]);
     members.apply();
     let host = &members.hosts[0];
-    let answers = |what: &str| assert!(host.pings(second(&members)[0]), "{what}");
+    let answers = |what: &str| assert!(host.pings(members.inside(2)[0]), "{what}");
     host.namespace.ip(&["link", "set", "eth0", "down"]);
     _ = host.apply(&members.all());
     host.namespace.ip(&["link", "set", "eth0", "up"]);
@@ -157,7 +150,7 @@ fn nothing_is_deleted_while_deletions_are_held() {
     let host = &members.hosts[0];
     let plan = host.plan(&fabric(), &[]).unwrap();
     assert_eq!(host.netlink.apply(&plan, Deletions::Held).unwrap().writes, 0);
-    assert!(host.pings(second(&members)[0]));
+    assert!(host.pings(members.inside(2)[0]));
     assert!(host.netlink.apply(&plan, Deletions::Allowed).unwrap().writes > 0);
     assert!(!host.show("ip -brief link").contains("balancing1"), "the second device goes with its last peer");
 }

@@ -30,9 +30,9 @@ pub enum Error {
     /// The program refused.
     #[error("nft refused: {0}")]
     Refused(String),
-    /// The program said what cannot be read.
-    #[error("cannot read what nft printed (it needs support of JSON): {0}")]
-    Unreadable(#[source] serde_json::Error),
+    /// The kernel did not tell what it has.
+    #[error("cannot read the kernel's nftables: {0}")]
+    Unreadable(#[source] std::io::Error),
 }
 
 /// What became of it.
@@ -65,13 +65,12 @@ impl Filter {
             return self.remove();
         }
         let wanted = Wanted::new(members, fabric, own);
-        let present = look::look()?;
-        if present.as_ref().is_some_and(|present| present.is(&wanted)) {
+        let present = look::look().map_err(Error::Unreadable)?;
+        if present.is(&wanted) {
             self.applied = Some(wanted);
             return Ok(Outcome { changed: false });
         }
-        let known =
-            self.applied.take().filter(|applied| present.as_ref().is_some_and(|present| present.is(applied)));
+        let known = self.applied.take().filter(|applied| present.is(applied));
         // Whoever changed the elements by hand, or left sets of another kind, makes the smaller changes fail.
         let mut scopes = known.as_ref().map(Scope::Since).into_iter().chain([Scope::Elements]);
         let done = scopes.any(|scope| match nft::run(&["-f", "-"], &wanted.transaction(scope)) {
@@ -88,28 +87,28 @@ impl Filter {
         Ok(Outcome { changed: true })
     }
 
-    /// Packets dropped so far, by reason.
+    /// Packets dropped so far, by reason; none where there is no table.
     ///
     /// # Errors
-    /// When there is no `nft`, or it refuses.
+    /// When the kernel does not tell.
     pub fn counters(&self) -> Result<BTreeMap<String, u64>, Error> {
-        look::counters()
+        look::counters().map_err(Error::Unreadable)
     }
 
     /// Removes the table.
     ///
     /// # Errors
-    /// When there is no `nft`, or it refuses.
+    /// When `nft` refuses.
     pub fn remove(&mut self) -> Result<Outcome, Error> {
         self.applied = None;
-        let present = match look::look() {
+        match nft::run(&["-f", "-"], text::REMOVE) {
+            Ok(_) => Ok(Outcome { changed: true }),
             // Without the program there never was a table of ours.
-            Err(Error::NoNft) => None,
-            found => found?,
-        };
-        if present.is_some() {
-            nft::run(&["-f", "-"], text::REMOVE)?;
+            Err(Error::NoNft) => Ok(Outcome { changed: false }),
+            Err(Error::Refused(complaint)) if complaint.contains("No such file") => {
+                Ok(Outcome { changed: false })
+            }
+            Err(error) => Err(error),
         }
-        Ok(Outcome { changed: present.is_some() })
     }
 }

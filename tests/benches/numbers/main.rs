@@ -14,15 +14,17 @@ mod memory;
 mod plane;
 #[path = "../report.rs"]
 mod report;
+mod tunnel;
 
 use report::{Report, median};
 
 type Measure = fn(&mut Report);
-const PARTS: [(&str, Measure); 4] = [
+const PARTS: [(&str, Measure); 5] = [
     ("hooks", hooks::measure),
     ("memory", memory::measure),
     ("agent", agent::measure),
     ("cni", cni::measure),
+    ("tunnel", tunnel::measure),
 ];
 
 fn main() -> ExitCode {

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     io::Write,
     path::PathBuf,
     process::{Command, Stdio},
@@ -11,7 +12,8 @@ use super::Error;
 
 /// Runs it with a text on its standard input and returns what it printed.
 pub(super) fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
-    let mut child = Command::new(find().ok_or(Error::NoNft)?)
+    let program = env::var_os("PATH").and_then(|path| find(&path)).ok_or(Error::NoNft)?;
+    let mut child = Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
@@ -32,7 +34,18 @@ pub(super) fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn find() -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join("nft")).find(|program| program.is_file())
+fn find(path: &OsStr) -> Option<PathBuf> {
+    env::split_paths(path).map(|directory| directory.join("nft")).find(|program| program.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_the_program_is_told_what_to_do() {
+        assert_eq!(find(OsStr::new("/nowhere:/proc")), None);
+        let told = Error::NoNft.to_string();
+        assert!(told.contains("install nftables") && told.contains("acceptFrom: Anyone"), "{told}");
+    }
 }
