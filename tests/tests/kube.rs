@@ -15,6 +15,10 @@ mod connection;
 mod controller;
 #[path = "kube/external.rs"]
 mod external;
+#[path = "kube/fabric.rs"]
+mod fabric;
+#[path = "kube/fabric_rights.rs"]
+mod fabric_rights;
 #[path = "kube/generations.rs"]
 mod generations;
 #[path = "kube/lacking.rs"]

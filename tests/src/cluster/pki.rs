@@ -17,8 +17,7 @@ const SERVICE_ADDRESS: &str = "10.96.0.1";
 /// Files of a control plane. Every user has an own kubeconfig with a client certificate.
 #[derive(Debug)]
 pub(super) struct Pki {
-    /// Certificate of the authority that signed everything.
-    pub(super) authority: PathBuf,
+    authority: Authority,
     /// Certificate and key of the API server.
     pub(super) server: (PathBuf, PathBuf),
     /// Public and private key of the tokens of ServiceAccounts.
@@ -35,11 +34,9 @@ impl Pki {
     /// Makes everything anew.
     pub(super) fn create(files: &TempDir) -> Self {
         let authority = Authority::create(files);
-        let server = authority.certify("api-server", params("kube-apiserver", None, server_names()));
+        let server = authority.certify(files, "api-server", params("kube-apiserver", None, server_names()));
         let user = |file: &str, name: &str, group: Option<&str>| {
-            let (certificate, key) = authority.certify(file, params(name, group, Vec::new()));
-            let user = json!({"client-certificate": certificate, "client-key": key});
-            write_kubeconfig(files, file, &authority.certificate, &user, "default")
+            authority.user_kubeconfig(files, file, (name, group), "default")
         };
         let tokens = new_key();
         Self {
@@ -51,8 +48,24 @@ impl Pki {
             admin: user("admin", "admin", Some("system:masters")),
             controller_manager: user("controllers", "system:kube-controller-manager", None),
             scheduler: user("scheduler", "system:kube-scheduler", None),
-            authority: authority.certificate,
+            authority,
         }
+    }
+
+    /// Certificate of the authority that signed everything.
+    pub(super) fn authority(&self) -> &PathBuf {
+        &self.authority.certificate
+    }
+
+    /// Writes a kubeconfig with a new client certificate of a user of a group.
+    pub(super) fn user_kubeconfig(
+        &self,
+        files: &TempDir,
+        name: &str,
+        group: &str,
+        namespace: &str,
+    ) -> PathBuf {
+        self.authority.user_kubeconfig(files, &format!("user-{name}"), (name, Some(group)), namespace)
     }
 
     /// Writes a kubeconfig for the bearer of a token.
@@ -63,18 +76,18 @@ impl Pki {
         namespace: &str,
         token: &str,
     ) -> PathBuf {
-        write_kubeconfig(files, file, &self.authority, &json!({"token": token}), namespace)
+        write_kubeconfig(files, file, self.authority(), &json!({"token": token}), namespace)
     }
 }
 
-struct Authority<'a> {
-    files: &'a TempDir,
+#[derive(Debug)]
+struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: PathBuf,
 }
 
-impl<'a> Authority<'a> {
-    fn create(files: &'a TempDir) -> Self {
+impl Authority {
+    fn create(files: &TempDir) -> Self {
         let mut params = params("test-authority", None, Vec::new());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
@@ -82,15 +95,28 @@ impl<'a> Authority<'a> {
         let key = new_key();
         let certificate = params.self_signed(&key).must("sign the authority's certificate");
         let certificate = files.write("authority.crt", certificate.pem());
-        Self { files, issuer: Issuer::new(params, key), certificate }
+        Self { issuer: Issuer::new(params, key), certificate }
     }
 
     /// Writes a new certificate and its key.
-    fn certify(&self, file: &str, params: CertificateParams) -> (PathBuf, PathBuf) {
+    fn certify(&self, files: &TempDir, file: &str, params: CertificateParams) -> (PathBuf, PathBuf) {
         let key = new_key();
         let certificate = params.signed_by(&key, &self.issuer).must(format_args!("certify {file}"));
-        let certificate = self.files.write(&format!("{file}.crt"), certificate.pem());
-        (certificate, self.files.write(&format!("{file}.key"), key.serialize_pem()))
+        let certificate = files.write(&format!("{file}.crt"), certificate.pem());
+        (certificate, files.write(&format!("{file}.key"), key.serialize_pem()))
+    }
+
+    /// Writes the kubeconfig of a user, who may be of a group.
+    fn user_kubeconfig(
+        &self,
+        files: &TempDir,
+        file: &str,
+        (name, group): (&str, Option<&str>),
+        namespace: &str,
+    ) -> PathBuf {
+        let (certificate, key) = self.certify(files, file, params(name, group, Vec::new()));
+        let user = json!({"client-certificate": certificate, "client-key": key});
+        write_kubeconfig(files, file, &self.certificate, &user, namespace)
     }
 }
 

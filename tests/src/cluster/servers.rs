@@ -52,7 +52,7 @@ pub(super) fn api_server(place: &Place, pki: &Pki, directory: &Path, service_acc
         .arg(flag("--cert-dir", directory))
         .arg(flag("--tls-cert-file", &pki.server.0))
         .arg(flag("--tls-private-key-file", &pki.server.1))
-        .arg(flag("--client-ca-file", &pki.authority))
+        .arg(flag("--client-ca-file", pki.authority()))
         .arg(format!("--service-account-issuer={ISSUER}"))
         .arg(flag("--service-account-key-file", &pki.tokens.0))
         .arg(flag("--service-account-signing-key-file", &pki.tokens.1))
@@ -69,7 +69,7 @@ pub(super) fn controller_manager(place: &Place, pki: &Pki, controllers: &[String
     command
         .arg(format!("--controllers={}", controllers.join(",")))
         .arg(flag("--service-account-private-key-file", &pki.tokens.1))
-        .arg(flag("--root-ca-file", &pki.authority))
+        .arg(flag("--root-ca-file", pki.authority()))
         .arg("--use-service-account-credentials");
     command
 }

@@ -97,6 +97,12 @@ impl ControlPlane {
         self.account_kubeconfig(namespace, name, Some(&node))
     }
 
+    /// Writes a kubeconfig with a client certificate of a user of a group.
+    #[track_caller]
+    pub fn user_kubeconfig(&self, name: &str, group: &str, namespace: &str) -> PathBuf {
+        self.pki.user_kubeconfig(&self.files, name, group, namespace)
+    }
+
     #[track_caller]
     fn account_kubeconfig(&self, namespace: &str, name: &str, bound_to: Option<&Object>) -> PathBuf {
         let account = Object::named("v1", "ServiceAccount", namespace, name);

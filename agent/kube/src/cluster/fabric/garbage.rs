@@ -51,6 +51,7 @@ pub(in crate::cluster) enum Gone {
 #[derive(Debug, Default)]
 pub(in crate::cluster) struct Orphans {
     since: BTreeMap<(Kind, String, String), Instant>,
+    asked: Option<Instant>,
 }
 
 impl Gone {
@@ -76,20 +77,22 @@ impl Orphans {
             (key, since)
         });
         self.since = since.collect();
+        self.asked = Some(now);
         let is_due = |it: &Remains| {
-            let grace = if it.kind == Kind::TunnelNode { GRACE_OF_MEMBER } else { GRACE };
-            self.since.get(&key(it)).is_some_and(|since| now.duration_since(*since) >= grace)
+            self.since.get(&key(it)).is_some_and(|since| now.duration_since(*since) >= grace(it.kind))
         };
         remains.into_iter().filter(is_due).collect()
     }
 
-    /// When something may be due that is not yet.
-    pub(in crate::cluster) fn next_due(&self, now: Instant) -> Option<Instant> {
-        let ends = self.since.iter().map(|((kind, ..), since)| {
-            *since + if *kind == Kind::TunnelNode { GRACE_OF_MEMBER } else { GRACE }
-        });
-        ends.filter(|end| *end > now).min()
+    /// When something becomes due that was not when this was asked last.
+    pub(in crate::cluster) fn next_due(&self) -> Option<Instant> {
+        let ends = self.since.iter().map(|((kind, ..), since)| *since + grace(*kind));
+        ends.filter(|end| self.asked.is_none_or(|asked| *end > asked)).min()
     }
+}
+
+fn grace(kind: Kind) -> Duration {
+    if kind == Kind::TunnelNode { GRACE_OF_MEMBER } else { GRACE }
 }
 
 /// Everything that has no owner now.

@@ -189,6 +189,11 @@ fn a_claim_outlives_its_owner_by_a_quarter_of_an_hour() {
     // Another node of the same name inherits nothing.
     lab.put(&node("n1", "u2"));
     assert_eq!(lab.write(), NOTHING, "its own TunnelNode may come any moment");
+    let due = lab.orphans.next_due().unwrap();
+    lab.pass(due - lab.at);
+    assert_eq!(lab.orphans.next_due(), Some(due), "it stays due until it was looked at");
+    assert_eq!(lab.write(), ["- TunnelNode node.n1: its owner is gone"]);
+    assert_eq!(lab.orphans.next_due(), Some(due - Duration::from_secs(2) + 15 * MINUTE), "the claim is next");
     lab.pass(MINUTE);
     assert_eq!(lab.write(), ["- TunnelNode node.n1: its owner is gone"]);
     lab.delete(&member("Node", "n1", "u1", 1, "10.211.0.2"));

@@ -117,7 +117,7 @@ impl Leader<'_> {
             None => Some(now),
             Some(reading) => self.known(reading).is_in_use().then_some(fabric.read_at),
         };
-        let due = is_news.then_some(now).into_iter().chain(read).chain(fabric.orphans.next_due(now)).min()?;
+        let due = is_news.then_some(now).into_iter().chain(read).chain(fabric.orphans.next_due()).min()?;
         Some(fabric.failures.not_before(&(), due.max(fabric.next_round)))
     }
 

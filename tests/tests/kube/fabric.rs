@@ -1,0 +1,147 @@
+//! What the controller does for the fabric.
+
+use balancing_tests::*;
+use serde_json::json;
+
+use crate::world::{NAMESPACE, VERSION, World, number, text};
+
+fn fabric(name: &str, pool: &str) -> Object {
+    Object::named(VERSION, "TunnelFabric", "", name).with("/spec/ipv4Pool", pool)
+}
+
+fn member(node: &Object, address: &str) -> Object {
+    Object::named(VERSION, "TunnelNode", "", &format!("node.{}", node.name())).with(
+        "/spec",
+        json!({
+            "fabric": "default", "kind": "Node", "name": node.name(), "uid": node.uid(),
+            "underlay": {"ipv4": "192.0.2.1"}, "port": 7710, "mac": "66:00:00:00:00:01",
+            "addresses": [address], "mtu": 1450,
+        }),
+    )
+}
+
+/// The time as a Lease has it.
+fn now() -> String {
+    let date =
+        std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.000000Z"]).output().unwrap();
+    String::from_utf8(date.stdout).unwrap().trim().to_owned()
+}
+
+#[track_caller]
+fn wait_gone(world: &World, object: &Object) {
+    eventually(|| match world.plane.client().get(object) {
+        Err(refusal) if refusal.code == 404 => Ok(()),
+        other => Err(format!("{} is still there: {other:?}", object.name())),
+    });
+}
+
+#[test]
+fn a_fabric_tells_how_it_is() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    let n1 = world.plane.add_node("n1", &[], "192.0.2.1");
+    let n2 = world.plane.add_node("n2", &[], "192.0.2.2");
+    world
+        .plane
+        .client()
+        .patch(&n1, "", json!({"spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]}}))
+        .unwrap();
+    let overlapping = world.put(&fabric("default", "10.1.0.0/16"));
+    world.wait_condition(&overlapping, "Accepted", ("False", "PoolOverlaps"), "pod network of Node n1");
+    let default = world.put(&fabric("default", "10.211.0.0/30"));
+    world.wait_condition(&default, "Accepted", ("True", "Accepted"), "");
+    world.wait_condition(&default, "Exhausted", ("False", "AddressesLeft"), "");
+    let claim = Object::named(VERSION, "TunnelAddressClaim", "", "10-211-0-2").with(
+        "/spec",
+        json!({
+            "fabric": "default", "address": "10.211.0.2",
+            "owner": {"kind": "Node", "name": "n1", "uid": n1.uid()},
+        }),
+    );
+    world.put(&claim);
+    world.wait_condition(&default, "Exhausted", ("True", "PoolExhausted"), "10.211.0.0/30");
+    let first = world.put(&member(&n1, "10.211.0.2"));
+    let born = text(&first, "/metadata/creationTimestamp").to_owned();
+    let second = eventually(|| {
+        let second = world.put(&member(&n2, "10.211.0.2"));
+        if text(&second, "/metadata/creationTimestamp") > born.as_str() {
+            return Ok(second);
+        }
+        world.delete(&second);
+        Err("both members are of one second".to_owned())
+    });
+    world.wait_condition(&second, "Conflicted", ("True", "DuplicateAddress"), "TunnelNode node.n1");
+    eventually(|| {
+        let stored = world.plane.client().get(&default).map_err(|refusal| refusal.to_string())?;
+        let counts = ["/status/members", "/status/claims"].map(|field| number(&stored, field));
+        if counts == [Some(2), Some(1)] { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+    let shown = world.plane.kubectl(&["get", "tf,tn,tac,xh"]);
+    assert!(
+        shown.ok && shown.stdout.contains("10.211.0.0/30") && shown.stdout.contains("node.n2"),
+        "{}",
+        shown.stdout
+    );
+    // vni and port are for ever.
+    let changed = world.plane.client().patch(&default, "", json!({"spec": {"vxlan": {"port": 7711}}}));
+    assert!(changed.unwrap_err().to_string().contains("vni and port never change"));
+}
+
+#[test]
+fn what_a_node_left_behind_is_removed_and_a_new_node_of_its_name_is_not_harmed() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    world.put(&fabric("default", "10.211.0.0/16"));
+    let node = world.plane.add_node("n1", &[], "192.0.2.1");
+    let other = world.plane.add_node("n2", &[], "192.0.2.2");
+    let (left, stays) = (world.put(&member(&node, "10.211.0.2")), world.put(&member(&other, "10.211.0.3")));
+    world.delete(&node);
+    wait_gone(&world, &left);
+    let again = world.plane.add_node("n1", &[], "192.0.2.1");
+    let new = world.put(&member(&again, "10.211.0.2"));
+    // One of the former node that comes late goes again.
+    let late = world.put(&member(&node, "10.211.0.2"));
+    assert_eq!(late.uid(), new.uid());
+    wait_gone(&world, &late);
+    world.put(&member(&again, "10.211.0.2"));
+    world.delete(&other);
+    wait_gone(&world, &stays);
+    assert!(world.plane.client().get(&new).is_ok());
+}
+
+#[test]
+fn an_external_host_tells_whether_it_has_joined() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    let host = Object::named(VERSION, "ExternalHost", "", "db")
+        .with("/spec", json!({"fabric": "default", "user": "db", "underlayCIDRs": ["198.51.100.0/24"]}));
+    let host = world.put(&host);
+    world.wait_condition(&host, "Joined", ("False", "NoFabric"), "default");
+    world.put(&fabric("default", "10.211.0.0/16"));
+    world.wait_condition(&host, "Joined", ("False", "NotJoined"), "host.db");
+    let spec = json!({"holderIdentity": "db", "leaseDurationSeconds": 3600, "renewTime": now()});
+    let lease = Object::named("coordination.k8s.io/v1", "Lease", NAMESPACE, "host.db").with("/spec", spec);
+    world.put(&lease);
+    let member = Object::named(VERSION, "TunnelNode", "", "host.db").with(
+        "/spec",
+        json!({
+            "fabric": "default", "kind": "ExternalHost", "name": "db", "uid": host.uid(),
+            "underlay": {"ipv4": "198.51.100.7"}, "port": 7710, "mac": "66:00:00:00:00:01",
+            "addresses": ["10.211.0.9"], "mtu": 1450,
+        }),
+    );
+    world.put(&member);
+    // Leases are read once a minute; another leader reads them at once.
+    world.controller.borrow_mut().terminate();
+    world.controller.borrow_mut().start();
+    world.wait_condition(&host, "Joined", ("True", "Joined"), "");
+    let host = world.plane.client().get(&host).unwrap();
+    assert_eq!(text(&host, "/status/tunnelNode"), "host.db");
+    assert!(!text(&host, "/status/lastRenewal").is_empty());
+}
