@@ -11,6 +11,8 @@ pub mod loader;
 pub mod mount;
 #[cfg(feature = "loader")]
 pub mod probe;
+#[cfg(feature = "loader")]
+pub mod proxy;
 pub mod records;
 pub mod settings;
 #[cfg(feature = "loader")]
