@@ -15,10 +15,10 @@ mod connection;
 mod controller;
 #[path = "kube/external.rs"]
 mod external;
-#[path = "kube/fabric_hosts.rs"]
-mod fabric_hosts;
 #[path = "kube/fabric.rs"]
 mod fabric;
+#[path = "kube/fabric_hosts.rs"]
+mod fabric_hosts;
 #[path = "kube/fabric_rights.rs"]
 mod fabric_rights;
 #[path = "kube/generations.rs"]

@@ -25,7 +25,7 @@ use crate::{
 /// Least time between two rounds, so that a storm of changes becomes few of them.
 const ROUND: Duration = Duration::from_secs(1);
 /// What is not watched is read again after this time.
-const READ: Duration = Duration::from_secs(60);
+const READ: Duration = Duration::from_secs(15);
 /// Writes that are made at the same time.
 const WRITES: usize = 4;
 
