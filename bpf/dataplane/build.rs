@@ -1,7 +1,7 @@
 //! Compiles the BPF programs, when the crate is built with its loader.
 //!
 //! Two compilers will do: a rustup nightly with `rust-src`, or the distribution's `rustc` with its
-//! sources (Debian: `rustc-web` and `rust-web-src`). `BALANCING_BPF_OBJECT` names a finished object instead.
+//! sources (Debian: `rustc-web` and `rust-web-src`). `BALANCING_BPF_OBJECTS` names a directory with finished objects instead.
 
 use std::{
     env,
@@ -10,6 +10,9 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+
+/// One object for each set of programs.
+const OBJECTS: [&str; 2] = ["sockets", "proxy"];
 
 const MISSING: &str = "cannot compile the BPF programs. Needed:
   1. a Rust compiler that builds for bpfel-unknown-none, either
@@ -27,7 +30,7 @@ struct Toolchain {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-env-changed=BALANCING_BPF_OBJECT");
+    println!("cargo::rerun-if-env-changed=BALANCING_BPF_OBJECTS");
     println!("cargo::rerun-if-env-changed=PATH");
     if env::var_os("CARGO_FEATURE_LOADER").is_none() {
         println!("cargo::rerun-if-changed=build.rs");
@@ -38,14 +41,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", bpf.join(source).display());
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let object = match env::var_os("BALANCING_BPF_OBJECT") {
+    let objects = match env::var_os("BALANCING_BPF_OBJECTS") {
         Some(path) => PathBuf::from(path),
         None => compile(&bpf.join("programs"), &out.join("bpf"))?,
     };
-    fs::copy(&object, out.join("sockets.o")).map_err(|e| format!("cannot copy {}: {e}", object.display()))?;
+    for name in OBJECTS {
+        let object = objects.join(name);
+        fs::copy(&object, out.join(name).with_extension("o"))
+            .map_err(|e| format!("cannot copy {}: {e}", object.display()))?;
+    }
     Ok(())
 }
 
+/// Compiles all objects and returns their directory.
 fn compile(crate_dir: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let (Some(toolchain), Some(linker)) = (rustup_nightly().or_else(distribution), linker()) else {
         let mut missing = Vec::new();
@@ -88,7 +96,7 @@ fn compile(crate_dir: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
     if !status.success() {
         return Err(format!("compiling the BPF programs with {} failed", toolchain.name).into());
     }
-    Ok(target.join("bpfel-unknown-none/release/sockets"))
+    Ok(target.join("bpfel-unknown-none/release"))
 }
 
 fn output(command: &mut Command) -> Option<String> {

@@ -2,7 +2,7 @@
 //!
 //! Everything that both sides must agree on is here and nowhere else: keys, values, map names, flags, and the pure
 //! functions that encode or check them. Each set of programs has a module with an ABI number, a pin directory and maps of
-//! its own ([`sockets::ABI`]), so that a new layout of one costs another nothing.
+//! its own ([`sockets::ABI`], [`proxy::ABI`]), so that a new layout of one costs another nothing.
 //!
 //! Addresses are 16 bytes in network order, IPv4 as IPv4-mapped IPv6, held as four `u32` words as
 //! the kernel's `struct bpf_sock_addr` hands them out. Ports are in network order. All padding is
@@ -14,6 +14,7 @@ extern crate std;
 
 #[cfg(feature = "model")]
 pub mod model;
+pub mod proxy;
 pub mod sockets;
 
 /// `IPPROTO_TCP`.

@@ -21,9 +21,13 @@ pub use self::{
     types::{Attached, LinkInfo, MapInfo, ObjectKind, ProgInfo, ProgramSpec},
 };
 
+#[cfg(feature = "loader")]
+pub(crate) mod batch;
 mod handle;
 #[cfg(feature = "loader")]
 pub(crate) mod memory;
+#[cfg(feature = "loader")]
+pub(crate) mod tcx;
 mod types;
 
 const PROG_LOAD: libc::c_int = 5;

@@ -15,8 +15,8 @@ use std::{
 use aya::maps::MapError;
 use balancing_abi::sockets::{control, maps};
 
-mod alloc;
-mod codec;
+pub(crate) mod alloc;
+pub(crate) mod codec;
 pub mod events;
 mod index;
 mod keep;

@@ -21,12 +21,17 @@ pub(crate) fn key(key: &FrontendKey) -> RawKey {
 
 /// The plain key; `None` for a protocol that is not ours.
 pub(crate) fn plain_key(key: &RawKey) -> Option<FrontendKey> {
-    let protocol = match key.protocol {
+    plain_frontend(&key.address, key.port, key.protocol)
+}
+
+/// An address, a port and a protocol as programs hold them; `None` for a protocol that is not ours.
+pub(crate) fn plain_frontend(words: &[u32; 4], port: u16, protocol: u8) -> Option<FrontendKey> {
+    let protocol = match protocol {
         abi::TCP => Protocol::Tcp,
         abi::UDP => Protocol::Udp,
         _ => return None,
     };
-    Some(FrontendKey { address: address(&key.address), port: u16::from_be(key.port), protocol })
+    Some(FrontendKey { address: address(words), port: u16::from_be(port), protocol })
 }
 
 pub(crate) fn protocol(protocol: Protocol) -> u8 {

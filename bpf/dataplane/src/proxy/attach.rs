@@ -1,0 +1,114 @@
+//! The programs at the tunnel device, by pinned links.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use super::{Error, load::Programs};
+use crate::sys::{self, tcx};
+
+/// Pins, one a direction.
+const DIRECTIONS: [(&str, u32); 2] = [("ingress", tcx::INGRESS), ("egress", tcx::EGRESS)];
+
+/// The links.
+pub(super) struct Links {
+    directory: PathBuf,
+}
+
+impl Links {
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Makes both links lead from the device to the programs. Egress first: answers are translated before a packet is let in.
+    pub(super) fn attach(&self, programs: &Programs, device: u32) -> Result<bool, Error> {
+        let mut changed = false;
+        for (name, direction) in DIRECTIONS.into_iter().rev() {
+            changed |= self.attach_one(program(programs, direction), name, direction, device)?;
+        }
+        Ok(changed)
+    }
+
+    /// Whether both links are as they should be.
+    pub(super) fn is_attached(&self, programs: &Programs, device: u32) -> Result<bool, Error> {
+        for (name, direction) in DIRECTIONS {
+            let wanted = (device, direction, program_id(program(programs, direction), device)?);
+            let found = self.link(name)?.map(|link| tcx::link(link.as_fd()));
+            if !found.is_some_and(|found| found.is_ok_and(|found| found == wanted)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn attach_one(
+        &self,
+        program: BorrowedFd<'_>,
+        name: &str,
+        direction: u32,
+        device: u32,
+    ) -> Result<bool, Error> {
+        let failed = |operation| move |source| Error::Attach { operation, device, source };
+        if let Some(link) = self.link(name)? {
+            match tcx::link(link.as_fd()) {
+                Ok((at, way, id)) if at == device && way == direction => {
+                    if id == program_id(program, device)? {
+                        return Ok(false);
+                    }
+                    sys::link_update(link.as_fd(), program).map_err(failed("replace"))?;
+                    return Ok(true);
+                }
+                // Of a device that is gone, or something else.
+                _ => self.unpin(name)?,
+            }
+        }
+        let link = tcx::attach(program, device, direction).map_err(failed("attach"))?;
+        let path = self.directory.join(name);
+        sys::obj_pin(link.as_fd(), &path).map_err(|source| Error::Directory { operation: "pin", path, source })?;
+        Ok(true)
+    }
+
+    fn link(&self, name: &str) -> Result<Option<OwnedFd>, Error> {
+        let path = self.directory.join(name);
+        match sys::obj_get(&path) {
+            Ok(link) => Ok(Some(link)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Open { path, source }),
+        }
+    }
+
+    fn unpin(&self, name: &str) -> Result<(), Error> {
+        let path = self.directory.join(name);
+        fs::remove_file(&path).map_err(|source| Error::Directory { operation: "remove", path, source })
+    }
+}
+
+fn program(programs: &Programs, direction: u32) -> BorrowedFd<'_> {
+    if direction == tcx::INGRESS { programs.ingress.as_fd() } else { programs.egress.as_fd() }
+}
+
+fn program_id(program: BorrowedFd<'_>, device: u32) -> Result<u32, Error> {
+    let info = sys::prog_info(program);
+    Ok(info.map_err(|source| Error::Attach { operation: "look for", device, source })?.id)
+}
+
+/// Ends the links of a directory at once; whatever else is there is left to its removal.
+pub(super) fn detach_all(directory: &Path) {
+    for (name, _) in DIRECTIONS {
+        if let Ok(link) = sys::obj_get(&directory.join(name)) {
+            // A link whose device is gone is detached already.
+            sys::link_detach(link.as_fd()).ok();
+        }
+    }
+}
+
+/// What to do about a refusal of the kernel.
+pub(super) fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => "; the kernel has no tcx (Linux 6.6 is the first that has)",
+        Some(libc::EPERM) => "; the agent has to run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+        _ => "",
+    }
+}

@@ -1,0 +1,117 @@
+//! Removes the rows of connections that have ended.
+//!
+//! Programs do not count them any more, but they take room, and in a table that is full the kernel drops what was not used for long,
+//! living or not. UDP whose backend has left the set is ended here as well: to the programs its row is as good as any.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+};
+
+use balancing_abi::{
+    UDP,
+    proxy::{Connection, ConnectionKey, direction, kind, maps},
+};
+use nix::time::{ClockId, clock_gettime};
+
+use super::{Error, Swept, tables::Tables};
+use crate::{
+    sys::batch::{self, Position},
+    tables::codec,
+};
+
+/// Reads of up to 4,096 rows that one sweep makes, unless it is in a hurry.
+const STEPS: usize = 4;
+
+/// How far the sweeping has come.
+#[derive(Debug, Default)]
+pub(super) struct Sweeper {
+    position: Position,
+    /// Rows seen since the begin of the table.
+    seen: u32,
+    /// Rows that were left by the last complete sweep.
+    rows: u32,
+    /// Backends of UDP have left: the whole table is to be looked at.
+    hurries: bool,
+}
+
+impl Sweeper {
+    /// The next sweep looks at everything.
+    pub(super) fn hurry(&mut self) {
+        self.hurries = true;
+    }
+
+    /// Rows in use as of the last complete sweep.
+    pub(super) fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    pub(super) fn sweep(&mut self, tables: &mut Tables) -> Result<Swept, Error> {
+        let now = now().map_err(failed("read the clock"))?;
+        let mut swept = Swept::default();
+        if self.hurries {
+            (self.position, self.seen) = (Position::default(), 0);
+        }
+        for step in 0.. {
+            if step >= STEPS && !self.hurries {
+                break;
+            }
+            let fd = tables.connections().fd().as_fd().try_clone_to_owned();
+            let read = fd.and_then(|fd| batch::next(fd.as_fd(), &mut self.position));
+            let (rows, ended) = read.map_err(failed("read"))?;
+            swept.seen += rows.len() as u32;
+            let gone = rows.iter().filter(|(key, row)| has_ended(key, row, now, tables));
+            let gone: Vec<_> = gone.copied().collect();
+            self.seen += (rows.len() - gone.len()) as u32;
+            for (key, _) in gone {
+                swept.removed += u32::from(end(&key, now, tables)?);
+            }
+            if ended {
+                (self.rows, self.seen, self.hurries, swept.complete) = (self.seen, 0, false, true);
+                break;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+/// Ends a connection, unless another one has taken its place meanwhile.
+fn end(key: &ConnectionKey, now: u64, tables: &mut Tables) -> Result<bool, Error> {
+    let Some(row) = tables.connection(key).filter(|row| has_ended(key, row, now, tables)) else {
+        return Ok(false);
+    };
+    tables.forget(key)?;
+    let (other_key, other) = (key.reverse(&row), key.reverse_row(&row));
+    let leads = |row: &Connection| (row.address, row.port, row.other_port);
+    if tables.connection(&other_key).is_some_and(|found| leads(&found) == leads(&other)) {
+        tables.forget(&other_key)?;
+    }
+    Ok(true)
+}
+
+/// Whether a row does not count any more, or must not.
+fn has_ended(key: &ConnectionKey, row: &Connection, now: u64, tables: &Tables) -> bool {
+    if !Connection::is_alive(row.seen, key.protocol, row.state, now) {
+        return true;
+    }
+    if key.protocol != UDP || row.kind != kind::PROXIED || key.direction != direction::INGRESS {
+        return false;
+    }
+    let frontend = codec::plain_frontend(&key.destination, key.destination_port, key.protocol);
+    !frontend.is_some_and(|frontend| tables.leads_to(&frontend, &row.address, row.port))
+}
+
+fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Operation {
+        operation,
+        table: maps::CONNECTIONS,
+        object: "rows".to_owned(),
+        source,
+    }
+}
+
+/// Nanoseconds of the clock that programs read.
+fn now() -> io::Result<u64> {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0))
+}

@@ -1,0 +1,23 @@
+//! The own tunnel addresses.
+
+use crate::tables::control;
+
+/// The own address of a family, `None` while there is none.
+#[inline(always)]
+pub(crate) fn address(v6: bool) -> Option<[u32; 4]> {
+    let row = control.get_ptr(0)?;
+    let family = usize::from(v6);
+    // SAFETY: a live array element; indices are 0 or 1. User space writes only the copy that does not count.
+    let address = unsafe {
+        let active = (&raw const (*row).active).read_volatile() & 1;
+        let copy = &raw const (*row).local;
+        copy.cast::<[u32; 4]>().add(2 * active as usize + family).read()
+    };
+    if address[0] | address[1] | address[2] | address[3] == 0 { None } else { Some(address) }
+}
+
+/// Whether two addresses are one.
+#[inline(always)]
+pub(crate) fn same(a: &[u32; 4], b: &[u32; 4]) -> bool {
+    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+}
