@@ -38,6 +38,7 @@ impl Scene {
         }
         let mut scene = Self { members, filter: Filter::new() };
         assert!(scene.apply(2));
+        scene.members.inside(2).into_iter().for_each(|address| scene.members.hosts[0].wait_for(address));
         scene
     }
 
