@@ -21,10 +21,10 @@ mod packet;
 
 pub use packet::Packet;
 
-use crate::{NetNs, must::Must};
+use crate::{NetNs, must::Must, wait_until};
 
 /// How long a packet may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The fabric of these tests: VNI and port 7710, pools 10.211.0.0/16 and fd11::/112.
 #[must_use]
@@ -122,6 +122,16 @@ impl Host {
         self.pings_with(address, &["-c", "1", "-W", "2"])
     }
 
+    /// Waits until an address answers. The kernel answers that an IPv6 address is there before a work queue of its makes
+    /// the route to it; until then the first packets are lost.
+    ///
+    /// # Panics
+    /// At the caller's line, when it does not.
+    #[track_caller]
+    pub fn wait_for(&self, address: IpAddr) {
+        wait_until(PATIENCE, || self.pings(address));
+    }
+
     /// Whether an address answers, with more options of ping.
     #[must_use]
     pub fn pings_with(&self, address: IpAddr, options: &[&str]) -> bool {
@@ -194,7 +204,7 @@ impl Members {
     pub fn prove_all_pairs(&self) {
         for (from, to) in self.hosts.iter().flat_map(|from| self.hosts.iter().map(move |to| (from, to))) {
             for address in to.own.addresses.iter() {
-                assert!(from.pings(address), "{} cannot ping {address}", from.own.name);
+                from.wait_for(address);
                 prove_tcp_and_udp(from, to, address);
             }
         }

@@ -4,7 +4,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    os::fd::AsRawFd,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -16,6 +17,9 @@ use balancing_tests::{
     wait_until,
 };
 use balancing_tunnel::{AcceptFrom, Fabric, Filter, Member};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,6 +38,7 @@ impl Scene {
         }
         let mut scene = Self { members, filter: Filter::new() };
         assert!(scene.apply(2));
+        scene.members.inside(2).into_iter().for_each(|address| scene.members.hosts[0].wait_for(address));
         scene
     }
 
@@ -179,6 +184,26 @@ fn a_pod_cannot_send_to_the_port_also_not_in_pieces() {
     // A pod's own business with others is none of ours.
     send(&pod, peer, &Packet { vni: 1, ..packet }.bytes(b"forged"));
     assert_eq!(scene.counted("from_a_pod"), 2);
+    // A first piece that ends before the identifier is the start of a packet that nobody could look into.
+    send_first_piece(&pod, "172.20.0.2".parse().unwrap(), scene.members.hosts[1].own.underlay.v4.unwrap());
+    wait_until(PATIENCE, || scene.counted("from_a_pod") == 3);
+}
+
+/// Sends the first fragment of an IPv4 packet: the UDP header alone.
+fn send_first_piece(from: &NetNs, source: Ipv4Addr, to: Ipv4Addr) {
+    let header = [
+        &[0x45, 0, 0, 28, 0, 1, 0x20, 0, 64, 17, 0, 0][..],
+        &source.octets(),
+        &to.octets(),
+        &[0x13, 0x88],
+        &7710u16.to_be_bytes(),
+        &[0, 100, 0, 0],
+    ]
+    .concat();
+    let raw = || socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw);
+    let raw = from.run(raw).unwrap();
+    let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
+    sendto(raw.as_raw_fd(), &header, &to, MsgFlags::empty()).unwrap();
 }
 
 #[test]
@@ -265,8 +290,11 @@ fn members_lose_nothing_while_others_come_and_go() {
     let exchanged = thread::scope(|scope| {
         let server = scope.spawn(|| {
             let mut buffer = [0; 8];
-            while !done.load(Ordering::Relaxed) {
-                let (length, peer) = echo.recv_from(&mut buffer).unwrap();
+            loop {
+                let (length, peer) = echo.recv_from(&mut buffer).expect("a packet of a member was lost");
+                if &buffer[..length] == b"end" {
+                    return;
+                }
                 echo.send_to(&buffer[..length], peer).unwrap();
             }
         });
@@ -279,7 +307,6 @@ fn members_lose_nothing_while_others_come_and_go() {
                 assert_eq!(u64::from_be_bytes(answer), number);
                 number += 1;
             }
-            // The echo waits for one more.
             client.send_to(b"end", target).unwrap();
             number
         });

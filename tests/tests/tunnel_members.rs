@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use balancing_tests::{
     require_kernel,
-    tunnel::{Dialled, Members},
+    tunnel::{Dialled, Host, Members},
     wait_until,
 };
 
@@ -56,9 +56,14 @@ fn a_second_run_writes_nothing() {
     }
     let members = Members::new(&[Dialled::Both, Dialled::Both, Dialled::Ipv6]);
     members.apply();
-    let applied = members.hosts[0].apply(&members.all());
+    let all = members.all();
+    let applied = members.hosts[0].apply(&all);
     assert_eq!((applied.writes, applied.made), (0, false), "{applied:?}");
     assert!(applied.device.is_some());
+    // Nor does one that knows nothing of the first: the kernel has it all.
+    let host = members.hosts.into_iter().next().unwrap();
+    let again = Host::new(host.namespace, host.own.clone());
+    assert_eq!(again.apply(&all).writes, 0);
 }
 
 #[test]

@@ -98,7 +98,8 @@ impl Netlink {
     }
 
     /// Makes the kernel as planned, by the differences only: first what is missing or wrong, then, if deletions are
-    /// allowed, what is no longer wanted. What is not ours stays.
+    /// allowed, what is no longer wanted. What is not ours stays. A new IPv6 address answers a moment later: the kernel
+    /// makes the route to it in a work queue.
     ///
     /// # Errors
     /// When a device cannot be made, or the kernel does not answer. What concerns single entries comes back as problems.

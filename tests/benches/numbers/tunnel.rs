@@ -6,7 +6,7 @@ use balancing_tests::{
     NetNs,
     tunnel::{Dialled, Host, fabric, member},
 };
-use balancing_tunnel::{Deletions, Filter, Member};
+use balancing_tunnel::{Deletions, Filter, Member, Pair};
 
 use crate::{Report, median};
 
@@ -15,49 +15,58 @@ const RUNS: usize = 7;
 
 pub(crate) fn measure(report: &mut Report) {
     for (peers, cold, rest) in [(1_000u16, 50.0, None), (10_000, 500.0, Some(50.0))] {
-        let host = host();
+        // Two entries a peer, which the targets are for, then three.
+        let members: Vec<Member> = (1..=peers + 1).map(ipv4_inside).collect();
+        all(report, &format!("{peers} tunnel peers"), &members, (Some(cold), rest));
         let members: Vec<Member> = (1..=peers + 1).map(|n| member(n, Dialled::Ipv4)).collect();
-        let made = times(|| {
-            host.netlink.remove().expect("remove the device");
-            let plan = host.plan(&fabric(), &members).expect("plan");
-            let start = Instant::now();
-            let applied = host.netlink.apply(&plan, Deletions::Allowed).expect("apply");
-            assert!(applied.made && applied.writes > 2 * usize::from(peers), "{applied:?}");
-            start
-        });
-        report.at_most(&format!("{peers} tunnel peers, cold"), made, "ms", cold);
-        let same = times(|| {
-            let start = Instant::now();
-            assert_eq!(host.apply(&members).writes, 0);
-            start
-        });
-        let name = format!("{peers} tunnel peers, a look at all that changes nothing");
-        match rest {
-            Some(target) => report.at_most(&name, same, "ms", target),
-            None => report.tell(&name, same, "ms"),
-        }
-        one_change(report, &host, members.clone(), same);
-        filter(report, &host, &members);
+        all(report, &format!("{peers} tunnel peers of both families"), &members, (None, None));
+        filter(report, &members);
     }
 }
 
+fn all(report: &mut Report, name: &str, members: &[Member], targets: (Option<f64>, Option<f64>)) {
+    let host = host(members);
+    let mut figure = |what: &str, value, target: Option<f64>| {
+        let name = format!("{name}, {what}");
+        match target {
+            Some(target) => report.at_most(&name, value, "ms", target),
+            None => report.tell(&name, value, "ms"),
+        }
+    };
+    let made = times(|| {
+        host.netlink.remove().expect("remove the device");
+        let plan = host.plan(&fabric(), members).expect("plan");
+        let start = Instant::now();
+        let applied = host.netlink.apply(&plan, Deletions::Allowed).expect("apply");
+        assert!(applied.made && applied.writes > 2 * (members.len() - 1), "{applied:?}");
+        start
+    });
+    figure("cold", made, targets.0);
+    let same = times(|| {
+        let start = Instant::now();
+        assert_eq!(host.apply(members).writes, 0);
+        start
+    });
+    figure("a look at all that changes nothing", same, targets.1);
+    let changed = one_change(&host, members.to_vec());
+    figure("one changes", changed, None);
+    figure("one changes, above the look", changed - same, None);
+}
+
 /// One peer of all gets another underlay address and back.
-fn one_change(report: &mut Report, host: &Host, mut members: Vec<Member>, look: f64) {
-    let peers = members.len() - 1;
+fn one_change(host: &Host, mut members: Vec<Member>) -> f64 {
     let underlay = members[1].underlay;
     let other = member(60_000, Dialled::Ipv4).underlay;
-    let changed = times(|| {
+    times(|| {
         members[1].underlay = if members[1].underlay == underlay { other } else { underlay };
         let start = Instant::now();
         assert_eq!(host.apply(&members).writes, 1);
         start
-    });
-    report.tell(&format!("{peers} tunnel peers, one changes"), changed, "ms");
-    report.tell(&format!("{peers} tunnel peers, one changes, above the look"), changed - look, "ms");
+    })
 }
 
-fn filter(report: &mut Report, host: &Host, members: &[Member]) {
-    let peers = members.len() - 1;
+fn filter(report: &mut Report, members: &[Member]) {
+    let (host, peers) = (host(members), members.len() - 1);
     let mut filter = Filter::new();
     let mut apply = |members: &[Member]| {
         let apply = || filter.apply(members, &fabric(), &host.own).expect("set the filter");
@@ -77,13 +86,18 @@ fn filter(report: &mut Report, host: &Host, members: &[Member]) {
     report.tell(&format!("filter of {peers} members, one leaves"), milliseconds(start), "ms");
 }
 
-/// A host whose underlay leads nowhere.
-fn host() -> Host {
+/// A member that has an IPv4 address only in the tunnel too.
+fn ipv4_inside(n: u16) -> Member {
+    let member = member(n, Dialled::Ipv4);
+    Member { addresses: Pair { v6: None, ..member.addresses }, ..member }
+}
+
+/// The first member's host, whose underlay leads nowhere.
+fn host(members: &[Member]) -> Host {
     let (namespace, other) = (NetNs::new(), NetNs::new());
     namespace.join("eth0", &other, "eth0");
-    let own = member(1, Dialled::Ipv4);
     namespace.add_address("192.0.2.1/16", "eth0");
-    Host::new(namespace, own)
+    Host::new(namespace, members[0].clone())
 }
 
 /// Median of the milliseconds since the moment that a run says it began.

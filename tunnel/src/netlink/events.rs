@@ -37,15 +37,9 @@ pub(super) fn open() -> io::Result<Events> {
 }
 
 /// Calls `changed` until the runtime ends.
-pub(super) async fn listen(mut events: Events, ours: Ours, changed: impl Fn() + Send) {
+pub(super) async fn listen(mut events: Events, ours: Ours, mut changed: impl FnMut() + Send) {
     loop {
-        while let Some((message, _)) = events.next().await {
-            if !matters(&message, &ours) {
-                continue;
-            }
-            changed();
-            sleep(PAUSE).await;
-        }
+        hear(&mut events, &ours, &mut changed).await;
         tracing::warn!("the event socket of netlink has failed and is opened anew");
         sleep(REOPEN).await;
         match open() {
@@ -59,6 +53,22 @@ pub(super) async fn listen(mut events: Events, ours: Ours, changed: impl Fn() + 
     }
 }
 
+/// Calls `changed` until the socket fails.
+async fn hear(events: &mut Events, ours: &Ours, changed: &mut (impl FnMut() + Send)) {
+    while let Some((first, _)) = events.next().await {
+        let mut reason = matters(&first, ours);
+        while reason {
+            changed();
+            sleep(PAUSE).await;
+            // One look answers everything that came meanwhile.
+            reason = false;
+            while let Ok((message, _)) = events.try_recv() {
+                reason |= matters(&message, ours);
+            }
+        }
+    }
+}
+
 /// Whether an event is a reason for a look. Neighbours of other devices come and go with their traffic.
 fn matters(message: &Message, ours: &Ours) -> bool {
     match &message.payload {
@@ -67,5 +77,64 @@ fn matters(message: &Message, ours: &Ours) -> bool {
         ) => ours.contain(neighbour.header.ifindex),
         NetlinkPayload::InnerMessage(_) | NetlinkPayload::Overrun(_) => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures::channel::mpsc::unbounded;
+    use netlink_packet_route::{link::LinkMessage, neighbour::NeighbourMessage};
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    fn link() -> Message {
+        RouteNetlinkMessage::NewLink(LinkMessage::default()).into()
+    }
+
+    fn neighbour(device: u32) -> Message {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = device;
+        RouteNetlinkMessage::NewNeighbour(message).into()
+    }
+
+    /// Calls made for these messages, all of them there at once.
+    fn calls(messages: Vec<Message>) -> usize {
+        let (sender, mut events) = unbounded();
+        for message in messages {
+            sender.unbounded_send((message, SocketAddr::new(0, 0))).unwrap();
+        }
+        drop(sender);
+        let ours = Ours::from_iter([7]);
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let mut changed = move || _ = counted.fetch_add(1, Ordering::Relaxed);
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(hear(&mut events, &ours, &mut changed));
+        count.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_storm_becomes_two_calls() {
+        assert_eq!(calls(vec![link()]), 1);
+        assert_eq!(calls((0..30_000).map(|_| neighbour(7)).collect()), 2);
+    }
+
+    #[test]
+    fn neighbours_of_other_devices_are_no_reason() {
+        assert_eq!(calls(vec![neighbour(2), neighbour(3)]), 0);
+        assert_eq!(calls(vec![neighbour(2), neighbour(7), neighbour(3)]), 1);
+    }
+
+    #[test]
+    fn lost_events_are_a_reason() {
+        let overrun = NetlinkMessage::new(Default::default(), NetlinkPayload::Overrun(Vec::new()));
+        assert_eq!(calls(vec![overrun]), 1);
+        assert_eq!(calls(Vec::new()), 0);
     }
 }

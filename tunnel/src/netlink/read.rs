@@ -47,38 +47,31 @@ fn switch(name: &str) -> Option<bool> {
 pub(super) async fn links(requests: &Requests) -> Result<Vec<Link>, Error> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let found = requests.dump("links", RouteNetlinkMessage::GetLink(message)).await?;
-    Ok(found
-        .into_iter()
-        .filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) => Some(link_of(link)),
-            _ => None,
-        })
-        .collect())
+    let find = |message| match message {
+        RouteNetlinkMessage::NewLink(link) => Some(link_of(link)),
+        _ => None,
+    };
+    requests.dump("links", RouteNetlinkMessage::GetLink(message), find).await
 }
 
 pub(super) async fn addresses(requests: &Requests) -> Result<Vec<Address>, Error> {
-    let found =
-        requests.dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
-    Ok(found
-        .into_iter()
-        .filter_map(|message| match message {
-            RouteNetlinkMessage::NewAddress(address) => address_of(&address),
-            _ => None,
-        })
-        .collect())
+    let find = |message| match message {
+        RouteNetlinkMessage::NewAddress(address) => address_of(&address),
+        _ => None,
+    };
+    requests.dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()), find).await
 }
 
 pub(super) async fn routes(requests: &Requests) -> Result<Vec<Route>, Error> {
+    let find = |message| match message {
+        RouteNetlinkMessage::NewRoute(route) => route_of(&route),
+        _ => None,
+    };
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
-        let found = requests.dump("routes", RouteNetlinkMessage::GetRoute(message)).await?;
-        routes.extend(found.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(route) => route_of(&route),
-            _ => None,
-        }));
+        routes.extend(requests.dump("routes", RouteNetlinkMessage::GetRoute(message), find).await?);
     }
     Ok(routes)
 }
@@ -112,8 +105,8 @@ pub(super) async fn have(
 async fn neighbours(requests: &Requests, device: u32) -> Result<BTreeMap<IpAddr, Mac>, Error> {
     let mut message = NeighbourMessage::default();
     message.attributes.push(NeighbourAttribute::IfIndex(device));
-    let found = requests.dump("neighbours", RouteNetlinkMessage::GetNeighbour(message)).await?;
-    let entry = |message: NeighbourMessage| {
+    let entry = |message| {
+        let message = neighbour(message)?;
         let mac = permanent(&message, device)?;
         message.attributes.into_iter().find_map(|attribute| match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some((ip.into(), mac)),
@@ -121,15 +114,16 @@ async fn neighbours(requests: &Requests, device: u32) -> Result<BTreeMap<IpAddr,
             _ => None,
         })
     };
-    Ok(found.into_iter().filter_map(neighbour).filter_map(entry).collect())
+    let found = requests.dump("neighbours", RouteNetlinkMessage::GetNeighbour(message), entry).await?;
+    Ok(found.into_iter().collect())
 }
 
 async fn forwarding(requests: &Requests, device: u32) -> Result<BTreeMap<Mac, Destination>, Error> {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = device;
-    let found = requests.dump("forwarding entries", RouteNetlinkMessage::GetNeighbour(message)).await?;
-    let entry = |message: NeighbourMessage| {
+    let entry = |message| {
+        let message = neighbour(message)?;
         let mac = permanent(&message, device)?;
         if !message.header.flags.contains(NeighbourFlags::Own) {
             return None;
@@ -146,7 +140,9 @@ async fn forwarding(requests: &Requests, device: u32) -> Result<BTreeMap<Mac, De
         }
         Some((mac, to))
     };
-    Ok(found.into_iter().filter_map(neighbour).filter_map(entry).collect())
+    let found =
+        requests.dump("forwarding entries", RouteNetlinkMessage::GetNeighbour(message), entry).await?;
+    Ok(found.into_iter().collect())
 }
 
 fn neighbour(message: RouteNetlinkMessage) -> Option<NeighbourMessage> {

@@ -58,33 +58,35 @@ impl Requests {
         Ok(Self(handle))
     }
 
-    /// Everything that a dump tells.
-    pub(super) async fn dump(
+    /// What a dump tells, by what a function finds in each message. Taken as it comes: a message is many times as large.
+    pub(super) async fn dump<T>(
         &self,
         what: &str,
         message: RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        find: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         for _ in 1..DUMPS {
-            let (found, complete) = self.dump_once(what, message.clone()).await?;
+            let (found, complete) = self.dump_once(what, message.clone(), &find).await?;
             if complete {
                 return Ok(found);
             }
         }
         // Something changes all the time; what is missed comes with the next event.
-        Ok(self.dump_once(what, message).await?.0)
+        Ok(self.dump_once(what, message, &find).await?.0)
     }
 
-    async fn dump_once(
+    async fn dump_once<T>(
         &self,
         what: &str,
         message: RouteNetlinkMessage,
-    ) -> Result<(Vec<RouteNetlinkMessage>, bool), Error> {
+        find: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<(Vec<T>, bool), Error> {
         let mut answers = self.request(message, NLM_F_DUMP)?;
         let (mut found, mut complete) = (Vec::new(), true);
         while let Some(answer) = answers.next().await {
             complete &= answer.header.flags & INTERRUPTED == 0;
             match answer.payload {
-                NetlinkPayload::InnerMessage(inner) => found.push(inner),
+                NetlinkPayload::InnerMessage(inner) => found.extend(find(inner)),
                 NetlinkPayload::Error(error) => {
                     return Err(refused(format!("list {what}"), error.to_io()));
                 }

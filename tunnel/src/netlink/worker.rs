@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    io,
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
 };
@@ -28,6 +27,12 @@ impl Ours {
 
     pub(super) fn contain(&self, index: u32) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
+    }
+}
+
+impl FromIterator<u32> for Ours {
+    fn from_iter<I: IntoIterator<Item = u32>>(indices: I) -> Self {
+        Self(Arc::new(Mutex::new(indices.into_iter().collect())))
     }
 }
 
@@ -93,11 +98,5 @@ fn finish<T>(reply: &mpsc::Sender<Result<T, Error>>, result: Result<T, Error>) -
 fn answer<T>(reply: &mpsc::Sender<Result<T, Error>>, result: Result<T, Error>) {
     if reply.send(result).is_err() {
         tracing::debug!("nobody waits for netlink's answer");
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Self::Start(error)
     }
 }
