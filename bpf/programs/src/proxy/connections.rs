@@ -12,12 +12,13 @@ use crate::{
     headers::{ACK, FIN, RST, SYN},
     local::same,
     packet::Packet,
+    scratch::Scratch,
     tables::connections,
 };
 
 /// The key of a packet's row.
 #[inline(always)]
-pub(crate) fn key(packet: &Packet, direction: u8) -> ConnectionKey {
+fn key(packet: &Packet, direction: u8) -> ConnectionKey {
     ConnectionKey {
         source: packet.source,
         destination: packet.destination,
@@ -35,35 +36,39 @@ pub(crate) fn agree(a: &Connection, b: &Connection) -> bool {
     same(&a.address, &b.address) && a.port == b.port && a.other_port == b.other_port
 }
 
-/// The living row of a key, whatever the packet.
+/// Finds the living row of a key, whatever the packet: 1 when there is one.
 #[inline(always)]
-pub(crate) fn look(key: &ConnectionKey, now: u64) -> Option<Connection> {
-    let row = connections.get_ptr(key)?;
+pub(crate) fn look(room: &mut Scratch) -> u32 {
+    let Some(row) = connections.get_ptr(&room.key) else { return 0 };
     // SAFETY: a live element.
-    let row = unsafe { row.read() };
-    Connection::is_alive(row.seen, key.protocol, row.state, now).then_some(row)
+    let row = unsafe { &*row };
+    room.row = *row;
+    u32::from(Connection::is_alive(room.row.seen, room.key.protocol, room.row.state, room.now))
 }
 
-/// The living row of a packet, which this packet keeps alive. A dead one is removed.
-#[inline(always)]
-pub(crate) fn find(key: &ConnectionKey, packet: &Packet, now: u64) -> Option<Connection> {
-    let pointer = connections.get_ptr_mut(key)?;
+/// Finds the living row of the packet, which the packet keeps alive: 1 when there is one. A dead one is removed.
+#[inline(never)]
+pub(crate) fn find(room: &mut Scratch, way: u8) -> u32 {
+    room.key = key(&room.packet, way);
+    let Some(pointer) = connections.get_ptr_mut(&room.key) else { return 0 };
     // SAFETY: a live element; time and state may change meanwhile, which is as good a moment sooner or later.
-    let row = unsafe { pointer.read() };
-    let starts = key.protocol == TCP && packet.flags & (SYN | ACK) == SYN;
-    if !Connection::is_alive(row.seen, key.protocol, row.state, now)
-        || starts && Connection::is_closed(row.state)
+    room.row = unsafe { *pointer };
+    let protocol = room.key.protocol;
+    let starts = protocol == TCP && room.packet.flags & (SYN | ACK) == SYN;
+    if !Connection::is_alive(room.row.seen, protocol, room.row.state, room.now)
+        || starts && Connection::is_closed(room.row.state)
     {
-        forget(key, &row);
-        return None;
+        forget(room);
+        return 0;
     }
-    let bits = learn(packet, key.direction, &row);
-    if bits & !row.state != 0 || now > row.seen + Connection::REFRESH {
-        touch(pointer, bits, now);
-        let other = Connection { seen: now, state: row.state | bits, ..row };
-        refresh_other(key, &other);
+    let bits = learn(&room.packet, way, &room.row);
+    if bits & !room.row.state != 0 || room.now > room.row.seen + Connection::REFRESH {
+        touch(pointer, bits, room.now);
+        room.row.state |= bits;
+        room.row.seen = room.now;
+        refresh_other(room);
     }
-    Some(row)
+    1
 }
 
 /// What the packet tells about its connection.
@@ -97,29 +102,33 @@ fn touch(row: *mut Connection, bits: u32, now: u64) {
 
 /// Brings the other direction's row up to date, and makes it again when the table has dropped it.
 #[inline(never)]
-fn refresh_other(key: &ConnectionKey, row: &Connection) -> u32 {
-    let (other_key, other_row) = (key.reverse(row), key.reverse_row(row));
-    match connections.get_ptr_mut(&other_key) {
+fn refresh_other(room: &mut Scratch) -> u32 {
+    room.other_key = room.key.reverse(&room.row);
+    room.other_row = room.key.reverse_row(&room.row);
+    match connections.get_ptr_mut(&room.other_key) {
         // SAFETY: a live element.
-        Some(other) if agree(unsafe { &*other }, &other_row) => touch(other, row.state, row.seen),
+        Some(other) if agree(unsafe { &*other }, &room.other_row) => {
+            touch(other, room.other_row.state, room.other_row.seen);
+        }
         Some(_) => {}
         None => {
-            connections.insert(&other_key, &other_row, u64::from(BPF_NOEXIST)).ok();
+            connections.insert(&room.other_key, &room.other_row, u64::from(BPF_NOEXIST)).ok();
         }
     }
     0
 }
 
-/// Removes a row, and the other direction's if it still is that.
+/// Removes the row of the packet, and the other direction's if it still is that.
 #[inline(never)]
-pub(crate) fn forget(key: &ConnectionKey, row: &Connection) -> u32 {
-    let (other_key, other_row) = (key.reverse(row), key.reverse_row(row));
-    if let Some(other) = connections.get_ptr(&other_key)
+fn forget(room: &mut Scratch) -> u32 {
+    room.other_key = room.key.reverse(&room.row);
+    room.other_row = room.key.reverse_row(&room.row);
+    if let Some(other) = connections.get_ptr(&room.other_key)
         // SAFETY: a live element.
-        && agree(unsafe { &*other }, &other_row)
+        && agree(unsafe { &*other }, &room.other_row)
     {
-        connections.remove(&other_key).ok();
+        connections.remove(&room.other_key).ok();
     }
-    connections.remove(key).ok();
+    connections.remove(&room.key).ok();
     0
 }

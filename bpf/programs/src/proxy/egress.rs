@@ -1,9 +1,12 @@
 //! What is about to leave through the tunnel.
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    EbpfContext as _, bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, macros::classifier,
+    programs::TcContext,
+};
 use balancing_abi::{
     TCP,
-    proxy::{Connection, ConnectionKey, counter, direction, kind, state},
+    proxy::{Connection, counter, direction, kind, state},
 };
 
 use crate::{
@@ -12,8 +15,9 @@ use crate::{
     icmp::{self, Message},
     local,
     open::open,
-    packet::{Packet, Piece},
+    packet::{self, Piece},
     rewrite,
+    scratch::{self, Scratch, answer, number},
 };
 
 const WAY: u8 = direction::EGRESS;
@@ -25,54 +29,56 @@ fn egress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn decide(ctx: &TcContext) -> Result<(), u32> {
-    let packet = Packet::read(ctx)?;
-    let own = local::address(packet.v6).ok_or(counter::NO_ADDRESS)?;
+    let room = scratch::get()?;
+    let skb = ctx.as_ptr().cast::<__sk_buff>();
+    answer(packet::read(skb, room))?;
+    room.own = local::address(room.packet.v6).ok_or(counter::NO_ADDRESS)?;
     // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if packet.piece == Piece::Later {
-        let address = fragments::follow(&packet, WAY, now)?;
-        return rewrite::piece(ctx, &packet, WAY, &address);
+    room.now = unsafe { bpf_ktime_get_ns() };
+    if room.packet.piece == Piece::Later {
+        return answer(rewrite::piece(skb, room, WAY));
     }
-    let is_own = local::same(&packet.source, &own);
-    if !packet.has_ports() {
-        return match icmp::message(&packet) {
-            Message::Echo if is_own => fragments::lead(&packet, WAY, &own, now),
-            Message::Error => icmp::error(ctx, &packet, WAY, now),
+    let is_own = local::same(&room.packet.source, &room.own);
+    if !room.packet.has_ports() {
+        return match icmp::message(&room.packet) {
+            Message::Echo if is_own => {
+                room.row.address = room.own;
+                answer(fragments::lead(room, WAY))
+            }
+            Message::Error => answer(icmp::error(skb, room, WAY)),
             _ => Err(counter::UNSUPPORTED),
         };
     }
-    let key = connections::key(&packet, WAY);
-    let row = match connections::find(&key, &packet, now) {
-        Some(row) => row,
-        None if is_own && packet.protocol == TCP && packet.flags & RST != 0 => return Ok(()),
-        None => start(&packet, &key, (&own, is_own), now)?,
-    };
-    fragments::lead(&packet, WAY, &row.address, now)?;
-    rewrite::packet(ctx, &packet, WAY, &row)
+    if connections::find(room, WAY) == 0 {
+        if is_own && room.packet.protocol == TCP && room.packet.flags & RST != 0 {
+            return Ok(());
+        }
+        answer(start(room, is_own))?;
+    }
+    answer(fragments::lead(room, WAY))?;
+    answer(rewrite::packet(skb, room, WAY))
 }
 
 /// A connection that somebody here starts: it bears the own address. The host's own ones may be older than the program.
-#[inline(always)]
-fn start(
-    packet: &Packet,
-    key: &ConnectionKey,
-    (own, is_own): (&[u32; 4], bool),
-    now: u64,
-) -> Result<Connection, u32> {
+#[inline(never)]
+fn start(room: &mut Scratch, is_own: bool) -> u32 {
+    let packet = &room.packet;
     let old = packet.protocol == TCP && packet.flags & (SYN | ACK | RST | FIN) != SYN;
     if old && !is_own {
-        return Err(counter::NO_CONNECTION);
+        return counter::NO_CONNECTION;
     }
-    let mut row = Connection {
-        seen: now,
-        address: *own,
+    room.row = Connection {
+        seen: room.now,
+        address: room.own,
         port: packet.source_port,
         other_port: packet.destination_port,
         state: if old { state::REPLIED } else { 0 },
         kind: kind::STARTED,
         pad: 0,
     };
-    open(key, &mut row)?;
-    count::add(counter::STARTED, 1);
-    Ok(row)
+    let opened = number(open(room));
+    if opened == 0 {
+        count::add(counter::STARTED, 1);
+    }
+    opened
 }

@@ -4,6 +4,7 @@ use balancing_abi::proxy::{Fragment, FragmentKey, counter};
 
 use crate::{
     packet::{Packet, Piece},
+    scratch::Scratch,
     tables::fragments,
 };
 
@@ -20,27 +21,31 @@ fn key(packet: &Packet, direction: u8) -> FragmentKey {
 }
 
 /// Notes for later pieces which address the first one got.
-#[inline(always)]
-pub(crate) fn lead(packet: &Packet, direction: u8, address: &[u32; 4], now: u64) -> Result<(), u32> {
-    if packet.piece != Piece::First {
-        return Ok(());
+#[inline(never)]
+pub(crate) fn lead(room: &mut Scratch, direction: u8) -> u32 {
+    if room.packet.piece != Piece::First {
+        return 0;
     }
-    let row = Fragment { seen: now, address: *address, header: packet.header, pad: 0 };
-    fragments.insert(&key(packet, direction), &row, 0).map_err(|_| counter::TABLE_FULL)
+    let row = Fragment { seen: room.now, address: room.row.address, header: room.packet.header, pad: 0 };
+    match fragments.insert(&key(&room.packet, direction), &row, 0) {
+        Ok(()) => 0,
+        Err(_) => counter::TABLE_FULL,
+    }
 }
 
-/// The address that the first piece got.
+/// Finds the address that the first piece got.
 #[inline(always)]
-pub(crate) fn follow(packet: &Packet, direction: u8, now: u64) -> Result<[u32; 4], u32> {
-    let row = fragments.get_ptr(&key(packet, direction)).ok_or(counter::EARLY_FRAGMENT)?;
+pub(crate) fn follow(room: &mut Scratch, direction: u8) -> Result<(), u32> {
+    let row = fragments.get_ptr(&key(&room.packet, direction)).ok_or(counter::EARLY_FRAGMENT)?;
     // SAFETY: a live element.
-    let row = unsafe { row.read() };
-    if now > row.seen + Fragment::LIFETIME {
+    let row = unsafe { &*row };
+    if room.now > row.seen + Fragment::LIFETIME {
         return Err(counter::EARLY_FRAGMENT);
     }
     // It would be put over the ports that were looked at.
-    if packet.offset < row.header {
+    if room.packet.offset < row.header {
         return Err(counter::MALFORMED);
     }
-    Ok(row.address)
+    room.row.address = row.address;
+    Ok(())
 }

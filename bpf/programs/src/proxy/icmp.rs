@@ -3,7 +3,10 @@
 //! An error carries the beginning of a packet as it was on its side of the proxy. It is translated as the packet of the other direction would be:
 //! its own address, and inside the address and ports that the connection replaces.
 
-use aya_ebpf::{bindings::{BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM}, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
+    programs::TcContext,
+};
 use balancing_abi::{
     TCP, UDP, mapped,
     proxy::{Connection, ConnectionKey, counter, direction},
@@ -14,6 +17,7 @@ use crate::{
     headers::{ETHERNET, Ipv4, Ipv6},
     packet::{Packet, Piece},
     rewrite::{address, difference, done, port},
+    scratch::{self, Scratch, number},
 };
 
 /// What a message is to the proxy.
@@ -48,15 +52,20 @@ pub(crate) fn message(packet: &Packet) -> Message {
 }
 
 /// Translates an error about a packet that went the other way.
+#[inline(never)]
+pub(crate) fn error(skb: *mut __sk_buff, room: &mut Scratch, way: u8) -> u32 {
+    number(try_error(&scratch::context(skb), room, way))
+}
+
 #[inline(always)]
-pub(crate) fn error(ctx: &TcContext, packet: &Packet, way: u8, now: u64) -> Result<(), u32> {
-    if packet.piece != Piece::Whole {
+fn try_error(ctx: &TcContext, room: &mut Scratch, way: u8) -> Result<(), u32> {
+    if room.packet.piece != Piece::Whole {
         return Err(counter::UNRELATED_ICMP);
     }
-    let inner = if packet.v6 { ipv6(ctx, packet) } else { ipv4(ctx, packet) };
+    let inner = if room.packet.v6 { ipv6(ctx, &room.packet) } else { ipv4(ctx, &room.packet) };
     let inner = inner.ok_or(counter::UNRELATED_ICMP)?;
     // Its answer would come this way.
-    let key = ConnectionKey {
+    room.key = ConnectionKey {
         source: inner.destination,
         destination: inner.source,
         source_port: inner.destination_port,
@@ -65,10 +74,12 @@ pub(crate) fn error(ctx: &TcContext, packet: &Packet, way: u8, now: u64) -> Resu
         direction: way,
         pad: 0,
     };
-    let row = look(&key, now).ok_or(counter::UNRELATED_ICMP)?;
-    let check = (packet.transport + 2) as usize;
-    outside(ctx, packet, way, &row, check)?;
-    inside(ctx, packet, way, &row, (&inner, check))
+    if look(room) == 0 {
+        return Err(counter::UNRELATED_ICMP);
+    }
+    let check = (room.packet.transport + 2) as usize;
+    outside(ctx, &room.packet, way, &room.row, check)?;
+    inside(ctx, &room.packet, way, &room.row, (&inner, check))
 }
 
 #[inline(always)]

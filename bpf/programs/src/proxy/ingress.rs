@@ -1,9 +1,12 @@
 //! What came through the tunnel.
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_ns, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    EbpfContext as _, bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, macros::classifier,
+    programs::TcContext,
+};
 use balancing_abi::{
     TCP, is_mapped,
-    proxy::{AffinityKey, Connection, ConnectionKey, FrontendKey, counter, direction, kind},
+    proxy::{AffinityKey, Connection, FrontendKey, counter, direction, kind},
 };
 
 use crate::{
@@ -12,8 +15,10 @@ use crate::{
     icmp::{self, Message},
     local,
     open::open,
-    packet::{Packet, Piece},
-    rewrite, services,
+    packet::{self, Piece},
+    rewrite,
+    scratch::{self, Scratch, answer, number},
+    services,
 };
 
 const WAY: u8 = direction::INGRESS;
@@ -25,70 +30,68 @@ fn ingress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn decide(ctx: &TcContext) -> Result<(), u32> {
-    let packet = Packet::read(ctx)?;
-    let own = local::address(packet.v6).ok_or(counter::NOT_FOR_US)?;
-    if !local::same(&packet.destination, &own) {
+    let room = scratch::get()?;
+    let skb = ctx.as_ptr().cast::<__sk_buff>();
+    answer(packet::read(skb, room))?;
+    room.own = local::address(room.packet.v6).ok_or(counter::NOT_FOR_US)?;
+    if !local::same(&room.packet.destination, &room.own) {
         return Err(counter::NOT_FOR_US);
     }
-    if local::same(&packet.source, &own) || is_nobody(&packet.source) {
+    if local::same(&room.packet.source, &room.own) || is_nobody(&room.packet.source) {
         return Err(counter::BAD_SOURCE);
     }
     // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if packet.piece == Piece::Later {
-        let address = fragments::follow(&packet, WAY, now)?;
-        return rewrite::piece(ctx, &packet, WAY, &address);
+    room.now = unsafe { bpf_ktime_get_ns() };
+    if room.packet.piece == Piece::Later {
+        return answer(rewrite::piece(skb, room, WAY));
     }
-    if !packet.has_ports() {
-        return match icmp::message(&packet) {
-            Message::Echo => fragments::lead(&packet, WAY, &own, now),
-            Message::Error => icmp::error(ctx, &packet, WAY, now),
+    if !room.packet.has_ports() {
+        return match icmp::message(&room.packet) {
+            Message::Echo => {
+                room.row.address = room.own;
+                answer(fragments::lead(room, WAY))
+            }
+            Message::Error => answer(icmp::error(skb, room, WAY)),
             Message::Other => Err(counter::UNSUPPORTED),
         };
     }
-    let key = connections::key(&packet, WAY);
-    let row = match connections::find(&key, &packet, now) {
-        Some(row) => row,
-        None => accept(&packet, &key, now)?,
-    };
-    fragments::lead(&packet, WAY, &row.address, now)?;
-    rewrite::packet(ctx, &packet, WAY, &row)
+    if connections::find(room, WAY) == 0 {
+        answer(accept(room))?;
+    }
+    answer(fragments::lead(room, WAY))?;
+    answer(rewrite::packet(skb, room, WAY))
 }
 
 /// A connection to a declared port.
+#[inline(never)]
+fn accept(room: &mut Scratch) -> u32 {
+    number(try_accept(room))
+}
+
 #[inline(always)]
-fn accept(packet: &Packet, key: &ConnectionKey, now: u64) -> Result<Connection, u32> {
-    let frontend = FrontendKey {
-        address: packet.destination,
-        port: packet.destination_port,
-        protocol: packet.protocol,
-        pad: 0,
-    };
+fn try_accept(room: &mut Scratch) -> Result<(), u32> {
+    let packet = &room.packet;
+    let (port, protocol) = (packet.destination_port, packet.protocol);
+    let frontend = FrontendKey { address: packet.destination, port, protocol, pad: 0 };
     let service = services::find(&frontend).ok_or(counter::UNDECLARED_PORT)?;
-    if packet.protocol == TCP && packet.flags & (SYN | ACK | RST | FIN) != SYN {
+    if protocol == TCP && packet.flags & (SYN | ACK | RST | FIN) != SYN {
         return Err(counter::NO_CONNECTION);
     }
     // SAFETY: a live array element that does not change.
     let backend = if unsafe { (*service).affinity } == 0 {
         services::draw(service)
     } else {
-        let client = AffinityKey {
-            client: packet.source,
-            port: packet.destination_port,
-            protocol: packet.protocol,
-            pad: 0,
-        };
-        affinity::choose(service, &client, now)
+        let client = AffinityKey { client: packet.source, port, protocol, pad: 0 };
+        affinity::choose(service, &client, room.now)
     };
     let backend = backend.ok_or(counter::NO_BACKEND)?;
     // SAFETY: as above.
     let (address, port) = unsafe { ((*backend).address, (*backend).port) };
-    let other_port = packet.source_port;
-    let mut row =
-        Connection { seen: now, address, port, other_port, state: 0, kind: kind::PROXIED, pad: 0 };
-    open(key, &mut row)?;
+    let (seen, other_port) = (room.now, room.packet.source_port);
+    room.row = Connection { seen, address, port, other_port, state: 0, kind: kind::PROXIED, pad: 0 };
+    open(room)?;
     count::add(counter::PROXIED, 1);
-    Ok(row)
+    Ok(())
 }
 
 /// Unspecified, loopback and multicast addresses.

@@ -1,17 +1,21 @@
 //! The own tunnel addresses.
 
+use core::arch::asm;
+
 use crate::tables::control;
 
 /// The own address of a family, `None` while there is none.
 #[inline(always)]
 pub(crate) fn address(v6: bool) -> Option<[u32; 4]> {
     let row = control.get_ptr(0)?;
-    let family = usize::from(v6);
     // SAFETY: a live array element; indices are 0 or 1. User space writes only the copy that does not count.
     let address = unsafe {
         let active = (&raw const (*row).active).read_volatile() & 1;
-        let copy = &raw const (*row).local;
-        copy.cast::<[u32; 4]>().add(2 * active as usize + family).read()
+        let mut place = 2 * u64::from(active) + u64::from(v6);
+        // The verifier does not know that a bool is 0 or 1, and the compiler would leave out what says so.
+        asm!("{place} &= 3", place = inout(reg) place);
+        let copies = &raw const (*row).local;
+        copies.cast::<[u32; 4]>().add(place as usize).read()
     };
     if address[0] | address[1] | address[2] | address[3] == 0 { None } else { Some(address) }
 }

@@ -36,6 +36,8 @@ mod packet;
 #[cfg(target_arch = "bpf")]
 mod rewrite;
 #[cfg(target_arch = "bpf")]
+mod scratch;
+#[cfg(target_arch = "bpf")]
 mod services;
 #[cfg(target_arch = "bpf")]
 mod tables;

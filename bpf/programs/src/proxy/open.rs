@@ -1,10 +1,11 @@
 //! New connections: the row of the answers first, then the row of the packet.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_prandom_u32};
-use balancing_abi::proxy::{Connection, ConnectionKey, counter, direction};
+use balancing_abi::proxy::{Connection, counter, direction};
 
 use crate::{
-    connections::{agree, forget, look},
+    connections::agree,
+    scratch::{Scratch, answer},
     tables::connections,
 };
 
@@ -18,16 +19,18 @@ const OURS: u32 = 1;
 const TAKEN: u32 = 2;
 const FULL: u32 = 3;
 
-/// Makes both rows of a connection. `row` says where the packet goes; the port of the end that may get another one is changed where it
-/// has to be. Whoever comes second takes what is there.
+/// Makes both rows of a connection: that of the packet, and that of the answers. The port of the end that may get another one is
+/// changed where it has to be. Whoever comes second takes what is there.
 #[inline(always)]
-pub(crate) fn open(key: &ConnectionKey, row: &mut Connection) -> Result<(), u32> {
+pub(crate) fn open(room: &mut Scratch) -> Result<(), u32> {
     let mut claimed = TAKEN;
     for attempt in 0..TRIES {
         if attempt != 0 {
-            set_port(key, row, random_port());
+            set_port(room, random_port());
         }
-        claimed = claim(&key.reverse(row), &key.reverse_row(row));
+        room.other_key = room.key.reverse(&room.row);
+        room.other_row = room.key.reverse_row(&room.row);
+        claimed = claim(room);
         if claimed != TAKEN {
             break;
         }
@@ -37,25 +40,35 @@ pub(crate) fn open(key: &ConnectionKey, row: &mut Connection) -> Result<(), u32>
         FULL => return Err(counter::TABLE_FULL),
         _ => {}
     }
-    if connections.insert(key, row, u64::from(BPF_NOEXIST)).is_ok() {
+    if connections.insert(&room.key, &room.row, u64::from(BPF_NOEXIST)).is_ok() {
         return Ok(());
     }
-    let winner = look(key, row.seen);
-    let agreed = winner.is_some_and(|winner| agree(&winner, row));
-    if claimed == MADE && !agreed {
-        connections.remove(&key.reverse(row)).ok();
+    answer(yield_to_winner(room, u32::from(claimed == MADE)))
+}
+
+/// Another CPU has made the row of the packet: it counts.
+#[inline(never)]
+fn yield_to_winner(room: &mut Scratch, made: u32) -> u32 {
+    let Some(winner) = connections.get_ptr(&room.key) else { return counter::TABLE_FULL };
+    // SAFETY: a live element.
+    let winner = unsafe { &*winner };
+    if !Connection::is_alive(winner.seen, room.key.protocol, winner.state, room.row.seen) {
+        return counter::TABLE_FULL;
     }
-    *row = winner.ok_or(counter::TABLE_FULL)?;
-    Ok(())
+    if made != 0 && !agree(winner, &room.row) {
+        connections.remove(&room.other_key).ok();
+    }
+    room.row = *winner;
+    0
 }
 
 /// Ingress leaves the address of the caller as it is, so its port has to give way; egress has one address for all.
 #[inline(always)]
-fn set_port(key: &ConnectionKey, row: &mut Connection, port: u16) {
-    if key.direction == direction::INGRESS {
-        row.other_port = port;
+fn set_port(room: &mut Scratch, port: u16) {
+    if room.key.direction == direction::INGRESS {
+        room.row.other_port = port;
     } else {
-        row.port = port;
+        room.row.port = port;
     }
 }
 
@@ -66,18 +79,21 @@ fn random_port() -> u16 {
     (0x8000 | random as u16).to_be()
 }
 
+/// Makes the row of the answers, unless another connection has it.
 #[inline(never)]
-fn claim(key: &ConnectionKey, row: &Connection) -> u32 {
-    if connections.insert(key, row, u64::from(BPF_NOEXIST)).is_ok() {
+fn claim(room: &mut Scratch) -> u32 {
+    let key = &room.other_key;
+    if connections.insert(key, &room.other_row, u64::from(BPF_NOEXIST)).is_ok() {
         return MADE;
     }
     let Some(found) = connections.get_ptr(key) else { return FULL };
     // SAFETY: a live element.
-    let found = unsafe { found.read() };
-    if Connection::is_alive(found.seen, key.protocol, found.state, row.seen) {
-        let ours = agree(&found, row) && !Connection::is_closed(found.state);
+    let found = unsafe { &*found };
+    if Connection::is_alive(found.seen, key.protocol, found.state, room.row.seen) {
+        let ours = agree(found, &room.other_row) && !Connection::is_closed(found.state);
         return if ours { OURS } else { TAKEN };
     }
-    forget(key, &found);
-    if connections.insert(key, row, u64::from(BPF_NOEXIST)).is_ok() { MADE } else { TAKEN }
+    // The row of the other direction, if it is still there, has expired as well, and whoever meets it removes it.
+    connections.remove(key).ok();
+    if connections.insert(key, &room.other_row, u64::from(BPF_NOEXIST)).is_ok() { MADE } else { TAKEN }
 }

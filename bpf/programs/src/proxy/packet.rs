@@ -3,7 +3,10 @@
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
 use balancing_abi::{TCP, UDP, is_mapped, mapped, proxy::counter};
 
-use crate::headers::{ETHERNET, Extension, ICMP, ICMPV6, Ipv4, Ipv6, TYPE_IPV4, TYPE_IPV6, Tcp, Udp};
+use crate::{
+    headers::{ETHERNET, Extension, ICMP, ICMPV6, Ipv4, Ipv6, TYPE_IPV4, TYPE_IPV6, Tcp, Udp},
+    scratch::{self, Scratch},
+};
 
 /// Extension headers that are looked at.
 const EXTENSIONS: u32 = 4;
@@ -43,10 +46,22 @@ pub(crate) struct Packet {
     pub(crate) piece: Piece,
 }
 
+/// Reads a frame into the room for it.
+#[inline(never)]
+pub(crate) fn read(skb: *mut __sk_buff, room: &mut Scratch) -> u32 {
+    match Packet::read(&scratch::context(skb)) {
+        Ok(packet) => {
+            room.packet = packet;
+            0
+        }
+        Err(reason) => reason,
+    }
+}
+
 impl Packet {
     /// Reads a frame.
     #[inline(always)]
-    pub(crate) fn read(ctx: &TcContext) -> Result<Self, u32> {
+    fn read(ctx: &TcContext) -> Result<Self, u32> {
         let kind = ctx.load::<u16>(12).map_err(|_| counter::MALFORMED)?;
         let mut packet = match kind {
             TYPE_IPV4 => Self::ipv4(ctx)?,

@@ -6,7 +6,7 @@
 //! have to be accounted for (`BPF_F_RECOMPUTE_CSUM`).
 
 use aya_ebpf::{
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::bpf_csum_diff,
     programs::TcContext,
 };
@@ -16,9 +16,11 @@ use balancing_abi::{
 };
 
 use crate::{
+    fragments,
     headers::{ETHERNET, Ipv4, Ipv6, Tcp, Udp},
     local::same,
     packet::Packet,
+    scratch::{self, Scratch, number},
 };
 
 /// The kernel's answer as a reason.
@@ -65,8 +67,13 @@ pub(crate) fn address(
 }
 
 /// Changes a whole packet or a first piece as the row of its connection says.
+#[inline(never)]
+pub(crate) fn packet(skb: *mut __sk_buff, room: &mut Scratch, way: u8) -> u32 {
+    number(whole(&scratch::context(skb), &room.packet, way, &room.row))
+}
+
 #[inline(always)]
-pub(crate) fn packet(ctx: &TcContext, packet: &Packet, way: u8, row: &Connection) -> Result<(), u32> {
+fn whole(ctx: &TcContext, packet: &Packet, way: u8, row: &Connection) -> Result<(), u32> {
     let source = way == direction::EGRESS;
     let (check, mangled) = match packet.protocol {
         UDP => (Udp::CHECK, u64::from(BPF_F_MARK_MANGLED_0)),
@@ -104,8 +111,14 @@ pub(crate) fn port(
 }
 
 /// Changes a later piece: the checksum of the whole was mended in the first one.
+#[inline(never)]
+pub(crate) fn piece(skb: *mut __sk_buff, room: &mut Scratch, way: u8) -> u32 {
+    let followed = fragments::follow(room, way);
+    number(followed.and_then(|()| later(&scratch::context(skb), &room.packet, way, &room.row.address)))
+}
+
 #[inline(always)]
-pub(crate) fn piece(ctx: &TcContext, packet: &Packet, way: u8, to: &[u32; 4]) -> Result<(), u32> {
+fn later(ctx: &TcContext, packet: &Packet, way: u8, to: &[u32; 4]) -> Result<(), u32> {
     let source = way == direction::EGRESS;
     let from = if source { &packet.source } else { &packet.destination };
     if same(from, to) {

@@ -10,6 +10,8 @@ use balancing_abi::proxy::{
     counter, maps::size,
 };
 
+use crate::scratch::Scratch;
+
 /// Memory only for the entries there are.
 const GROW: usize = BPF_F_NO_PREALLOC as usize;
 /// User space reads and writes it as memory.
@@ -34,4 +36,5 @@ maps! {
     fragments: LruHashMap<FragmentKey, Fragment, { size::FRAGMENTS as usize }>;
     counters: PerCpuArray<u64, { counter::COUNT as usize }>;
     control: Array<Control, 1, SHARED>;
+    scratch: PerCpuArray<Scratch, 1>;
 }
