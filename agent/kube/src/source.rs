@@ -33,6 +33,7 @@ mod kind;
 mod merge;
 mod read;
 mod stats;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 mod watcher;

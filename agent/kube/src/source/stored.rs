@@ -1,0 +1,252 @@
+//! The last complete state of a cluster, kept in a file, for a host that starts while the API server is away.
+//!
+//! It stands between a [`KubeSource`] and its consumer, and data flows one way through it. What the server says goes on as it is,
+//! and as text into the file. Until the first complete list everything is held back. When that list does not come soon, the objects
+//! of the file go out in its place, as the list of a source that is complete; what the server said later replaces them in one
+//! batch, and only then the objects go that it does not have any more.
+//!
+//! The file is a convenience: one that cannot be read or written is told, and keeps nothing from working.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
+
+use super::{Delivery, KubeSource, WatchStats, kind::Target};
+use balancing_core::source::{Batch, SourceProblem, SourceStatus, StoredState};
+use file::{StateFile, Whose};
+use replay::Replay;
+use texts::Texts;
+
+pub use file::STATE_FILE;
+
+mod file;
+mod replay;
+mod texts;
+
+/// So long the server may take to deliver its lists before the stored objects stand in.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Time between two writes, after one that failed, and between two looks whether the server still says the same.
+const WRITE: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_secs(60);
+const CONFIRM: Duration = Duration::from_secs(60);
+/// Deliveries that wait to be passed on.
+const DELIVERIES: usize = 1;
+
+/// Where a host keeps the state, and who it is.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    /// The directory; it is made with mode 0700 where it is missing.
+    pub path: PathBuf,
+    /// The host's name in the cluster.
+    pub host: String,
+    /// Namespace of what the agents share.
+    pub namespace: String,
+}
+
+impl KubeSource {
+    /// As [`Self::run`], with a file of the last complete state.
+    pub async fn run_stored(
+        mut self,
+        dir: StateDir,
+        batches: mpsc::Sender<Batch>,
+        status: watch::Sender<SourceStatus>,
+    ) {
+        self.targets.iter_mut().for_each(Target::add_texts);
+        let whose = Whose { server: self.server.clone(), namespace: dir.namespace, host: dir.host };
+        let file = StateFile::new(&dir.path, whose, self.targets.clone());
+        let (stats, (sender, deliveries)) = (self.stats(), mpsc::channel(DELIVERIES));
+        let (told, tells) = watch::channel(SourceStatus::default());
+        let relay = Relay::new(file, stats, batches, status);
+        tokio::join!(self.run(sender, told, std::future::pending()), relay.run(deliveries, tells));
+    }
+}
+
+/// Hands on what comes, and keeps the file.
+struct Relay {
+    file: Arc<StateFile>,
+    stats: Arc<WatchStats>,
+    batches: mpsc::Sender<Batch>,
+    status: watch::Sender<SourceStatus>,
+    replay: Replay,
+    texts: Texts,
+    /// The consumer knows every object that policies look at.
+    is_complete: bool,
+    /// When the file is looked at next: to read it before the first list, to write it after that; `None` = it waits for the list.
+    due: Option<Instant>,
+    stored: Option<StoredState>,
+    problem: Option<String>,
+}
+
+impl Relay {
+    fn new(
+        file: StateFile,
+        stats: Arc<WatchStats>,
+        batches: mpsc::Sender<Batch>,
+        status: watch::Sender<SourceStatus>,
+    ) -> Self {
+        Self {
+            file: Arc::new(file),
+            stats,
+            batches,
+            status,
+            replay: Replay::default(),
+            texts: Texts::default(),
+            is_complete: false,
+            due: Some(Instant::now() + PATIENCE),
+            stored: None,
+            problem: None,
+        }
+    }
+
+    /// Works until the source or the consumer ends.
+    async fn run(
+        mut self,
+        mut deliveries: mpsc::Receiver<Delivery>,
+        mut tells: watch::Receiver<SourceStatus>,
+    ) {
+        loop {
+            let due = self.due;
+            tokio::select! {
+                () = self.batches.closed() => return,
+                delivery = deliveries.recv() => {
+                    let Some(delivery) = delivery else { return };
+                    if !self.take(delivery).await { return }
+                }
+                Ok(()) = tells.changed() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if !self.look().await { return }
+                }
+            }
+            self.publish(&tells.borrow_and_update().clone());
+        }
+    }
+
+    /// Takes in what the source says; `false` = nobody listens any more.
+    async fn take(&mut self, Delivery { batch, texts }: Delivery) -> bool {
+        for text in texts {
+            self.texts.take(text);
+        }
+        let was_over = self.replay.is_over();
+        let Some(batch) = self.replay.take(batch, &self.texts) else { return true };
+        self.is_complete = batch.is_complete();
+        if !was_over {
+            if self.stored.take().is_some_and(|stored| stored.in_force) {
+                tracing::info!("the API server has delivered its lists: the stored objects are replaced");
+            }
+            self.due = Some(Instant::now());
+        }
+        self.batches.send(batch).await.is_ok()
+    }
+
+    /// Does what is due; `false` = nobody listens any more.
+    async fn look(&mut self) -> bool {
+        if self.replay.is_over() {
+            self.keep().await;
+            return true;
+        }
+        let file = Arc::clone(&self.file);
+        // Once is enough: nobody but this agent writes the file.
+        self.due = None;
+        let state = match spawn_blocking(move || file.read()).await {
+            Ok(Ok(Some(state))) => state,
+            Ok(Ok(None)) => return true,
+            Ok(Err(error)) => {
+                self.warn(error.to_string());
+                return true;
+            }
+            Err(_ended) => return true,
+        };
+        tracing::warn!(
+            objects = state.objects.len(),
+            as_of = %in_words(state.confirmed),
+            "the API server has not delivered its lists: the stored objects stand in"
+        );
+        self.stored = Some(StoredState { confirmed: state.confirmed, in_force: true });
+        let batch = self.replay.show(state.objects, state.lacking);
+        self.batches.send(batch).await.is_ok()
+    }
+
+    /// Writes the file where the server says something else by now, and otherwise notes in it that this is still so.
+    async fn keep(&mut self) {
+        let now = Instant::now();
+        if !self.is_complete {
+            self.due = Some(now + WRITE);
+            return;
+        }
+        let (file, heard) = (Arc::clone(&self.file), self.heard());
+        let since = self.stored.map(|stored| stored.confirmed);
+        let work = match self.texts.changed() {
+            true => match self.texts.document(&self.file.whose) {
+                Ok(text) => spawn_blocking(move || file.write(&text, heard)),
+                Err(error) => return self.failed(error.to_string(), now),
+            },
+            false if since.is_none_or(|since| heard > since + CONFIRM) => {
+                spawn_blocking(move || file.confirm(heard))
+            }
+            false => {
+                self.due = Some(now + WRITE);
+                return;
+            }
+        };
+        match work.await {
+            Ok(Ok(())) => {
+                self.texts.written();
+                self.stored = Some(StoredState { confirmed: heard, in_force: false });
+                self.problem = None;
+                self.due = Some(now + WRITE);
+            }
+            Ok(Err(error)) => self.failed(error.to_string(), now),
+            Err(ended) => self.failed(ended.to_string(), now),
+        }
+    }
+
+    /// When the server said something last.
+    fn heard(&self) -> SystemTime {
+        self.stats.last_event().map_or_else(SystemTime::now, SystemTime::from)
+    }
+
+    fn failed(&mut self, problem: String, now: Instant) {
+        self.warn(problem);
+        self.due = Some(now + RETRY);
+    }
+
+    fn warn(&mut self, problem: String) {
+        if self.problem.as_ref() != Some(&problem) {
+            tracing::warn!("{problem}");
+        }
+        self.problem = Some(problem);
+    }
+
+    /// Tells how the source is doing, and the file.
+    fn publish(&self, told: &SourceStatus) {
+        let mut status = SourceStatus { stored: self.stored, ..told.clone() };
+        let path = self.file.path().display().to_string();
+        let stands_in = self.stored.filter(|stored| stored.in_force).map(|stored| {
+            format!(
+                "the API server has not delivered its lists since the agent started: the objects of {} that are \
+                 stored here stand in until it does",
+                in_words(stored.confirmed)
+            )
+        });
+        let problems = stands_in.into_iter().chain(self.problem.clone());
+        status.problems.extend(problems.map(|message| SourceProblem { path: path.clone(), message }));
+        self.status.send_if_modified(|old| {
+            let differs = *old != status;
+            *old = status;
+            differs
+        });
+    }
+}
+
+/// Whole seconds of a time.
+fn in_words(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| time.strftime("%FT%TZ").to_string()).unwrap_or_default()
+}
