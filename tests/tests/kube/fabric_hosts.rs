@@ -23,7 +23,7 @@ pub(crate) fn tunnel_fabric(pool: &str) -> Object {
 }
 
 /// Rights of the ServiceAccount of a host outside.
-fn bind_host(world: &World, account: &str) {
+pub(crate) fn bind_host(world: &World, account: &str) {
     let subject = json!([{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]);
     let bindings = [
         ("ClusterRoleBinding", "", "ClusterRole", "balancing-external-host"),

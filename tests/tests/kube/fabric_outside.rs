@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use balancing_core::view::AgentView;
 use balancing_tests::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    fabric_hosts::{FRONT, Fabric, pod_on, policy, tunnel_fabric},
-    world::answered_by,
+    fabric_hosts::{FRONT, Fabric, bind_host, pod_on, policy, tunnel_fabric},
+    world::{NAMESPACE, VERSION, answered_by, text},
 };
 
 /// A host outside that reaches a pod of `n1`.
@@ -97,4 +98,135 @@ fn a_stored_state_that_is_broken_is_ignored_and_replaced() {
     answered_by(&mut stage.client, FRONT, "a");
     stage.wait_stored();
     stage.fabric.outside.wait_view(|view| view.source.problems.is_empty());
+}
+
+/// The object of the fabric's that has this name, as `kind`.
+fn named(kind: &str, name: &str) -> Object {
+    Object::named(VERSION, kind, "", name)
+}
+
+impl Reaching {
+    /// Waits for something that `balancingctl fabric` says on the host outside.
+    fn wait_says(&self, state: &str, words: &str) {
+        eventually(|| {
+            let view = self.fabric.outside.ctl_json(&["fabric"]);
+            let is_said =
+                view["state"] == state && view["message"].as_str().unwrap_or_default().contains(words);
+            if is_said { Ok(()) } else { Err(format!("{view:#}")) }
+        });
+    }
+
+    /// Waits until `n1` has the host outside among its peers, or has it no more.
+    fn wait_peer(&self, wanted: bool) {
+        eventually(|| {
+            let peers = self.fabric.nodes[0].ctl_json(&["fabric"])["peers"].to_string();
+            if peers.contains("host.edge-1") == wanted { Ok(()) } else { Err(peers) }
+        });
+    }
+
+    /// Waits until the host outside has no tunnel.
+    fn wait_left(&mut self, words: &str) {
+        self.wait_says("outside", words);
+        eventually(|| match self.fabric.outside.host().ip(&["-br", "link"]) {
+            links if links.contains("balancing") => Err(links),
+            _ => Ok(()),
+        });
+        assert!(self.client.ask_tcp(address(FRONT)).is_err());
+    }
+}
+
+#[test]
+fn what_a_reaper_took_comes_back_with_the_same_address() {
+    if !require_kernel() {
+        return;
+    }
+    let mut stage = Reaching::start();
+    let client = stage.fabric.world.plane.client();
+    let member = client.get(&named("TunnelNode", "host.edge-1")).unwrap();
+    let own = text(&member, "/spec/addresses/0").to_owned();
+    let claim = client.get(&named("TunnelAddressClaim", &own.replace('.', "-"))).unwrap();
+    client.delete(&claim).unwrap();
+    client.delete(&member).unwrap();
+    for (kind, taken) in [("TunnelNode", &member), ("TunnelAddressClaim", &claim)] {
+        let back = eventually(|| match client.get(&named(kind, taken.name())) {
+            Ok(back) if back.uid() != taken.uid() => Ok(back),
+            other => Err(format!("{other:?}")),
+        });
+        assert!(back.json().contains(&own), "{}", back.json());
+    }
+    answered_by(&mut stage.client, FRONT, "a");
+}
+
+#[test]
+fn a_host_whose_permission_is_withdrawn_leaves_and_joins_again_with_it() {
+    if !require_kernel() {
+        return;
+    }
+    let mut stage = Reaching::start();
+    let host = stage.fabric.world.put(&stage.fabric.permit().with("/spec/paused", true));
+    stage.wait_left("paused by spec.paused");
+    stage.wait_peer(false);
+    stage.fabric.world.put(&host.with("/spec/paused", false));
+    answered_by(&mut stage.client, FRONT, "a");
+    stage.wait_peer(true);
+    stage.fabric.world.delete(&named("ExternalHost", "edge-1"));
+    stage.wait_left("there is no ExternalHost edge-1");
+    stage.wait_peer(false);
+    stage.fabric.permit();
+    answered_by(&mut stage.client, FRONT, "a");
+}
+
+/// Whoever lost the right to ask is not told that it is out: the others know.
+#[test]
+fn a_host_whose_token_is_revoked_says_so_and_the_others_drop_it() {
+    if !require_kernel() {
+        return;
+    }
+    let mut stage = Reaching::start();
+    stage.fabric.world.delete(&Object::named("v1", "ServiceAccount", NAMESPACE, "edge-1"));
+    stage
+        .fabric
+        .outside
+        .wait_view(|view| view.source.problems.iter().any(|text| text.contains("credentials")));
+    stage.wait_says("member", "Unauthorized");
+    assert_eq!(
+        stage.client.ask_tcp(address(FRONT)),
+        Ok("a".to_owned()),
+        "nothing is lost because of an error"
+    );
+    stage.fabric.world.put(&stage.fabric.permit().with("/spec/paused", true));
+    stage.wait_peer(false);
+    eventually(|| match stage.client.ask_tcp(address(FRONT)) {
+        Err(_) => Ok(()),
+        answer => Err(format!("{answer:?}")),
+    });
+}
+
+#[test]
+fn an_agent_in_the_name_of_another_host_writes_nothing() {
+    if !require_kernel() {
+        return;
+    }
+    let stage = Reaching::start();
+    let world = &stage.fabric.world;
+    let before = world.plane.client().get(&named("TunnelNode", "host.edge-1")).unwrap();
+    let other = named("ExternalHost", "edge-2").with("/spec/fabric", "default");
+    let other = other.with("/spec/serviceAccountName", "edge-2");
+    world.put(&other.with("/spec/underlayCIDRs", json!(["192.168.0.0/16"])));
+    let account = world.plane.service_account_kubeconfig(NAMESPACE, "edge-2");
+    bind_host(world, "edge-2");
+    let mut false_one =
+        Node::in_cluster(&world.plane, "edge-1", &account, NAMESPACE, &["--role", "external"]);
+    // In the networks that edge-1 may have, so that only the name is false.
+    false_one.host().ip(&["link", "add", "under0", "type", "dummy"]);
+    false_one.host().add_address("192.168.4.9/24", "under0");
+    false_one.host().ip(&["link", "set", "under0", "up"]);
+    false_one.start_until(|_| true);
+    let view = eventually(|| match false_one.ctl_json(&["fabric"]) {
+        view if view["message"].as_str().unwrap_or_default().contains("own") => Ok(view),
+        view => Err(format!("{view:#}")),
+    });
+    assert!(view["message"].as_str().unwrap().contains("edge-2"), "{view:#}");
+    let after = world.plane.client().get(&named("TunnelNode", "host.edge-1")).unwrap();
+    assert_eq!((before.uid(), before.at("/spec")), (after.uid(), after.at("/spec")));
 }

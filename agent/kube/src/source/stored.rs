@@ -77,7 +77,7 @@ struct Relay {
     status: watch::Sender<SourceStatus>,
     replay: Replay,
     texts: Texts,
-    /// The consumer knows every object that policies look at.
+    /// The server has delivered every list that policies look at.
     is_complete: bool,
     /// When the file is looked at next: to read it before the first list, to write it after that; `None` = it waits for the list.
     due: Option<Instant>,
@@ -134,13 +134,14 @@ impl Relay {
         for text in texts {
             self.texts.take(text);
         }
-        let was_over = self.replay.is_over();
+        let (was_over, is_complete) = (self.replay.is_over(), batch.is_complete());
         let Some(batch) = self.replay.take(batch, &self.texts) else { return true };
-        self.is_complete = batch.is_complete();
+        self.is_complete = is_complete;
+        if !self.replay.stands_in() && self.stored.is_some_and(|stored| stored.in_force) {
+            tracing::info!("the API server has delivered its lists: the stored objects are replaced");
+            self.stored = None;
+        }
         if !was_over {
-            if self.stored.take().is_some_and(|stored| stored.in_force) {
-                tracing::info!("the API server has delivered its lists: the stored objects are replaced");
-            }
             self.due = Some(Instant::now());
         }
         self.batches.send(batch).await.is_ok()
@@ -170,7 +171,7 @@ impl Relay {
             "the API server has not delivered its lists: the stored objects stand in"
         );
         self.stored = Some(StoredState { confirmed: state.confirmed, in_force: true });
-        let batch = self.replay.show(state.objects, state.lacking);
+        let batch = self.replay.show(state.objects, state.kinds, state.lacking);
         self.batches.send(batch).await.is_ok()
     }
 

@@ -5,7 +5,7 @@
 //! at which the API server said last that it is so.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -21,7 +21,10 @@ use super::super::{
     merge::object_kind,
     read::{Content, read},
 };
-use balancing_core::{kinds::Lacking, objects::Object};
+use balancing_core::{
+    kinds::{Lacking, ObjectKind},
+    objects::Object,
+};
 
 /// Form of the file.
 pub(super) const VERSION: u32 = 1;
@@ -82,6 +85,8 @@ impl std::fmt::Display for Whose {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) objects: Vec<Object>,
+    /// Kinds whose objects it has.
+    pub(super) kinds: BTreeSet<ObjectKind>,
     /// Kinds that the server refused.
     pub(super) lacking: Lacking,
     /// When the API server said last that it is so.
@@ -135,11 +140,10 @@ impl StateFile {
         // Names and brackets take less than the objects.
         file.take(2 * LARGEST as u64).read_to_string(&mut text).map_err(FileError::Read)?;
         let confirmed = found.modified().map_err(FileError::Read)?;
-        let (objects, lacking) = self.parse(&text)?;
-        Ok(Some(State { objects, lacking, confirmed }))
+        self.parse(&text, confirmed).map(Some)
     }
 
-    fn parse(&self, text: &str) -> Result<(Vec<Object>, Lacking), FileError> {
+    fn parse(&self, text: &str, confirmed: SystemTime) -> Result<State, FileError> {
         let Head { version } = serde_json::from_str(text).map_err(FileError::Broken)?;
         if version != VERSION {
             return Err(FileError::Version(version));
@@ -150,7 +154,7 @@ impl StateFile {
         if theirs != self.whose {
             return Err(FileError::Foreign { theirs, ours: self.whose.clone() });
         }
-        let (mut all, mut lacking) = (Vec::new(), Lacking::new());
+        let (mut all, mut kinds, mut lacking) = (Vec::new(), BTreeSet::new(), Lacking::new());
         for target in &self.targets {
             let kind = object_kind(target.kind);
             let Some(texts) = objects.get(target.kind.name()) else {
@@ -160,13 +164,14 @@ impl StateFile {
                 lacking.insert(kind);
                 continue;
             };
+            kinds.insert(kind);
             let readings = texts.iter().filter_map(|text| read(target, text));
             all.extend(readings.filter_map(|reading| match reading.content {
                 Content::Object(object) => Some(object),
                 Content::Unreadable | Content::Ignored => None,
             }));
         }
-        Ok((all, lacking))
+        Ok(State { objects: all, kinds, lacking, confirmed })
     }
 
     /// Replaces the file.
@@ -218,7 +223,6 @@ fn own_user() -> u32 {
 mod tests {
     use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
-    use balancing_core::kinds::ObjectKind;
     use tempfile::TempDir;
 
     use super::{

@@ -1,6 +1,8 @@
 //! Stored objects first, those of the server after them: what goes to the consumer, and when.
 //!
-//! Pure. Nothing that was shown goes before the server's list of its kind is complete and does not have it.
+//! Pure. Nothing that was shown goes before the server's list of its kind is complete and does not have it. A kind that the server
+//! refuses counts as known from the file, as one counts that was listed before: a server that has just started refuses what it
+//! allows a moment later.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +20,8 @@ pub(super) struct Replay {
     held: BTreeMap<ObjectKey, Change>,
     /// Objects that the consumer has from the file, and the server has not spoken of.
     shown: BTreeSet<ObjectKey>,
+    /// Kinds that the consumer knows from the file alone.
+    vouched: BTreeSet<ObjectKind>,
     is_over: bool,
 }
 
@@ -27,15 +31,26 @@ impl Replay {
         self.is_over
     }
 
-    /// Shows stored objects, as a list that is complete but for some kinds.
-    pub(super) fn show(&mut self, objects: Vec<Object>, lacking: Lacking) -> Batch {
+    /// Something that the consumer has is of the file.
+    pub(super) fn stands_in(&self) -> bool {
+        !self.vouched.is_empty()
+    }
+
+    /// Shows stored objects, as a list that is complete for these kinds and lacks others.
+    pub(super) fn show(
+        &mut self,
+        objects: Vec<Object>,
+        kinds: BTreeSet<ObjectKind>,
+        lacking: Lacking,
+    ) -> Batch {
         self.shown = objects.iter().map(Object::key).collect();
+        self.vouched = kinds;
         Batch { changes: objects.into_iter().map(Change::Upsert).collect(), synced: true, lacking }
     }
 
     /// Takes in what the server says; what goes out of it. `texts`: all that it has, readable or not.
     pub(super) fn take(&mut self, batch: Batch, texts: &Texts) -> Option<Batch> {
-        if self.is_over && self.shown.is_empty() {
+        if self.is_over && !self.stands_in() {
             return Some(batch);
         }
         let Batch { changes, synced, lacking } = batch;
@@ -51,6 +66,8 @@ impl Replay {
             .partition::<BTreeSet<_>, _>(|key| lacking.contains(&ObjectKind::of(key)));
         // A list that is not told completely yet is lacking, so these keep until then.
         self.shown = lacks;
+        self.vouched.retain(|kind| lacking.contains(kind));
+        let lacking = lacking.difference(&self.vouched).copied().collect();
         let gone = known.into_iter().filter(|key| !texts.contains(key));
         changes.extend(gone.map(|key| (key.clone(), Change::Delete(key))));
         Some(Batch { changes: changes.into_values().collect(), synced, lacking })
@@ -88,13 +105,8 @@ mod tests {
 
     fn text(name: &str) -> Text {
         let text = format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
-        Text {
-            kind: Kind::Node,
-            event: Event::Put(
-                serde_json::value::to_raw_value(&serde_json::from_str::<serde_json::Value>(&text).unwrap())
-                    .unwrap(),
-            ),
-        }
+        let text = serde_json::value::RawValue::from_string(text).unwrap();
+        Text { kind: Kind::Node, event: Event::Put(text) }
     }
 
     #[test]
@@ -111,7 +123,11 @@ mod tests {
     fn what_was_stored_stands_in_until_the_list_is_complete() {
         let (mut replay, mut texts) = (Replay::default(), Texts::default());
         assert_eq!(replay.take(says(vec![put("a")], false, &[]), &texts), None);
-        let shown = replay.show(["a", "gone", "unread"].map(|name| node(name, "old")).into(), Lacking::new());
+        let shown = replay.show(
+            ["a", "gone", "unread"].map(|name| node(name, "old")).into(),
+            [ObjectKind::Node].into(),
+            Lacking::new(),
+        );
         assert!(shown.synced && shown.changes.len() == 3);
         assert_eq!(
             replay.take(says(vec![put("b")], false, &[]), &texts),
@@ -127,10 +143,17 @@ mod tests {
     #[test]
     fn a_kind_that_is_lacking_keeps_what_was_stored() {
         let (mut replay, texts) = (Replay::default(), Texts::default());
-        replay.show(["a", "b"].map(|name| node(name, "old")).into(), Lacking::new());
-        let refused = says(Vec::new(), true, &[ObjectKind::Node]);
-        assert_eq!(replay.take(refused.clone(), &texts), Some(refused));
-        let listed = replay.take(says(vec![put("a")], true, &[]), &texts);
-        assert_eq!(listed, Some(says(vec![put("a"), Change::Delete(key_of("b"))], true, &[])));
+        replay.show(
+            ["a", "b"].map(|name| node(name, "old")).into(),
+            [ObjectKind::Node].into(),
+            Lacking::new(),
+        );
+        let refused = [ObjectKind::Node, ObjectKind::Pod];
+        let told = replay.take(says(vec![put("a")], true, &refused), &texts);
+        assert_eq!(told, Some(says(vec![put("a")], true, &[ObjectKind::Pod])), "it is known from the file");
+        assert!(replay.stands_in());
+        let listed = replay.take(says(vec![put("c")], true, &[]), &texts);
+        assert_eq!(listed, Some(says(vec![Change::Delete(key_of("b")), put("c")], true, &[])));
+        assert!(!replay.stands_in());
     }
 }
