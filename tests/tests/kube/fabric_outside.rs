@@ -1,6 +1,6 @@
 //! A host outside the cluster in bad times: no API server, its objects taken away, its permission withdrawn, somebody else in its name.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use balancing_core::view::AgentView;
 use balancing_tests::*;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fabric_hosts::{FRONT, Fabric, bind_host, pod_on, policy, tunnel_fabric},
-    world::{NAMESPACE, VERSION, answered_by, text},
+    world::{NAMESPACE, VERSION, answered_by, repository, text},
 };
 
 /// A host outside that reaches a pod of `n1`.
@@ -100,7 +100,7 @@ fn a_stored_state_that_is_broken_is_ignored_and_replaced() {
     stage.fabric.outside.wait_view(|view| view.source.problems.is_empty());
 }
 
-/// The object of the fabric's that has this name, as `kind`.
+/// An object of this kind and name, to be read.
 fn named(kind: &str, name: &str) -> Object {
     Object::named(VERSION, kind, "", name)
 }
@@ -184,10 +184,6 @@ fn a_host_whose_token_is_revoked_says_so_and_the_others_drop_it() {
     }
     let mut stage = Reaching::start();
     stage.fabric.world.delete(&Object::named("v1", "ServiceAccount", NAMESPACE, "edge-1"));
-    stage
-        .fabric
-        .outside
-        .wait_view(|view| view.source.problems.iter().any(|text| text.contains("credentials")));
     stage.wait_says("member", "Unauthorized");
     assert_eq!(
         stage.client.ask_tcp(address(FRONT)),
@@ -218,9 +214,11 @@ fn an_agent_in_the_name_of_another_host_writes_nothing() {
     let mut false_one =
         Node::in_cluster(&world.plane, "edge-1", &account, NAMESPACE, &["--role", "external"]);
     // In the networks that edge-1 may have, so that only the name is false.
-    false_one.host().ip(&["link", "add", "under0", "type", "dummy"]);
+    false_one.host().ip(&["link", "add", "under0", "type", "veth", "peer", "name", "under1"]);
     false_one.host().add_address("192.168.4.9/24", "under0");
-    false_one.host().ip(&["link", "set", "under0", "up"]);
+    for device in ["under0", "under1"] {
+        false_one.host().ip(&["link", "set", device, "up"]);
+    }
     false_one.start_until(|_| true);
     let view = eventually(|| match false_one.ctl_json(&["fabric"]) {
         view if view["message"].as_str().unwrap_or_default().contains("own") => Ok(view),
@@ -229,4 +227,47 @@ fn an_agent_in_the_name_of_another_host_writes_nothing() {
     assert!(view["message"].as_str().unwrap().contains("edge-2"), "{view:#}");
     let after = world.plane.client().get(&named("TunnelNode", "host.edge-1")).unwrap();
     assert_eq!((before.uid(), before.at("/spec")), (after.uid(), after.at("/spec")));
+}
+
+/// The page from nothing to curl, but for the copying of files.
+#[test]
+fn a_host_outside_is_set_up_as_documented() {
+    if !require_kernel() {
+        return;
+    }
+    let page = fs::read_to_string(repository().join("docs/external-hosts.md")).unwrap();
+    let yaml: Vec<&str> = page.split("```yaml").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let files = TempDir::new("outside");
+    let script = repository().join("install/external-host-kubeconfig.sh");
+    let mut fabric = Fabric::start_with(|world| {
+        let early = world.plane.shell(&format!("{} edge-1", script.display()), files.path());
+        assert!(!early.ok && early.stderr.contains("edge-1"), "{}", early.stderr);
+        yaml.iter().for_each(|objects| world.plane.apply(objects));
+        for _renewed in 0..2 {
+            let made = world.plane.shell(&format!("{} edge-1", script.display()), files.path());
+            assert!(made.ok && made.stdout.contains("valid until 20"), "{} {}", made.stdout, made.stderr);
+            println!("{}{}", made.stderr, made.stdout);
+        }
+        files.path().join("edge-1.kubeconfig")
+    });
+    let mode = fs::metadata(files.path().join("edge-1.kubeconfig")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    fabric.start_agents();
+    let pod = fabric.world.plane.run_pod(&pod_on("n1", "a", "10.244.1.5"));
+    let place = fabric.nodes[0].overlay_pod(&pod, &["10.244.1.5"]);
+    let _server = EchoServer::start(&place.netns, "a", &[address("10.244.1.5:80")]);
+    answered_by(&mut fabric.outside.client(), FRONT, "a");
+    for look in [&["fabric"][..], &["fabric", "check"]] {
+        let said = fabric.outside.ctl(look);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
+        println!("$ balancingctl {}\n{}", look.join(" "), String::from_utf8_lossy(&said.stdout));
+    }
+    for line in page.lines().filter(|line| line.starts_with("kubectl ")) {
+        let done = fabric.world.plane.shell(line, files.path());
+        assert!(done.ok, "{line}: {}", done.stderr);
+    }
+    eventually(|| match fabric.nodes[0].ctl_json(&["fabric"])["peers"].to_string() {
+        peers if peers.contains("host.edge-1") => Err(peers),
+        _ => Ok(()),
+    });
 }
