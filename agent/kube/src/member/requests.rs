@@ -25,6 +25,8 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::source::cause;
+
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Times that a claim is created which is deleted in the moment in which it is met.
@@ -38,7 +40,7 @@ const LABEL_OWNER: &str = "balancing.elf.io/owner-uid";
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// A request was refused or failed.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {}", cause(source))]
     Request {
         /// Verb and object.
         what: String,
