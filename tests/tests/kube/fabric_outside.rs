@@ -1,6 +1,11 @@
 //! A host outside the cluster in bad times: no API server, its objects taken away, its permission withdrawn, somebody else in its name.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+};
 
 use balancing_core::view::AgentView;
 use balancing_tests::*;
@@ -98,6 +103,9 @@ fn a_stored_state_that_is_broken_is_ignored_and_replaced() {
     answered_by(&mut stage.client, FRONT, "a");
     stage.wait_stored();
     stage.fabric.outside.wait_view(|view| view.source.problems.is_empty());
+    stage.fabric.outside.agent().kill();
+    assert!(stage.fabric.outside.cleanup().0.success());
+    assert!(!stage.fabric.outside.state_dir().exists());
 }
 
 /// An object of this kind and name, to be read.
@@ -229,6 +237,14 @@ fn an_agent_in_the_name_of_another_host_writes_nothing() {
     assert_eq!((before.uid(), before.at("/spec")), (after.uid(), after.at("/spec")));
 }
 
+/// Answers one request.
+fn answer_once(server: &mut TcpListener) {
+    let (mut stream, _) = server.accept().unwrap();
+    let mut request = [0; 1024];
+    assert!(stream.read(&mut request).unwrap() > 0);
+    stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello from a pod\n").unwrap();
+}
+
 /// The page from nothing to curl, but for the copying of files.
 #[test]
 fn a_host_outside_is_set_up_as_documented() {
@@ -255,8 +271,17 @@ fn a_host_outside_is_set_up_as_documented() {
     fabric.start_agents();
     let pod = fabric.world.plane.run_pod(&pod_on("n1", "a", "10.244.1.5"));
     let place = fabric.nodes[0].overlay_pod(&pod, &["10.244.1.5"]);
-    let _server = EchoServer::start(&place.netns, "a", &[address("10.244.1.5:80")]);
-    answered_by(&mut fabric.outside.client(), FRONT, "a");
+    let mut server = place.netns.run(|| TcpListener::bind("10.244.1.5:80")).unwrap();
+    let answering = place.netns.spawn(move || answer_once(&mut server));
+    let curl = page.lines().find_map(|line| line.strip_prefix("$ curl ")).unwrap();
+    let curl: Vec<&str> = curl.split(' ').collect();
+    eventually(|| {
+        let mut command = fabric.outside.place().command("/usr/bin/curl");
+        let ended = command.args(["-m", "5"]).args(&curl).output().map_err(|error| error.to_string())?;
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        if said.contains("hello from a pod") { Ok(()) } else { Err(said) }
+    });
+    answering.join().unwrap();
     for look in [&["fabric"][..], &["fabric", "check"]] {
         let said = fabric.outside.ctl(look);
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
@@ -296,6 +321,9 @@ fn the_capabilities_of_the_unit_are_enough() {
     stage.wait_stored();
     stage.fabric.outside.reboot();
     stage.fabric.outside.agent().replace_by(script);
+    stage.fabric.outside.start();
+    // And with what an agent before it left.
+    stage.fabric.outside.agent().kill();
     stage.fabric.outside.start();
     answered_by(&mut stage.client, FRONT, "a");
     let checked = stage.fabric.outside.ctl_json(&["fabric", "check"]).to_string();
