@@ -295,7 +295,7 @@ impl Node {
     }
 
     fn cleanup_with(&self, state: &Path) -> (ExitStatus, String) {
-        let mut command = Command::new(program("balancing-agent"));
+        let mut command = Place::default().in_netns(&self.host).command(program("balancing-agent"));
         command.arg("cleanup").arg("--state-dir").arg(state);
         command.arg("--bpffs").arg(self.bpffs.path()).arg("--run-dir").arg(self.run.path());
         let output = command.output().must("run balancing-agent cleanup");
@@ -307,12 +307,6 @@ impl Node {
         self.agent.kill();
         let (status, error) = self.cleanup_with(Path::new("off"));
         assert!(status.success(), "{error}");
-        for device in ["balancing0", "balancing1"] {
-            if self.host.ip(&["-o", "link"]).contains(device) {
-                self.host.ip(&["link", "delete", device]);
-            }
-        }
-        self.host.run(|| Command::new("nft").args(["delete", "table", "inet", "balancing"]).output()).ok();
     }
 
     /// What the agent says about itself, or why it does not.

@@ -19,6 +19,7 @@ use balancing_kube::source::stored::STATE_FILE;
 
 use crate::{
     config::Place,
+    fabric::{self, FabricError},
     lock::{self, LockError},
 };
 
@@ -35,6 +36,9 @@ pub enum CleanupError {
     /// Links.
     #[error(transparent)]
     Links(#[from] links::Error),
+    /// The tunnel.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
     /// An agent is at work: it would put everything back.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -101,6 +105,7 @@ pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
     if !failed.is_empty() {
         return Err(CleanupError::Left(failed));
     }
+    removed.anything |= fabric::remove_all(&place.bpffs)?;
     remove(&base)?;
     if let Some(dir) = &place.state_dir {
         removed.anything |= remove_state(dir)?;

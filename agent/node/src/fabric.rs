@@ -150,6 +150,16 @@ impl Fabric {
     }
 }
 
+/// Removes what any agent made of a fabric on this host; whether there was a tunnel.
+pub(crate) fn remove_all(bpffs: &Path) -> Result<bool, FabricError> {
+    let removed = Netlink::start(|| {})?.remove()?;
+    if removed > 0 {
+        Filter::new().remove()?;
+    }
+    proxy::unload(bpffs)?;
+    Ok(removed > 0)
+}
+
 /// The fabric in the tunnel's words.
 pub(crate) fn to_fabric(name: &str, spec: &FabricSpec) -> tunnel::Fabric {
     tunnel::Fabric {

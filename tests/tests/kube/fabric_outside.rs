@@ -106,6 +106,7 @@ fn a_stored_state_that_is_broken_is_ignored_and_replaced() {
     stage.fabric.outside.agent().kill();
     assert!(stage.fabric.outside.cleanup().0.success());
     assert!(!stage.fabric.outside.state_dir().exists());
+    assert!(!stage.fabric.outside.host().ip(&["-br", "link"]).contains("balancing"));
 }
 
 /// An object of this kind and name, to be read.

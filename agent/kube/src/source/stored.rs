@@ -5,7 +5,7 @@
 //! of the file go out in its place, as the list of a source that is complete; what the server said later replaces them in one
 //! batch, and only then the objects go that it does not have any more.
 //!
-//! The file is a convenience: one that cannot be read or written is told, and keeps nothing from working.
+//! The file is a convenience: one that cannot be read or written is told, and keeps nothing from working; nor does a disk that is slow.
 
 use std::{
     path::PathBuf,
@@ -15,13 +15,13 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
 
 use super::{Delivery, KubeSource, WatchStats, kind::Target};
 use balancing_core::source::{Batch, SourceProblem, SourceStatus, StoredState};
-use file::{StateFile, Whose};
+use file::{FileError, State, StateFile, Whose};
 use replay::Replay;
 use texts::Texts;
 
@@ -81,8 +81,17 @@ struct Relay {
     is_complete: bool,
     /// When the file is looked at next: to read it before the first list, to write it after that; `None` = it waits for the list.
     due: Option<Instant>,
+    /// What is done with the file now.
+    work: Option<JoinHandle<Done>>,
     stored: Option<StoredState>,
     problem: Option<String>,
+}
+
+/// What was done with the file.
+enum Done {
+    Read(Result<Option<State>, FileError>),
+    /// It has what the server said at this time.
+    Kept(SystemTime, Result<(), FileError>),
 }
 
 impl Relay {
@@ -101,6 +110,7 @@ impl Relay {
             texts: Texts::default(),
             is_complete: false,
             due: Some(Instant::now() + PATIENCE),
+            work: None,
             stored: None,
             problem: None,
         }
@@ -121,8 +131,10 @@ impl Relay {
                     if !self.take(delivery).await { return }
                 }
                 Ok(()) = tells.changed() => {}
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    if !self.look().await { return }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.look(),
+                done = ended(self.work.as_mut()), if self.work.is_some() => {
+                    self.work = None;
+                    if !self.finish(done).await { return }
                 }
             }
             self.publish(&tells.borrow_and_update().clone());
@@ -147,66 +159,70 @@ impl Relay {
         self.batches.send(batch).await.is_ok()
     }
 
-    /// Does what is due; `false` = nobody listens any more.
-    async fn look(&mut self) -> bool {
-        if self.replay.is_over() {
-            self.keep().await;
-            return true;
-        }
-        let file = Arc::clone(&self.file);
-        // Once is enough: nobody but this agent writes the file.
+    /// Begins what is due.
+    fn look(&mut self) {
         self.due = None;
-        let state = match spawn_blocking(move || file.read()).await {
-            Ok(Ok(Some(state))) => state,
-            Ok(Ok(None)) => return true,
-            Ok(Err(error)) => {
-                self.warn(error.to_string());
-                return true;
-            }
-            Err(_ended) => return true,
-        };
-        tracing::warn!(
-            objects = state.objects.len(),
-            as_of = %in_words(state.confirmed),
-            "the API server has not delivered its lists: the stored objects stand in"
-        );
-        self.stored = Some(StoredState { confirmed: state.confirmed, in_force: true });
-        let batch = self.replay.show(state.objects, state.kinds, state.lacking);
-        self.batches.send(batch).await.is_ok()
+        let file = Arc::clone(&self.file);
+        if !self.replay.is_over() {
+            self.work = Some(spawn_blocking(move || Done::Read(file.read())));
+        } else if self.work.is_none() {
+            self.keep(file);
+        }
     }
 
     /// Writes the file where the server says something else by now, and otherwise notes in it that this is still so.
-    async fn keep(&mut self) {
-        let now = Instant::now();
-        if !self.is_complete {
-            self.due = Some(now + WRITE);
-            return;
+    fn keep(&mut self, file: Arc<StateFile>) {
+        let heard = self.heard();
+        let is_old = self.stored.is_none_or(|stored| heard > stored.confirmed + CONFIRM);
+        if self.is_complete && self.texts.changed() {
+            match self.texts.document(&self.file.whose) {
+                Ok(text) => {
+                    self.texts.set_changed(false);
+                    self.work = Some(spawn_blocking(move || Done::Kept(heard, file.write(&text, heard))));
+                }
+                Err(error) => self.failed(error.to_string()),
+            }
+        } else if self.is_complete && is_old {
+            self.work = Some(spawn_blocking(move || Done::Kept(heard, file.confirm(heard))));
+        } else {
+            self.due = Some(Instant::now() + WRITE);
         }
-        let (file, heard) = (Arc::clone(&self.file), self.heard());
-        let since = self.stored.map(|stored| stored.confirmed);
-        let work = match self.texts.changed() {
-            true => match self.texts.document(&self.file.whose) {
-                Ok(text) => spawn_blocking(move || file.write(&text, heard)),
-                Err(error) => return self.failed(error.to_string(), now),
-            },
-            false if since.is_none_or(|since| heard > since + CONFIRM) => {
-                spawn_blocking(move || file.confirm(heard))
-            }
-            false => {
-                self.due = Some(now + WRITE);
-                return;
-            }
-        };
-        match work.await {
-            Ok(Ok(())) => {
-                self.texts.written();
-                self.stored = Some(StoredState { confirmed: heard, in_force: false });
+    }
+
+    /// Takes in what was done with the file; `false` = nobody listens any more.
+    async fn finish(&mut self, done: Result<Done, String>) -> bool {
+        match done {
+            Ok(Done::Read(_)) if self.replay.is_over() => self.due = Some(Instant::now()),
+            // Nobody but this agent writes the file: it is not read again.
+            Ok(Done::Read(Ok(None))) => {}
+            Ok(Done::Read(Ok(Some(state)))) => return self.show(state).await,
+            Ok(Done::Read(Err(error))) => self.warn(error.to_string()),
+            Ok(Done::Kept(confirmed, Ok(()))) => {
+                self.stored = Some(StoredState { confirmed, in_force: false });
                 self.problem = None;
-                self.due = Some(now + WRITE);
+                self.due = Some(Instant::now() + WRITE);
             }
-            Ok(Err(error)) => self.failed(error.to_string(), now),
-            Err(ended) => self.failed(ended.to_string(), now),
+            Ok(Done::Kept(_, Err(error))) => {
+                self.texts.set_changed(true);
+                self.failed(error.to_string());
+            }
+            Err(ended) => {
+                self.texts.set_changed(true);
+                self.failed(ended);
+            }
         }
+        true
+    }
+
+    /// Lets the stored objects stand in; `false` = nobody listens any more.
+    async fn show(&mut self, State { objects, kinds, lacking, confirmed }: State) -> bool {
+        tracing::warn!(
+            objects = objects.len(),
+            as_of = %in_words(confirmed),
+            "the API server has not delivered its lists: the stored objects stand in"
+        );
+        self.stored = Some(StoredState { confirmed, in_force: true });
+        self.batches.send(self.replay.show(objects, kinds, lacking)).await.is_ok()
     }
 
     /// When the server said something last.
@@ -214,9 +230,9 @@ impl Relay {
         self.stats.last_event().map_or_else(SystemTime::now, SystemTime::from)
     }
 
-    fn failed(&mut self, problem: String, now: Instant) {
+    fn failed(&mut self, problem: String) {
         self.warn(problem);
-        self.due = Some(now + RETRY);
+        self.due = Some(Instant::now() + RETRY);
     }
 
     fn warn(&mut self, problem: String) {
@@ -244,6 +260,14 @@ impl Relay {
             *old = status;
             differs
         });
+    }
+}
+
+/// The end of the work; of none there is no end.
+async fn ended(work: Option<&mut JoinHandle<Done>>) -> Result<Done, String> {
+    match work {
+        Some(work) => work.await.map_err(|error| error.to_string()),
+        None => std::future::pending().await,
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) enum FileError {
     #[error("the stored state is not used: it has version {0}, this agent writes {VERSION}")]
     Version(u32),
     #[error("the stored state is not used: it is of {theirs}, this agent is {ours}")]
-    Foreign { theirs: Whose, ours: Whose },
+    Foreign { theirs: String, ours: String },
     #[error("the stored state is not used: it lacks the objects of kind {0}")]
     Lacks(&'static str),
 }
@@ -152,7 +152,7 @@ impl StateFile {
             serde_json::from_str(text).map_err(FileError::Broken)?;
         let theirs = Whose { server, namespace, host };
         if theirs != self.whose {
-            return Err(FileError::Foreign { theirs, ours: self.whose.clone() });
+            return Err(FileError::Foreign { theirs: theirs.to_string(), ours: self.whose.to_string() });
         }
         let (mut all, mut kinds, mut lacking) = (Vec::new(), BTreeSet::new(), Lacking::new());
         for target in &self.targets {
@@ -337,7 +337,7 @@ mod tests {
     fn only_what_an_agent_would_notice_is_a_change() {
         let mut texts = texts();
         assert!(texts.changed());
-        texts.written();
+        texts.set_changed(false);
         put(&mut texts, "10.96.0.1");
         texts.take(Text { kind: Kind::Service, event: Event::Begin });
         texts.take(Text { kind: Kind::Service, event: Event::Listed(service("10.96.0.1")) });
@@ -345,7 +345,7 @@ mod tests {
         assert!(!texts.changed());
         put(&mut texts, "10.96.0.2");
         assert!(texts.changed());
-        texts.written();
+        texts.set_changed(false);
         texts.take(Text { kind: Kind::Service, event: Event::Gone(service("10.96.0.2")) });
         assert!(texts.changed());
     }

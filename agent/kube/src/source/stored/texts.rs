@@ -58,9 +58,9 @@ impl Texts {
             Event::Put(text) => {
                 let Some((key, text)) = slim(kind, &text) else { return };
                 self.size += text.get().len();
-                let is_new = |old: &Box<RawValue>| old.get() != text.get();
-                self.changed |= listed.objects.get(&key).is_none_or(is_new);
+                let new = text.get().to_owned();
                 let old = listed.objects.insert(key, text);
+                self.changed |= old.as_ref().is_none_or(|old| old.get() != new);
                 self.size = self.size.saturating_sub(old.map_or(0, |old| old.get().len()));
             }
             Event::Gone(text) => {
@@ -80,9 +80,9 @@ impl Texts {
         self.changed
     }
 
-    /// The file has it as it is.
-    pub(super) fn written(&mut self) {
-        self.changed = false;
+    /// Says whether the file has it as it is.
+    pub(super) fn set_changed(&mut self, changed: bool) {
+        self.changed = changed;
     }
 
     /// The text of the file.
