@@ -27,7 +27,7 @@ const DEVICES: [&str; 2] = ["/sys/class/net/balancing0", "/sys/class/net/balanci
 
 /// Why something of the fabric could not be made.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FabricError {
+pub enum FabricError {
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] tunnel::netlink::Error),
