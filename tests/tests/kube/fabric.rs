@@ -145,3 +145,52 @@ fn an_external_host_tells_whether_it_has_joined() {
     assert_eq!(text(&host, "/status/tunnelNode"), "host.db");
     assert!(!text(&host, "/status/lastRenewal").is_empty());
 }
+
+#[test]
+fn the_controller_chooses_ports_and_keeps_them() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    let policy = |name: &str, address: &str| {
+        let ports = json!([{"port": 0, "name": "http", "targetPort": 8080}]);
+        Object::balancing(name, address, 80, "web")
+            .with("/spec/backend/serviceEndpoint/redirectMode", "nodeProxy")
+            .with("/spec/backend/serviceEndpoint/toPorts", ports)
+    };
+    let first = world.put(&policy("first", "169.254.0.10"));
+    world.wait_condition(&first, "Programmed", ("False", "Pending"), "proxyPorts of a TunnelFabric");
+    let range =
+        fabric("default", "10.211.0.0/16").with("/spec/proxyPorts", json!({"from": 21000, "to": 21001}));
+    world.put(&range);
+    let port_of = |policy: &Object, port: Option<i64>| {
+        eventually(|| {
+            let stored = world.plane.client().get(policy).map_err(|refusal| refusal.to_string())?;
+            let found = number(&stored, "/status/proxyPorts/0/port");
+            if found == port { Ok(()) } else { Err(format!("{}: {found:?}, not {port:?}", policy.name())) }
+        });
+    };
+    port_of(&first, Some(21000));
+    let second = world.put(&policy("second", "169.254.0.11"));
+    port_of(&second, Some(21001));
+    let third = world.put(&policy("third", "169.254.0.12"));
+    world.wait_condition(&third, "Programmed", ("False", "Pending"), "waits for the controller");
+    // Another range, and another leader, change nothing of what was given.
+    world.put(
+        &fabric("default", "10.211.0.0/16").with("/spec/proxyPorts", json!({"from": 22000, "to": 22001})),
+    );
+    port_of(&third, Some(22000));
+    world.controller.borrow_mut().terminate();
+    world.controller.borrow_mut().start();
+    world.delete(&second);
+    let node = world.plane.add_node("n1", &[], "192.0.2.1");
+    world.put(&node.annotated("balancing.elf.io/nodeProxyIpv4", "10.211.0.9").with("/status", json!({})));
+    world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
+    world.wait_condition(&first, "Programmed", ("True", "Programmed"), "1 frontend, 1 backend");
+    port_of(&first, Some(21000));
+    port_of(&third, Some(22000));
+    // Who names a port itself has none given.
+    let named = json!([{"port": 5000, "targetPort": 8080}]);
+    world.put(&policy("first", "169.254.0.10").with("/spec/backend/serviceEndpoint/toPorts", named));
+    port_of(&first, None);
+}

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) use garbage::{Gone, Orphans, Remains};
-pub(super) use status::Status;
+pub(super) use status::{Status, in_force};
 
 use crate::source::Kind;
 use balancing_core::snapshot::Snapshot;

@@ -11,6 +11,7 @@ use crate::source::Kind;
 use balancing_core::{
     claims::capacity,
     objects::{ExternalHost, FabricSpec, InvalidSpec, MemberKind, TunnelFabric, TunnelNode},
+    snapshot::Snapshot,
 };
 
 /// Seconds that a clock outside the cluster may be wrong by.
@@ -90,7 +91,7 @@ fn condition(
 
 /// Kind, name and uid of every object, and what its status shall say.
 pub(super) fn wanted(known: &Known<'_>) -> Vec<(Kind, String, String, Wanted)> {
-    let in_force = in_force(known);
+    let in_force = in_force(known.snapshot);
     let fabrics = known.snapshot.fabrics().map(|fabric| {
         let wanted = of_fabric(known, fabric, in_force);
         (Kind::TunnelFabric, fabric.name.clone(), fabric.uid.clone(), wanted)
@@ -107,8 +108,8 @@ pub(super) fn wanted(known: &Known<'_>) -> Vec<(Kind, String, String, Wanted)> {
 }
 
 /// The oldest valid fabric; of two of one second that with the smaller name.
-fn in_force<'a>(known: &Known<'a>) -> Option<&'a TunnelFabric> {
-    let valid = known.snapshot.fabrics().filter(|fabric| fabric.spec.is_ok());
+pub(in crate::cluster) fn in_force(snapshot: &Snapshot) -> Option<&TunnelFabric> {
+    let valid = snapshot.fabrics().filter(|fabric| fabric.spec.is_ok());
     valid.min_by_key(|fabric| (fabric.created.unwrap_or(i64::MAX), &fabric.name))
 }
 
