@@ -3,7 +3,7 @@
 use balancing_tests::*;
 use serde_json::json;
 
-use crate::world::{NAMESPACE, VERSION, World, number, text};
+use crate::world::{NAMESPACE, VERSION, World, answered_by, number, text};
 
 fn fabric(name: &str, pool: &str) -> Object {
     Object::named(VERSION, "TunnelFabric", "", name).with("/spec/ipv4Pool", pool)
@@ -193,4 +193,34 @@ fn the_controller_chooses_ports_and_keeps_them() {
     let named = json!([{"port": 5000, "targetPort": 8080}]);
     world.put(&policy("first", "169.254.0.10").with("/spec/backend/serviceEndpoint/toPorts", named));
     port_of(&first, None);
+}
+
+/// As it is on a cluster whose CRDs are older than the agent.
+#[test]
+fn without_the_crds_of_the_fabric_only_the_fabric_waits() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    for plural in ["tunnelfabrics", "tunnelnodes", "tunneladdressclaims", "externalhosts"] {
+        world.plane.delete(&["crd", &format!("{plural}.balancing.elf.io")]);
+    }
+    world.controller.borrow_mut().terminate();
+    world.controller.borrow_mut().start();
+    let node = world.started_node();
+    let _server = node.serve("web", &["10.1.0.1:80"]);
+    let policy = world.put(&Object::balancing("p", "169.254.0.10", 80, "web"));
+    world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
+    answered_by(&mut node.client(), "169.254.0.10:80", "web");
+    world.wait_condition(&policy, "Programmed", ("True", "Programmed"), "");
+    let view = node.wait_view(|view| view.ready);
+    assert!(
+        view.source.problems.iter().any(|problem| problem.contains("crds")),
+        "{:?}",
+        view.source.problems
+    );
+    world.plane.install_crds();
+    node.wait_view(|view| view.source.problems.is_empty());
+    let fabric = world.put(&fabric("default", "10.211.0.0/16"));
+    world.wait_condition(&fabric, "Accepted", ("True", "Accepted"), "");
 }
