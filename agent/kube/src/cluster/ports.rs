@@ -9,6 +9,9 @@ use balancing_abi::model::Protocol;
 
 use balancing_core::objects::{BackendPort, BackendSpec, Policy, PolicyRef, Port, RedirectMode};
 
+/// The automatic ports of policies.
+pub(super) type Given = BTreeMap<PolicyRef, Vec<Port>>;
+
 /// The ports of a policy that lead through nodes' proxy addresses; none of a policy that does not.
 pub(super) fn proxied(policy: &Policy) -> &[BackendPort] {
     match policy.spec.as_ref().map(|spec| &spec.backend) {
@@ -18,8 +21,8 @@ pub(super) fn proxied(policy: &Policy) -> &[BackendPort] {
 }
 
 /// The port of every automatic port of these policies, of `range`; older policies first. Where none is left, or there
-/// is no range, a port is missing.
-pub(super) fn allocate(policies: &[&Policy], range: Option<(u16, u16)>) -> BTreeMap<PolicyRef, Vec<Port>> {
+/// is no range, a port is missing. `before` is what was given last, which the statuses may not say yet.
+pub(super) fn allocate(policies: &[&Policy], before: &Given, range: Option<(u16, u16)>) -> Given {
     let mut policies = policies.to_vec();
     policies.sort_by_key(|policy| (policy.created.unwrap_or(i64::MAX), &policy.id));
     let wanted = || {
@@ -27,12 +30,12 @@ pub(super) fn allocate(policies: &[&Policy], range: Option<(u16, u16)>) -> BTree
             policies.iter().flat_map(|policy| proxied(policy).iter().map(move |port| (*policy, port)));
         ports.map(|(policy, port)| (policy, port.automatic, &port.port))
     };
-    let mut given = BTreeMap::<PolicyRef, Vec<Port>>::new();
+    let mut given = Given::new();
     let mut taken = BTreeSet::<(Protocol, u16)>::new();
     for (policy, _, port) in wanted().filter(|(_, automatic, _)| *automatic) {
         let same = |known: &&Port| known.name == port.name && known.protocol == port.protocol;
-        let kept =
-            policy.proxy_ports.iter().find(same).filter(|known| taken.insert((known.protocol, known.port)));
+        let mut told = before.get(&policy.id).into_iter().flatten().chain(&policy.proxy_ports);
+        let kept = told.find(same).filter(|known| taken.insert((known.protocol, known.port)));
         given.entry(policy.id.clone()).or_default().extend(kept.cloned());
     }
     taken.extend(
@@ -81,7 +84,7 @@ mod tests {
     }
 
     fn given(policies: &[Policy], range: (u16, u16)) -> Vec<String> {
-        let all = allocate(&policies.iter().collect::<Vec<_>>(), Some(range));
+        let all = allocate(&policies.iter().collect::<Vec<_>>(), &Given::new(), Some(range));
         let line = |(policy, ports): (&PolicyRef, &Vec<Port>)| {
             let ports = ports.iter().map(|port| format!(" {}:{}/{}", port.name, port.port, port.protocol));
             format!("{}{}", policy.name, ports.collect::<String>())
@@ -114,6 +117,11 @@ mod tests {
     fn where_no_port_is_left_there_is_none() {
         let policies = ["a", "b"].map(|name| mk(name, 1, &[("x", 0, Tcp)], &[]));
         assert_eq!(given(&policies, (5000, 5000)), ["a x:5000/TCP", "b"]);
-        assert_eq!(allocate(&policies.iter().collect::<Vec<_>>(), None).values().flatten().count(), 0);
+        let policies: Vec<_> = policies.iter().collect();
+        assert_eq!(allocate(&policies, &Given::new(), None).values().flatten().count(), 0);
+        // What was given last counts before its status says so.
+        let port = Port { port: 4000, protocol: Tcp, name: "x".to_owned() };
+        let before = Given::from([(policies[0].id.clone(), vec![port])]);
+        assert_eq!(allocate(&policies, &before, None)[&policies[0].id], before[&policies[0].id]);
     }
 }

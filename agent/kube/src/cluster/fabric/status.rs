@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Known, overlap::overlap};
 use crate::source::Kind;
@@ -14,6 +15,8 @@ use balancing_core::{
     snapshot::Snapshot,
 };
 
+/// Our conditions, in the order in which they are written.
+const CONDITIONS: [&str; 4] = ["Accepted", "Exhausted", "Conflicted", "Joined"];
 /// Seconds that a clock outside the cluster may be wrong by.
 const SKEW: i64 = 60;
 /// Seconds for which the last renewal that is told may be out of date.
@@ -48,6 +51,17 @@ pub(super) struct Wanted {
 
 /// Type, status, reason and message of a condition.
 type Said = (&'static str, bool, &'static str, String);
+
+impl Status {
+    /// Our part of a status; `None` when it is none that a version of ours wrote.
+    pub(super) fn read(status: &Value) -> Option<Self> {
+        let mut status = Self::deserialize(status).ok()?;
+        let rank = |condition: &Condition| CONDITIONS.iter().position(|name| *name == condition.type_);
+        status.conditions.retain(|condition| rank(condition).is_some());
+        status.conditions.sort_by_key(rank);
+        Some(status)
+    }
+}
 
 impl Wanted {
     /// The status to write after the present one; `None` = that says the same.
