@@ -49,10 +49,13 @@ pub(super) struct FabricWork {
     next_round: Instant,
 }
 
+/// What is known of an object after its status was written.
+type Answer = Result<Option<Item<Seen>>, WriteError>;
+
 /// The end of a round.
 pub(super) enum RoundEnd {
     Read(Result<Reading, WriteError>),
-    Written(Vec<(Write, Result<Option<Item<Seen>>, WriteError>)>),
+    Written(Vec<(Write, Answer)>),
 }
 
 impl FabricWork {
@@ -193,7 +196,7 @@ impl Leader<'_> {
     }
 
     /// Takes in the answer to a write; whether it succeeded.
-    fn learn_fabric(&mut self, write: Write, result: Result<Option<Item<Seen>>, WriteError>) -> bool {
+    fn learn_fabric(&mut self, write: Write, result: Answer) -> bool {
         let counter = if result.is_ok() { &self.stats.fabric_writes } else { &self.stats.fabric_errors };
         counter.fetch_add(1, Relaxed);
         let result = match result {
@@ -220,7 +223,7 @@ impl Leader<'_> {
     }
 }
 
-async fn send(writer: &FabricWriter, write: &Write) -> Result<Option<Item<Seen>>, WriteError> {
+async fn send(writer: &FabricWriter, write: &Write) -> Answer {
     match write {
         Write::Hosts(hosts) => writer.hosts(hosts).await.map(|()| None),
         Write::Status { kind, name, uid, status } => writer.status(*kind, name, uid, status).await,
