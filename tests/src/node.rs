@@ -281,7 +281,7 @@ impl Node {
 
     /// `balancing-agent cleanup`.
     pub fn cleanup(&self) -> (ExitStatus, String) {
-        let mut command = Command::new(program("balancing-agent"));
+        let mut command = Place::default().in_netns(&self.host).command(program("balancing-agent"));
         command.arg("cleanup").arg("--bpffs").arg(self.bpffs.path()).arg("--run-dir").arg(self.run.path());
         let output = command.output().must("run balancing-agent cleanup");
         (output.status, String::from_utf8_lossy(&output.stderr).into_owned())

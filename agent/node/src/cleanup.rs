@@ -18,6 +18,7 @@ use balancing_dataplane::{
 
 use crate::{
     config::Place,
+    fabric::{self, FabricError},
     lock::{self, LockError},
 };
 
@@ -34,6 +35,9 @@ pub enum CleanupError {
     /// Links.
     #[error(transparent)]
     Links(#[from] links::Error),
+    /// The tunnel.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
     /// An agent is at work: it would put everything back.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -100,6 +104,7 @@ pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
     if !failed.is_empty() {
         return Err(CleanupError::Left(failed));
     }
+    removed.anything |= fabric::remove_remains(&place.bpffs)?;
     remove(&base)?;
     removed.is_busy = !remove(&place.run_dir)?;
     Ok(removed)

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,12 +23,12 @@ use tokio::sync::{Notify, watch};
 
 pub(crate) mod check;
 
-/// Where the kernel shows a device of ours.
-const DEVICES: [&str; 2] = ["/sys/class/net/balancing0", "/sys/class/net/balancing1"];
+/// Where the kernel lists the devices of this network namespace; what is below /sys may be of another one.
+const DEVICES: &str = "/proc/self/net/dev";
 
 /// Why something of the fabric could not be made.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FabricError {
+pub enum FabricError {
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] tunnel::netlink::Error),
@@ -120,19 +121,15 @@ impl Fabric {
 
     /// Whether something of a fabric may be on this host.
     pub(crate) fn has_remains(&self) -> bool {
-        self.tools.is_some() || DEVICES.iter().any(|device| Path::new(device).exists())
+        self.tools.is_some() || has_device()
     }
 
-    /// Removes device and filter; the proxy's tables and programs stay for the next fabric, without a device to be at.
+    /// Removes device, filter and proxy.
     pub(crate) fn remove(&mut self) -> Result<(), FabricError> {
-        let tools = self.tools()?;
-        tools.netlink.remove()?;
-        tools.filter.remove()?;
         self.tools = None;
-        proxy::unload(&self.bpffs)?;
         self.addresses.clear();
         self.state = None;
-        Ok(())
+        remove_remains(&self.bpffs).map(drop)
     }
 
     /// Tells the runtime what this host wants to be.
@@ -148,6 +145,23 @@ impl Fabric {
     pub(crate) fn report(&self) -> Report {
         self.channels.reports.borrow().clone()
     }
+}
+
+fn has_device() -> bool {
+    let ours = [tunnel::facts::DEVICE_IPV4, tunnel::facts::DEVICE_IPV6];
+    let names = |line: &str| line.split_once(':').is_some_and(|(name, _)| ours.contains(&name.trim()));
+    fs::read_to_string(DEVICES).is_ok_and(|list| list.lines().any(names))
+}
+
+/// Removes what any agent has made of a fabric on this host; whether there was anything.
+pub(crate) fn remove_remains(bpffs: &Path) -> Result<bool, FabricError> {
+    let mut removed = false;
+    if has_device() {
+        removed = Netlink::start(|| {})?.remove()? > 0;
+    }
+    removed |= Filter::new().remove()?.changed;
+    proxy::unload(bpffs)?;
+    Ok(removed)
 }
 
 /// The fabric in the tunnel's words.
