@@ -162,7 +162,9 @@ pub enum Error {
         source: io::Error,
     },
     /// No room.
-    #[error("table {table} of the proxy is full ({capacity} entries): {object} does not fit; declare fewer ports or pods")]
+    #[error(
+        "table {table} of the proxy is full ({capacity} entries): {object} does not fit; declare fewer ports or pods"
+    )]
     Full {
         /// The table.
         table: &'static str,
@@ -248,7 +250,13 @@ impl Proxy {
         }
         let programs = load::load(&maps, &options.sizes)?;
         let tables = Tables::open(&maps, options.sizes)?;
-        Ok(Self { programs, links: Links::new(links), tables, sweeper: Sweeper::default(), sizes: options.sizes })
+        Ok(Self {
+            programs,
+            links: Links::new(links),
+            tables,
+            sweeper: Sweeper::default(),
+            sizes: options.sizes,
+        })
     }
 
     /// Makes the programs work on a device, and tells whether anything had to be done. Links of an earlier agent get the new programs

@@ -170,6 +170,7 @@ impl Inside {
                 states: self.scheduler.states().cloned().collect(),
             },
             links: self.world.attacher.sample(),
+            fabric: self.fabric_sample(),
         }
     }
 

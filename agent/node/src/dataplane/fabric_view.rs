@@ -10,6 +10,7 @@ use balancing_core::{
 };
 
 use super::Inside;
+use crate::metrics::FabricSample;
 
 /// The table of connections.
 const CONNECTIONS: &str = "connections";
@@ -40,6 +41,18 @@ impl Inside {
         self.add_tunnel(&mut view);
         self.add_proxy(&mut view);
         view
+    }
+
+    pub(super) fn fabric_sample(&self) -> FabricSample {
+        let state = self.world.fabric.state.as_ref();
+        let tools = self.world.fabric.known_tools();
+        FabricSample {
+            member: state.is_some_and(|state| state.device.is_some()),
+            peers: state.map_or(0, |state| state.peers.len()),
+            traffic: tools.and_then(|tools| tools.proxy.counters().ok()),
+            filtered: tools.and_then(|tools| tools.filter.counters().ok()).unwrap_or_default(),
+            tables: tools.and_then(|tools| tools.proxy.usage().ok()).unwrap_or_default(),
+        }
     }
 
     /// The device and the peers as they were made last.
