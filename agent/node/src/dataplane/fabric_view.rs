@@ -20,7 +20,13 @@ impl Inside {
         let engine = self.world.owner.engine();
         let problem =
             self.scheduler.states().find(|state| state.name == "fabric").and_then(|s| s.problem.clone());
+        let lacking = engine.snapshot().fabric_lacking();
         let mut view = match membership(engine.snapshot(), engine.settings()) {
+            _ if !lacking.is_empty() => {
+                let kinds: Vec<_> = lacking.iter().map(ToString::to_string).collect();
+                let why = format!("{} could not be listed yet; what there is stays", kinds.join(", "));
+                FabricView { state: "waiting".to_owned(), message: Some(why), ..FabricView::default() }
+            }
             Membership::Outside(why) => {
                 FabricView { state: "outside".to_owned(), message: Some(why), ..FabricView::default() }
             }

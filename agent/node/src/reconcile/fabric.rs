@@ -9,10 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancing_core::{
-    kinds::ObjectKind,
-    membership::{Member, Membership, membership},
-};
+use balancing_core::membership::{Member, Membership, membership};
 use balancing_dataplane::proxy::Local;
 use balancing_kube::member::Wish;
 use balancing_tunnel::{Applied, Deletions, Mac, Pair, Plan, mac_of, plan};
@@ -57,8 +54,7 @@ impl Reconciler<World> for FabricReconciler {
         if !world.owner.is_synced() {
             return (Outcome::Asleep(NOT_LISTED), News::NONE);
         }
-        let lacking = world.owner.lacking();
-        if [ObjectKind::Fabric, ObjectKind::Member].iter().any(|kind| lacking.contains(kind)) {
+        if !world.owner.engine().snapshot().fabric_lacking().is_empty() {
             // Whoever has no fabric does not miss it; what an earlier agent made of one stays.
             return (Outcome::Done, News::NONE);
         }
