@@ -19,9 +19,12 @@ use balancing_abi::proxy::{ABI, counter, maps};
 use crate::model::{Backend, FrontendKey};
 
 mod attach;
+mod frame;
 mod load;
 mod sweep;
 mod tables;
+
+pub use self::frame::{Direction, Verdict};
 
 use attach::Links;
 use load::Programs;
@@ -161,8 +164,18 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A frame that cannot be tried.
+    #[error("cannot run a frame of {length} bytes through the proxy: {source}")]
+    Frame {
+        /// Bytes of the frame.
+        length: usize,
+        /// Why.
+        source: io::Error,
+    },
     /// No room.
-    #[error("table {table} of the proxy is full ({capacity} entries): {object} does not fit; declare fewer ports or pods")]
+    #[error(
+        "table {table} of the proxy is full ({capacity} entries): {object} does not fit; declare fewer ports or pods"
+    )]
     Full {
         /// The table.
         table: &'static str,
@@ -248,7 +261,13 @@ impl Proxy {
         }
         let programs = load::load(&maps, &options.sizes)?;
         let tables = Tables::open(&maps, options.sizes)?;
-        Ok(Self { programs, links: Links::new(links), tables, sweeper: Sweeper::default(), sizes: options.sizes })
+        Ok(Self {
+            programs,
+            links: Links::new(links),
+            tables,
+            sweeper: Sweeper::default(),
+            sizes: options.sizes,
+        })
     }
 
     /// Makes the programs work on a device, and tells whether anything had to be done. Links of an earlier agent get the new programs

@@ -134,7 +134,8 @@ fn an_administrators_proxy_address_wins_and_ours_goes_with_the_fabric() {
     let mut fabric = Fabric::start();
     fabric.start_agents();
     let client = fabric.world.plane.client();
-    let given = Object::named("v1", "Node", "", "n1").annotated("balancing.elf.io/nodeProxyIpv4", "203.0.113.9");
+    let given =
+        Object::named("v1", "Node", "", "n1").annotated("balancing.elf.io/nodeProxyIpv4", "203.0.113.9");
     client.put(&given).unwrap();
     let tunnels = fabric.world.put(&tunnel_fabric("10.211.0.0/24"));
     assert!(fabric.proxy_of("n2").starts_with("10.211.0."));

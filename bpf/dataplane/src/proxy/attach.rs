@@ -66,7 +66,11 @@ impl Links {
         }
         let link = tcx::attach(program, device, direction).map_err(failed("attach"))?;
         let path = self.directory.join(name);
-        sys::obj_pin(link.as_fd(), &path).map_err(|source| Error::Directory { operation: "pin", path, source })?;
+        sys::obj_pin(link.as_fd(), &path).map_err(|source| Error::Directory {
+            operation: "pin",
+            path,
+            source,
+        })?;
         Ok(true)
     }
 

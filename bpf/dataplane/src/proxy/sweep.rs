@@ -3,10 +3,7 @@
 //! Programs do not count them any more, but they take room, and in a table that is full the kernel drops what was not used for long,
 //! living or not. UDP whose backend has left the set is ended here as well: to the programs its row is as good as any.
 
-use std::{
-    io,
-    os::fd::AsFd as _,
-};
+use std::{io, os::fd::AsFd as _};
 
 use balancing_abi::{
     UDP,
@@ -102,12 +99,7 @@ fn has_ended(key: &ConnectionKey, row: &Connection, now: u64, tables: &Tables) -
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Operation {
-        operation,
-        table: maps::CONNECTIONS,
-        object: "rows".to_owned(),
-        source,
-    }
+    move |source| Error::Operation { operation, table: maps::CONNECTIONS, object: "rows".to_owned(), source }
 }
 
 /// Nanoseconds of the clock that programs read.

@@ -1,14 +1,7 @@
 //! What is declared, in the kernel: frontends lead to services, services to backends, and none of these changes while anything
 //! names it.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    mem::offset_of,
-    num::NonZeroU32,
-    os::fd::AsFd as _,
-    path::Path,
-};
+use std::{collections::BTreeMap, io, mem::offset_of, num::NonZeroU32, os::fd::AsFd as _, path::Path};
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use balancing_abi::{
@@ -299,9 +292,11 @@ impl Tables {
 
     fn refused(&self, key: &FrontendKey, error: MapError) -> Error {
         match crate::tables::pins::errno(&error) {
-            Some(libc::E2BIG | libc::ENOMEM) => {
-                Error::Full { table: maps::FRONTENDS, capacity: self.sizes.frontends, object: key.to_string() }
-            }
+            Some(libc::E2BIG | libc::ENOMEM) => Error::Full {
+                table: maps::FRONTENDS,
+                capacity: self.sizes.frontends,
+                object: key.to_string(),
+            },
             _ => operation("write", maps::FRONTENDS, key)(error),
         }
     }

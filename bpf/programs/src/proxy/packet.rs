@@ -151,8 +151,7 @@ impl Packet {
                 Extension::FRAGMENT if !fragmented => {}
                 _ => return Ok(()),
             }
-            let header =
-                ctx.load::<Extension>(self.transport as usize).map_err(|_| counter::MALFORMED)?;
+            let header = ctx.load::<Extension>(self.transport as usize).map_err(|_| counter::MALFORMED)?;
             let fragment = kind == Extension::FRAGMENT;
             let size = if fragment { 8 } else { 8 + u32::from(header.length) * 8 };
             if size > self.payload {
