@@ -182,8 +182,9 @@ impl Laws {
     /// What holds of every frame that passes.
     fn check(&mut self, direction: Direction, sent: &[u8], passed: &[u8]) {
         assert_eq!(sent.len(), passed.len(), "{direction:?} {sent:02x?}");
-        let [before, after] = [sent, passed]
-            .map(|frame| ends(frame).unwrap_or_else(|| panic!("passed as nothing: {direction:?} {sent:02x?}")));
+        let [before, after] = [sent, passed].map(|frame| {
+            ends(frame).unwrap_or_else(|| panic!("passed as nothing: {direction:?} {sent:02x?}"))
+        });
         let (from, to) = (after.source.ip(), after.destination.ip());
         let is_any = |address: IpAddr, of: &[&str]| of.iter().any(|text| address.to_string() == *text);
         match direction {
@@ -241,7 +242,11 @@ fn truncated_at_every_length() {
         for length in 14..frame.len() {
             // As it is, and with lengths that say so.
             let mut cut = frame[..length].to_vec();
-            assert_ne!(laws.attempt(&trial, direction, &cut), Some(true), "{direction:?} {length} of {frame:02x?}");
+            assert_ne!(
+                laws.attempt(&trial, direction, &cut),
+                Some(true),
+                "{direction:?} {length} of {frame:02x?}"
+            );
             if length >= 54 {
                 finish(&mut cut);
                 laws.attempt(&trial, direction, &cut);

@@ -65,6 +65,28 @@ fn exchange(client: &UdpSocket, server: &UdpSocket, question: &[u8]) -> SocketAd
     from
 }
 
+/// As [`exchange`] with 8 kB both ways. A router does not cut packets of IPv6: whoever sends is told the size of the tunnel by the loss of a
+/// first one.
+fn exchange_pieces(client: &UdpSocket, server: &UdpSocket) {
+    for (from, to) in [(client, server), (server, client)] {
+        let peer = match from.peer_addr() {
+            Ok(peer) => peer,
+            Err(_) => exchange(client, server, b"who is it?"),
+        };
+        to.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        wait_until(PATIENCE, || {
+            // Refused here already where the size is known and the way is not yet.
+            from.send_to(&[7; 8000], peer).ok();
+            to.recv(&mut [0; 8001]).is_ok_and(|length| length == 8000)
+        });
+        while to.recv(&mut [0; 8001]).is_ok() {}
+        to.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    for round in 0..5 {
+        exchange(client, server, &vec![round; 8000]);
+    }
+}
+
 /// A megabyte there and back; who connected, as the server sees it.
 fn transfer(mut client: TcpStream, listener: &TcpListener) -> SocketAddr {
     let data: Vec<u8> = (0..1 << 20).map(|n: u32| n.wrapping_mul(31) as u8).collect();
@@ -105,14 +127,10 @@ fn tcp_and_udp_reach_a_pod_that_sees_the_member() {
         let client = caller(world.host(3), port, 0);
         let from = exchange(&client, &server, b"question");
         assert_eq!((from.ip(), from.port()), (world.inside(3, port), client.local_addr().unwrap().port()));
-        // In pieces: six there, six back.
-        for round in 0..5 {
-            exchange(&client, &server, &vec![round; 8000]);
-        }
+        exchange_pieces(&client, &server);
     }
     let counters = world.server.proxy.counters().unwrap();
-    assert_eq!(counters.proxied, 4);
-    assert_eq!((counters.drops["early_fragment"], counters.drops["malformed"]), (0, 0));
+    assert_eq!((counters.proxied, counters.drops["malformed"]), (4, 0));
 }
 
 #[test]
@@ -152,7 +170,7 @@ fn pods_of_another_member_share_its_address() {
             assert!(seen.iter().all(|from| from.ip() == world.inside(2, port)), "{seen:?}");
             assert_ne!(seen[0].port(), seen[1].port());
         }
-        exchange(&callers[0], &server, &[9; 8000]);
+        exchange_pieces(&callers[0], &server);
         let listener = listen(&pod, at);
         for client in &clients {
             assert_eq!(transfer(connect(client, port), &listener).ip(), world.inside(2, port));
