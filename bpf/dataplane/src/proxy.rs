@@ -265,7 +265,7 @@ impl Proxy {
             programs,
             links: Links::new(links),
             tables,
-            sweeper: Sweeper::default(),
+            sweeper: Sweeper::new(),
             sizes: options.sizes,
         })
     }
@@ -313,7 +313,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Takes a port back. TCP connections drain; UDP ends with the next sweep.
+    /// Takes a port back. TCP connections drain; UDP, and TCP that was not answered yet, end with the next sweep.
     ///
     /// # Errors
     /// A refused operation.
@@ -355,8 +355,8 @@ impl Proxy {
         ])
     }
 
-    /// Removes rows of connections that have ended, in bounded steps; after a change of backends at once those of UDP whose
-    /// backend is gone.
+    /// Removes rows of connections that have ended, in bounded steps; after backends have left at once those of UDP to
+    /// them, and those of TCP that they have not answered yet.
     ///
     /// # Errors
     /// The table cannot be read.
