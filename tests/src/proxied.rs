@@ -59,15 +59,14 @@ impl Trial {
     #[must_use]
     pub fn with(topic: &str, sizes: Sizes) -> Self {
         let bpffs = Bpffs::new(topic);
-        let mut proxy =
-            Proxy::load(&Options { bpffs: bpffs.path().to_owned(), sizes }).must("load the proxy");
+        let mut proxy = Proxy::load(&Options { sizes, ..Options::new(bpffs.path()) }).must("load the proxy");
         proxy.set_local(&own(OWN.map(ip))).must("set the own addresses");
         Self { proxy, bpffs }
     }
 
     /// A newer agent: loads the programs again and takes the tables over.
     pub fn reload(&mut self, sizes: Sizes) {
-        let options = Options { bpffs: self.bpffs.path().to_owned(), sizes };
+        let options = Options { sizes, ..Options::new(self.bpffs.path()) };
         self.proxy = Proxy::load(&options).must("load the proxy again");
     }
 
@@ -226,7 +225,7 @@ impl AtWork {
     /// # Panics
     /// When anything fails.
     pub fn restart(&mut self, host: &NetNs) {
-        let options = Options { bpffs: self.bpffs.path().to_owned(), sizes: SIZES };
+        let options = Options { sizes: SIZES, ..Options::new(self.bpffs.path()) };
         let mut proxy = Proxy::load(&options).must("load the proxy again");
         let device = device(host);
         assert!(host.run(|| proxy.attach(device)).must("take the device over"), "nothing was replaced");
@@ -243,7 +242,7 @@ pub fn device(host: &NetNs) -> u32 {
 
 fn at_work(members: &Members, member: usize, topic: &str) -> AtWork {
     let bpffs = Bpffs::new(topic);
-    let options = Options { bpffs: bpffs.path().to_owned(), sizes: SIZES };
+    let options = Options { sizes: SIZES, ..Options::new(bpffs.path()) };
     let mut proxy = Proxy::load(&options).must("load the proxy");
     proxy.set_local(&own(members.inside(member))).must("set the own addresses");
     let host = &members.hosts[member - 1].namespace;

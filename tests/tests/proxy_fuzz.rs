@@ -2,20 +2,32 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{collections::HashSet, net::IpAddr, ops::Range};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, UdpSocket},
+    ops::Range,
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::Duration,
+};
 
 use balancing_dataplane::{
     model::Protocol::{Tcp, Udp},
     proxy::Direction::{self, Egress, Ingress},
 };
 use balancing_tests::{
+    NetNs,
     frames::{Complaint, Flow, ends, finish, is_sound, pieces, tcp},
-    proxied::{OWN, Trial, packets, service},
+    proxied::{OWN, Proxied, Trial, packets, service},
     require_kernel,
+    tunnel::Host,
+    wait_until,
 };
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 
 /// Frames that are broken at random.
 const FRAMES: usize = 1_000_000;
+/// Of them through a real tunnel.
+const SENT: usize = 10_000;
 const SEED: u64 = 0x5eed_0f7a_ce5b_eef1;
 
 /// The backends, which are all that may be reached, but for the host itself.
@@ -282,4 +294,82 @@ fn a_million_broken_frames() {
         assert!(after.drops[reason] > before.drops[reason], "{reason}");
     }
     assert_eq!(after.drops["kernel"], before.drops["kernel"], "the kernel refused a change half-way");
+}
+
+/// Everything that a network sees, from now on.
+fn listener(namespace: &NetNs) -> OwnedFd {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    namespace.run(|| socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)).unwrap()
+}
+
+/// Looks at what a pod has seen; how many frames came for it. Only its port, and errors about what it has sent.
+fn look(listener: &OwnedFd, backends: &[IpAddr]) -> usize {
+    let (mut buffer, mut count) = ([0; 4096], 0);
+    while let Ok(length) = recv(listener.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        let frame = &buffer[..length];
+        let Some(flow) = ends(frame).filter(|flow| backends.contains(&flow.destination.ip())) else {
+            continue;
+        };
+        count += 1;
+        // Ports are only those of a whole packet without options.
+        let is_whole = frame.len() >= 62
+            && match frame[12] {
+                8 => {
+                    frame[14] == 0x45
+                        && frame[20] & 0x3f == 0
+                        && frame[21] == 0
+                        && [6, 17].contains(&frame[23])
+                }
+                _ => [6, 17].contains(&frame[20]),
+            };
+        assert!(!is_whole || flow.destination.port() == 80, "the pod got {frame:02x?}");
+    }
+    count
+}
+
+/// Sends a frame through the tunnel to the first member, whatever it is.
+fn inject(socket: &UdpSocket, to: &Host, frame: &[u8]) {
+    let [_, a, b, c] = 7710_u32.to_be_bytes();
+    let payload = [&[8, 0, 0, 0, a, b, c, 0][..], &to.own.mac.0, &frame[6..]].concat();
+    socket.send_to(&payload, (to.own.underlay.v4.unwrap(), 7710)).unwrap();
+}
+
+#[test]
+fn broken_frames_from_a_member_reach_no_pod_that_they_should_not() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = Proxied::new("fuzz-wire");
+    let pod = world.pod(1, 1);
+    for (port, backend) in [("10.211.0.1:20080", "10.244.1.1:80"), ("[fd11::1]:20080", "[fd44:1::1]:80")] {
+        world.declare(port, Tcp, &service(&[backend]));
+        world.declare(port, Udp, &service(&[backend]));
+    }
+    let (listener, backends) = (listener(&pod), BACKENDS.map(|text| text.parse().unwrap()));
+    let socket = world.host(2).run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    // The kernel may find frames wrong before the program does, but not those that are as they should be.
+    let counted = || {
+        let counters = world.server.proxy.counters().unwrap();
+        packets(&counters) + counters.drops.values().sum::<u64>()
+    };
+    let (mut random, seeds, before) = (Random(SEED), seeds(&trial()), counted());
+    let ingress: Vec<_> = seeds.into_iter().filter(|(way, _)| *way == Ingress).collect();
+    let (mut came, mut sent) = (0, 0);
+    for (_, frame) in ingress.iter().cycle().take(SENT) {
+        let mut frame = frame.clone();
+        if sent % 10 != 0 {
+            mutate(&mut random, &mut frame);
+        }
+        frame.truncate(1400);
+        inject(&socket, &world.members.hosts[0], &frame);
+        sent += 1;
+        came += look(&listener, &backends);
+    }
+    wait_until(Duration::from_secs(30), || {
+        came += look(&listener, &backends);
+        counted() - before > SENT as u64 / 2
+    });
+    assert!(came > 100, "{came} frames came through");
+    let counters = world.server.proxy.counters().unwrap();
+    assert!(counters.drops["malformed"] > 0 && counters.drops["undeclared_port"] > 0, "{counters:?}");
 }

@@ -19,6 +19,7 @@ use balancing_abi::proxy::{ABI, counter, maps};
 use crate::model::{Backend, FrontendKey};
 
 mod attach;
+mod clsact;
 mod frame;
 mod load;
 mod sweep;
@@ -38,6 +39,8 @@ pub struct Options {
     pub bpffs: PathBuf,
     /// Capacities.
     pub sizes: Sizes,
+    /// Links of tcx, where the kernel has them; otherwise filters, as everywhere before Linux 6.6.
+    pub tcx: bool,
 }
 
 /// Capacities of the tables. A pinned table keeps the capacity it was made with.
@@ -157,7 +160,7 @@ pub enum Error {
     /// The device.
     #[error("cannot {operation} the proxy at device {device}: {source}{}", attach::remedy(source))]
     Attach {
-        /// `attach`, `look for` or `replace`.
+        /// `attach`, `look for`, `replace` or `detach`.
         operation: &'static str,
         /// Index of the device.
         device: u32,
@@ -211,7 +214,7 @@ impl Options {
     /// The usual capacities.
     #[must_use]
     pub fn new(bpffs: &Path) -> Self {
-        Self { bpffs: bpffs.to_owned(), sizes: Sizes::default() }
+        Self { bpffs: bpffs.to_owned(), sizes: Sizes::default(), tcx: true }
     }
 }
 
@@ -263,7 +266,7 @@ impl Proxy {
         let tables = Tables::open(&maps, options.sizes)?;
         Ok(Self {
             programs,
-            links: Links::new(links),
+            links: Links::new(links, options.tcx),
             tables,
             sweeper: Sweeper::new(),
             sizes: options.sizes,
@@ -274,7 +277,7 @@ impl Proxy {
     /// in one step; those to a device that is gone are replaced.
     ///
     /// # Errors
-    /// The device is gone, or the kernel has no tcx.
+    /// The device is gone, or the kernel has neither tcx nor clsact.
     pub fn attach(&mut self, device: u32) -> Result<bool, Error> {
         self.links.attach(&self.programs, device)
     }
@@ -365,11 +368,13 @@ impl Proxy {
     }
 }
 
-/// Detaches the programs and removes every pin of every version. Nothing there is no failure.
+/// Detaches the programs from every device of this network namespace and removes every pin of every version. Nothing there is
+/// no failure.
 ///
 /// # Errors
 /// What cannot be removed.
 pub fn unload(bpffs: &Path) -> Result<(), Error> {
+    attach::detach_filters()?;
     let base = bpffs.join("balancing");
     let failed = |operation, path: &Path| {
         let path = path.to_owned();

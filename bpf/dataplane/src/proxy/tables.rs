@@ -1,7 +1,14 @@
 //! What is declared, in the kernel: frontends lead to services, services to backends, and none of these changes while anything
 //! names it.
 
-use std::{collections::{BTreeMap, BTreeSet}, io, mem::offset_of, num::NonZeroU32, os::fd::AsFd as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    mem::offset_of,
+    num::NonZeroU32,
+    os::fd::AsFd as _,
+    path::Path,
+};
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use balancing_abi::{
@@ -230,7 +237,9 @@ impl Tables {
                 None => range.into_iter().for_each(|range| self.ranges.free(range)),
             }
         }
-        let (table, capacity) = match self.entries.len() as u32 >= self.sizes.frontends {
+        let is_one_more =
+            !self.entries.contains_key(key) && self.entries.len() as u32 >= self.sizes.frontends;
+        let (table, capacity) = match is_one_more {
             true => (maps::FRONTENDS, self.sizes.frontends),
             false => (maps::BACKENDS, self.sizes.backends),
         };
