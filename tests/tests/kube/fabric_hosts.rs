@@ -1,29 +1,31 @@
 //! The fabric as it comes about by itself: three nodes and a host outside with agents, each in a network of its own.
 
+use std::path::PathBuf;
+
 use balancing_tests::*;
 use serde_json::json;
 
 use crate::world::{NAMESPACE, VERSION, World, answered_by, text};
 
-const FRONT: &str = "10.99.0.1:80";
+pub(crate) const FRONT: &str = "10.99.0.1:80";
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const ANNOTATION: &str = "/metadata/annotations/balancing.elf.io~1nodeProxyIpv4";
 
 /// A cluster whose nodes lie in networks of their own.
-struct Fabric {
+pub(crate) struct Fabric {
     // Agents end before their control plane.
-    nodes: Vec<Node>,
-    outside: Node,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) outside: Node,
     _underlay: Underlay,
-    world: World,
+    pub(crate) world: World,
 }
 
-fn tunnel_fabric(pool: &str) -> Object {
+pub(crate) fn tunnel_fabric(pool: &str) -> Object {
     Object::named(VERSION, "TunnelFabric", "", "default").with("/spec/ipv4Pool", pool)
 }
 
 /// Rights of the ServiceAccount of a host outside.
-fn bind_host(world: &World, account: &str) {
+pub(crate) fn bind_host(world: &World, account: &str) {
     let subject = json!([{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]);
     let bindings = [
         ("ClusterRoleBinding", "", "ClusterRole", "balancing-external-host"),
@@ -38,7 +40,16 @@ fn bind_host(world: &World, account: &str) {
 }
 
 impl Fabric {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
+        Self::start_with(|world| {
+            let account = world.plane.service_account_kubeconfig(NAMESPACE, "edge-1");
+            bind_host(world, "edge-1");
+            account
+        })
+    }
+
+    /// With the kubeconfig of the host outside from elsewhere.
+    pub(crate) fn start_with(kubeconfig: impl FnOnce(&World) -> PathBuf) -> Self {
         let (world, underlay) = (World::start(), Underlay::new());
         let nodes = NODES.iter().zip(1_u8..).map(|(name, number)| {
             let [address, _] = Underlay::addresses(number, 2);
@@ -47,21 +58,20 @@ impl Fabric {
             node
         });
         let nodes: Vec<_> = nodes.collect();
-        let account = world.plane.service_account_kubeconfig(NAMESPACE, "edge-1");
-        bind_host(&world, "edge-1");
+        let account = kubeconfig(&world);
         let outside = Node::in_cluster(&world.plane, "edge-1", &account, NAMESPACE, &["--role", "external"]);
         underlay.join(outside.host());
         Self { nodes, outside, _underlay: underlay, world }
     }
 
     /// Lets the host outside in.
-    fn permit(&self) -> Object {
+    pub(crate) fn permit(&self) -> Object {
         let host = Object::named(VERSION, "ExternalHost", "", "edge-1").with("/spec/fabric", "default");
         let host = host.with("/spec/serviceAccountName", "edge-1");
         self.world.put(&host.with("/spec/underlayCIDRs", json!(["192.168.4.0/24"])))
     }
 
-    fn start_agents(&mut self) {
+    pub(crate) fn start_agents(&mut self) {
         for host in self.nodes.iter_mut().chain([&mut self.outside]) {
             host.start_until(|_| true);
         }
@@ -75,7 +85,7 @@ impl Fabric {
     }
 
     /// The proxy address of a node once it has one.
-    fn proxy_of(&self, name: &str) -> String {
+    pub(crate) fn proxy_of(&self, name: &str) -> String {
         eventually(|| match text(&self.node(name), ANNOTATION) {
             "" => Err(format!("{name} has no proxy address")),
             found => Ok(found.to_owned()),
@@ -83,14 +93,14 @@ impl Fabric {
     }
 }
 
-fn policy() -> Object {
+pub(crate) fn policy() -> Object {
     Object::balancing("proxied", "10.99.0.1", 80, "web")
         .with("/spec/backend/serviceEndpoint/redirectMode", "nodeProxy")
         .with("/spec/backend/serviceEndpoint/toPorts/0/port", 20080)
         .with("/spec/backend/serviceEndpoint/toPorts/0/targetPort", 80)
 }
 
-fn pod_on(node: &str, name: &str, address: &str) -> Object {
+pub(crate) fn pod_on(node: &str, name: &str, address: &str) -> Object {
     Object::pod(name, "web", &[address]).with("/spec/nodeName", node)
 }
 

@@ -160,6 +160,8 @@ impl Inside {
                 synced: status.synced,
                 problems: status.problems.len(),
                 last_change: self.last_change,
+                state_confirmed: status.stored.map(|stored| stored.confirmed),
+                state_in_force: status.stored.is_some_and(|stored| stored.in_force),
                 objects: self.world.owner.engine().snapshot().counts(),
                 watches: self.counters.watches(),
             },

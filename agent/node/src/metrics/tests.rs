@@ -29,6 +29,8 @@ fn full() -> Sample {
         abi: 1,
         ready: true,
         source: SourceSample {
+            state_confirmed: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(2500)),
+            state_in_force: true,
             synced: true,
             problems: 2,
             last_change: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)),
@@ -135,6 +137,8 @@ fn the_text_is_as_openmetrics_wants_it() {
         "balancing_policy_failed{kind=\"BalancingPolicy\",name=\"web\",reason=\"TableFull\"} 1",
         "balancing_policies{kind=\"BalancingPolicy\",reason=\"Applied\"} 1",
         "balancing_source_last_change_timestamp_seconds 1.5",
+        "balancing_stored_state_timestamp_seconds 2.5",
+        "balancing_stored_state_in_force 1",
         "balancing_table_capacity{table=\"frontends\"} 2",
         "balancing_frontend_failures_total{reason=\"KernelRefused\"} 0",
         "balancing_reconcile_duration_seconds_bucket{le=\"0.005\"} 1",

@@ -131,7 +131,11 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     let name = member.name();
     let wanted = to_fabric(&member.fabric.name, member.spec);
     let tools = fabric.tools()?;
-    let facts = tools.netlink.facts()?;
+    let mut facts = tools.netlink.facts()?;
+    if member.permission.is_some() {
+        // It has no pods to which it would forward.
+        (facts.forwards_ipv4, facts.forwards_ipv6) = (None, None);
+    }
     let chosen = underlay(member, &facts);
     if let Some(until) = waits_for_address(tools, member, chosen.as_ref().copied().unwrap_or_default()) {
         let gone = "an address of the underlay is gone that peers dial: it is waited for";
@@ -166,7 +170,8 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     let proven: Vec<IpAddr> = own.addresses.iter().filter(|address| answers(*address)).collect();
     let is_whole = applied.device.is_some() && proven.len() == own.addresses.iter().count();
     let mut problems = member.problems.clone();
-    problems.extend(plan.problems.iter().chain(&applied.problems).cloned());
+    // Those of the plan are among them.
+    problems.extend(applied.problems.iter().cloned());
     fabric.addresses = own.addresses.iter().collect();
     let described = Some(Described { underlay: local, mac: own.mac, mtu });
     fabric.state =
