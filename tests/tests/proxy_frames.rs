@@ -133,6 +133,28 @@ fn what_is_not_declared_is_dropped_with_the_reason() {
 }
 
 #[test]
+fn a_packet_that_names_its_own_way_is_dropped() {
+    if !require_kernel() {
+        return;
+    }
+    let trial = trial("frames-route");
+    let [ipv4, ipv6] = cases();
+    // A loose source route over another pod: a host that allows it would follow that and not the proxy.
+    let sent = ipv4.called.udp(b"");
+    let route = [131, 7, 4, 10, 244, 1, 9, 0];
+    let mut routed = [&sent[..34], &route, &sent[34..]].concat();
+    routed[14] = 0x47;
+    finish(&mut routed);
+    assert_eq!(trial.drop_reason(Ingress, &routed), "unsupported");
+    let sent = ipv6.called.udp(b"");
+    let route = [17, 2, 0, 1, 0, 0, 0, 0, 0xfd, 0x44, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    let mut routed = [&sent[..54], &route, &sent[54..]].concat();
+    routed[20] = 43;
+    finish(&mut routed);
+    assert_eq!(trial.drop_reason(Ingress, &routed), "unsupported");
+}
+
+#[test]
 fn a_service_without_backends_drops_and_so_does_a_host_without_an_address() {
     if !require_kernel() {
         return;
