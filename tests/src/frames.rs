@@ -186,7 +186,7 @@ pub fn pieces(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
         let (offset, more) = ((number * size) as u16, number + 1 < count);
         let mut piece = head.to_vec();
         if v4 {
-            let word = offset / 8 | if more { 0x2000 } else { 0 };
+            let word = (offset / 8) | if more { 0x2000 } else { 0 };
             piece[20..22].copy_from_slice(&word.to_be_bytes());
         } else {
             let [high, low] = (offset | u16::from(more)).to_be_bytes();

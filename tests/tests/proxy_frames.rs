@@ -126,7 +126,7 @@ fn what_is_not_declared_is_dropped_with_the_reason() {
         other[12..14].copy_from_slice(&[8, 6]);
         assert_eq!(dropped(&other), "not_ip");
         let mut long = called.udp(b"");
-        *long.iter_mut().nth(if v4 { 17 } else { 19 }).unwrap() += 1;
+        long[if v4 { 17 } else { 19 }] += 1;
         assert_eq!(dropped(&long), "malformed");
     }
     assert_eq!(trial.counters().proxied, 0);
