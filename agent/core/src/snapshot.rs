@@ -15,8 +15,8 @@ use balancing_abi::model::{ClientId, PolicyKind};
 use crate::{
     kinds::Lacking,
     objects::{
-        Addresses, BackendSpec, Endpoints, ExternalHost, LabelSelector, Node, Object, ObjectKey, ObjectRef,
-        Pod, Policy, PolicyRef, RedirectMode, Service, TunnelAddressClaim, TunnelFabric, TunnelNode,
+        Addresses, BackendSpec, Endpoints, LabelSelector, Node, Object, ObjectKey, ObjectRef, Pod, Policy,
+        PolicyRef, RedirectMode, Service,
     },
 };
 
@@ -107,12 +107,6 @@ impl Snapshot {
             self.lacking = lacking;
             self.dirty.extend(self.owners.iter().map(|policy| policy.id.clone()));
         }
-    }
-
-    /// The kinds of the fabric that are not known completely: it waits, policies do not.
-    #[must_use]
-    pub fn fabric_lacking(&self) -> &Lacking {
-        &self.fabric.lacking
     }
 
     /// The kinds that policies look at and that are not known completely.
@@ -245,44 +239,6 @@ impl Snapshot {
     /// All nodes, by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
-    }
-
-    /// The TunnelFabrics, by name.
-    pub fn fabrics(&self) -> impl Iterator<Item = &TunnelFabric> {
-        self.fabric.fabrics.values()
-    }
-
-    /// The TunnelNodes, by name.
-    pub fn members(&self) -> impl Iterator<Item = &TunnelNode> {
-        self.fabric.members.values()
-    }
-
-    /// A TunnelNode.
-    #[must_use]
-    pub fn member(&self, name: &str) -> Option<&TunnelNode> {
-        self.fabric.members.get(name)
-    }
-
-    /// The ExternalHosts, by name.
-    pub fn external_hosts(&self) -> impl Iterator<Item = &ExternalHost> {
-        self.fabric.external_hosts.values()
-    }
-
-    /// An ExternalHost.
-    #[must_use]
-    pub fn external_host(&self, name: &str) -> Option<&ExternalHost> {
-        self.fabric.external_hosts.get(name)
-    }
-
-    /// The TunnelAddressClaims, by name.
-    pub fn claims(&self) -> impl Iterator<Item = &TunnelAddressClaim> {
-        self.fabric.claims.values()
-    }
-
-    /// A number that grows whenever an object of the fabric or a Node changes.
-    #[must_use]
-    pub fn fabric_revision(&self) -> u64 {
-        self.fabric.revision
     }
 
     /// The pods of one node, in no particular order.

@@ -34,7 +34,7 @@ pub use self::{
     member::{MemberKind, TunnelNode, TunnelNodeSpec, TunnelNodeStatus, UnderlayAddresses},
     port::{BackendPortInfo, PortInfo, Protocol},
     selector::{LabelSelector, Operator, Requirement},
-    status::PolicyStatus,
+    status::{PolicyStatus, ProxyPort},
 };
 
 mod address;

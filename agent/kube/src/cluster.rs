@@ -26,6 +26,7 @@ mod cache;
 mod fabric;
 mod leader;
 mod leader_election;
+mod ports;
 mod rate_limit;
 mod requests;
 mod slices;

@@ -105,7 +105,7 @@ pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
     if !failed.is_empty() {
         return Err(CleanupError::Left(failed));
     }
-    removed.anything |= fabric::remove_all(&place.bpffs)?;
+    removed.anything |= fabric::remove_remains(&place.bpffs)?;
     remove(&base)?;
     if let Some(dir) = &place.state_dir {
         removed.anything |= remove_state(dir)?;

@@ -5,9 +5,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use balancing_core::{
@@ -17,13 +19,13 @@ use balancing_core::{
 use balancing_dataplane::proxy::{self, Proxy};
 use balancing_kube::member::{MemberWish, Report, Wish};
 use balancing_tunnel as tunnel;
-use balancing_tunnel::{Facts, Filter, Netlink, Pair, Shrink};
+use balancing_tunnel::{Facts, Filter, Nat, Netlink, Pair, Shrink};
 use tokio::sync::{Notify, watch};
 
 pub(crate) mod check;
 
-/// Where the kernel shows a device of ours.
-const DEVICES: [&str; 2] = ["/sys/class/net/balancing0", "/sys/class/net/balancing1"];
+/// Where the kernel lists the devices of this network namespace; what is below /sys may be of another one.
+const DEVICES: &str = "/proc/self/net/dev";
 
 /// Why something of the fabric could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,8 @@ pub(crate) struct Fabric {
     bpffs: PathBuf,
     channels: Channels,
     tools: Option<Tools>,
+    /// Proxy addresses of an administrator on other interfaces.
+    pub(crate) nat: Nat,
     /// Tunnel addresses of this host at which the proxy takes connections.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// How the tunnel is, for views; `None` = this host is in no fabric.
@@ -68,6 +72,8 @@ pub(crate) struct Tools {
     pub(crate) shrink: Shrink,
     /// Members that are let in, those included that are about to go.
     pub(crate) admitted: BTreeMap<String, tunnel::Member>,
+    /// Since when an address of the underlay is gone that peers dial.
+    pub(crate) lost_since: Option<Instant>,
     /// The filter is as it should be, as far as is known.
     pub(crate) is_guarded: bool,
 }
@@ -86,7 +92,14 @@ pub(crate) struct State {
 
 impl Fabric {
     pub(crate) fn new(bpffs: &Path, channels: Channels) -> Self {
-        Self { bpffs: bpffs.to_owned(), channels, tools: None, addresses: BTreeSet::new(), state: None }
+        Self {
+            bpffs: bpffs.to_owned(),
+            channels,
+            tools: None,
+            nat: Nat::new(),
+            addresses: BTreeSet::new(),
+            state: None,
+        }
     }
 
     /// The tools, made when they are needed first.
@@ -101,6 +114,7 @@ impl Fabric {
                     proxy: Proxy::load(&proxy::Options::new(&self.bpffs))?,
                     shrink: Shrink::default(),
                     admitted: BTreeMap::new(),
+                    lost_since: None,
                     is_guarded: false,
                 }
             }
@@ -120,19 +134,15 @@ impl Fabric {
 
     /// Whether something of a fabric may be on this host.
     pub(crate) fn has_remains(&self) -> bool {
-        self.tools.is_some() || DEVICES.iter().any(|device| Path::new(device).exists())
+        self.tools.is_some() || has_device()
     }
 
-    /// Removes device and filter; the proxy's tables and programs stay for the next fabric, without a device to be at.
+    /// Removes device, filter and proxy.
     pub(crate) fn remove(&mut self) -> Result<(), FabricError> {
-        let tools = self.tools()?;
-        tools.netlink.remove()?;
-        tools.filter.remove()?;
         self.tools = None;
-        proxy::unload(&self.bpffs)?;
         self.addresses.clear();
         self.state = None;
-        Ok(())
+        remove_remains(&self.bpffs).map(drop)
     }
 
     /// Tells the runtime what this host wants to be.
@@ -150,14 +160,22 @@ impl Fabric {
     }
 }
 
-/// Removes what any agent made of a fabric on this host; whether there was a tunnel.
-pub(crate) fn remove_all(bpffs: &Path) -> Result<bool, FabricError> {
-    let removed = Netlink::start(|| {})?.remove()?;
-    if removed > 0 {
-        Filter::new().remove()?;
+fn has_device() -> bool {
+    let ours = [tunnel::facts::DEVICE_IPV4, tunnel::facts::DEVICE_IPV6];
+    let names = |line: &str| line.split_once(':').is_some_and(|(name, _)| ours.contains(&name.trim()));
+    fs::read_to_string(DEVICES).is_ok_and(|list| list.lines().any(names))
+}
+
+/// Removes what any agent has made of a fabric on this host; whether there was anything.
+pub(crate) fn remove_remains(bpffs: &Path) -> Result<bool, FabricError> {
+    let mut removed = false;
+    if has_device() {
+        removed = Netlink::start(|| {})?.remove()? > 0;
     }
+    removed |= Filter::new().remove()?.changed;
+    removed |= Nat::new().remove()?;
     proxy::unload(bpffs)?;
-    Ok(removed > 0)
+    Ok(removed)
 }
 
 /// The fabric in the tunnel's words.

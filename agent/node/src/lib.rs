@@ -12,7 +12,7 @@ pub mod controller;
 pub mod dataplane;
 pub mod dir;
 pub mod error;
-pub(crate) mod fabric;
+pub mod fabric;
 mod feed;
 pub mod http;
 pub mod listen;

@@ -3,7 +3,7 @@
 use balancing_tests::*;
 use serde_json::json;
 
-use crate::world::{NAMESPACE, VERSION, World, number, text};
+use crate::world::{NAMESPACE, VERSION, World, answered_by, number, text};
 
 fn fabric(name: &str, pool: &str) -> Object {
     Object::named(VERSION, "TunnelFabric", "", name).with("/spec/ipv4Pool", pool)
@@ -144,4 +144,83 @@ fn an_external_host_tells_whether_it_has_joined() {
     let host = world.plane.client().get(&host).unwrap();
     assert_eq!(text(&host, "/status/tunnelNode"), "host.db");
     assert!(!text(&host, "/status/lastRenewal").is_empty());
+}
+
+#[test]
+fn the_controller_chooses_ports_and_keeps_them() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    let policy = |name: &str, address: &str| {
+        let ports = json!([{"port": 0, "name": "http", "targetPort": 8080}]);
+        Object::balancing(name, address, 80, "web")
+            .with("/spec/backend/serviceEndpoint/redirectMode", "nodeProxy")
+            .with("/spec/backend/serviceEndpoint/toPorts", ports)
+    };
+    let first = world.put(&policy("first", "169.254.0.10"));
+    world.wait_condition(&first, "Programmed", ("False", "Pending"), "proxyPorts of a TunnelFabric");
+    let range =
+        fabric("default", "10.211.0.0/16").with("/spec/proxyPorts", json!({"from": 21000, "to": 21001}));
+    world.put(&range);
+    let port_of = |policy: &Object, port: Option<i64>| {
+        eventually(|| {
+            let stored = world.plane.client().get(policy).map_err(|refusal| refusal.to_string())?;
+            let found = number(&stored, "/status/proxyPorts/0/port");
+            if found == port { Ok(()) } else { Err(format!("{}: {found:?}, not {port:?}", policy.name())) }
+        });
+    };
+    port_of(&first, Some(21000));
+    let second = world.put(&policy("second", "169.254.0.11"));
+    port_of(&second, Some(21001));
+    let third = world.put(&policy("third", "169.254.0.12"));
+    world.wait_condition(&third, "Programmed", ("False", "Pending"), "waits for the controller");
+    // Another range, and another leader, change nothing of what was given.
+    world.put(
+        &fabric("default", "10.211.0.0/16").with("/spec/proxyPorts", json!({"from": 22000, "to": 22001})),
+    );
+    port_of(&third, Some(22000));
+    world.controller.borrow_mut().terminate();
+    world.controller.borrow_mut().start();
+    world.delete(&second);
+    let node = world.plane.add_node("n1", &[], "192.0.2.1");
+    world.put(&node.annotated("balancing.elf.io/nodeProxyIpv4", "10.211.0.9").with("/status", json!({})));
+    world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
+    world.wait_condition(&first, "Programmed", ("True", "Programmed"), "1 frontend, 1 backend");
+    port_of(&first, Some(21000));
+    port_of(&third, Some(22000));
+    // Who names a port itself has none given.
+    let named = json!([{"port": 5000, "targetPort": 8080}]);
+    world.put(&policy("first", "169.254.0.10").with("/spec/backend/serviceEndpoint/toPorts", named));
+    port_of(&first, None);
+}
+
+/// As it is on a cluster whose CRDs are older than the agent.
+#[test]
+fn without_the_crds_of_the_fabric_only_the_fabric_waits() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    for plural in ["tunnelfabrics", "tunnelnodes", "tunneladdressclaims", "externalhosts"] {
+        world.plane.delete(&["crd", &format!("{plural}.balancing.elf.io")]);
+    }
+    world.controller.borrow_mut().terminate();
+    world.controller.borrow_mut().start();
+    let node = world.started_node();
+    let _server = node.serve("web", &["10.1.0.1:80"]);
+    let policy = world.put(&Object::balancing("p", "169.254.0.10", 80, "web"));
+    world.plane.run_pod(&Object::pod("web", "web", &["10.1.0.1"]));
+    answered_by(&mut node.client(), "169.254.0.10:80", "web");
+    world.wait_condition(&policy, "Programmed", ("True", "Programmed"), "");
+    let view = node.wait_view(|view| view.ready);
+    assert!(
+        view.source.problems.iter().any(|problem| problem.contains("crds")),
+        "{:?}",
+        view.source.problems
+    );
+    world.plane.install_crds();
+    node.wait_view(|view| view.source.problems.is_empty());
+    let fabric = world.put(&fabric("default", "10.211.0.0/16"));
+    world.wait_condition(&fabric, "Accepted", ("True", "Accepted"), "");
 }

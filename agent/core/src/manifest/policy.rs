@@ -75,8 +75,11 @@ pub(super) fn read(kind: PolicyKind, name: &str, tree: Result<Value, String>) ->
             (metadata::Metadata::default(), None, None)
         }
     };
+    let proxy_ports = tree.as_ref().map(port::given).unwrap_or_default();
+    let spec = spec.map(|spec| port::with_given(spec, &proxy_ports));
     Policy {
         id: PolicyRef { kind, name: name.to_owned() },
+        proxy_ports,
         uid: metadata.uid,
         generation: metadata.generation,
         created: metadata.created,

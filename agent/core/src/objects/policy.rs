@@ -17,10 +17,21 @@ pub struct Policy {
     pub generation: i64,
     /// `metadata.creationTimestamp` in seconds since 1970; absent counts as younger than any.
     pub created: Option<i64>,
+    /// `status.proxyPorts`: what the controller gave the ports that are left to it.
+    pub proxy_ports: Vec<Port>,
     /// Annotation `balancing.elf.io/serviceId`, when it is valid.
     pub service_id: Option<u32>,
     /// The validated spec, or everything that is wrong with it.
     pub spec: Result<PolicySpec, InvalidSpec>,
+}
+
+impl Policy {
+    /// Whether it waits for ports that the controller has to choose.
+    #[must_use]
+    pub fn lacks_ports(&self) -> bool {
+        let backend = self.spec.as_ref().map(|spec| &spec.backend);
+        matches!(backend, Ok(BackendSpec::Pods { pods, .. }) if pods.ports.iter().any(|it| it.port.port == 0))
+    }
 }
 
 /// Everything wrong with a policy.
@@ -140,8 +151,10 @@ pub struct PodBackend {
 /// A `toPorts` entry of a pod backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackendPort {
-    /// The port itself.
+    /// The port itself. Where it is automatic and not given yet its number is 0.
     pub port: Port,
+    /// In `nodeProxy` mode: written as 0, so the controller chooses it.
+    pub automatic: bool,
     /// `targetPort`, in `nodeProxy` mode only.
     pub target: Option<PortRef>,
 }
@@ -169,7 +182,7 @@ pub enum RedirectMode {
 /// `PortInfo`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
-    /// 1..=65535
+    /// 1..=65535; see [`BackendPort::port`].
     pub port: u16,
     /// TCP or UDP.
     pub protocol: Protocol,

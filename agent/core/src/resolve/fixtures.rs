@@ -122,7 +122,7 @@ pub fn at_service(name: &str, ports: &[(&str, u16, Protocol)]) -> FrontendSpec {
 
 /// Pods `app=web` of any namespace.
 pub fn web_pods(ports: &[(&str, u16, Protocol)]) -> PodBackend {
-    let ports = mk_ports(ports).into_iter().map(|port| BackendPort { port, target: None });
+    let ports = mk_ports(ports).into_iter().map(|port| BackendPort { port, automatic: false, target: None });
     PodBackend { selector: selector(&[("app", "web")]), namespace: None, ports: ports.collect() }
 }
 
@@ -147,6 +147,7 @@ fn mk_policy(id: PolicyRef, frontend: FrontendSpec, backend: BackendSpec) -> Pol
         uid: String::new(),
         generation: 1,
         created: Some(1000),
+        proxy_ports: Vec::new(),
         service_id: None,
         spec: Ok(mk_spec(frontend, backend)),
     }

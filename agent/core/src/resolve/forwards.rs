@@ -123,7 +123,9 @@ fn forwards(engine: &Engine, policy: &Policy) -> BTreeMap<ProxyPort, Forward> {
         affinity: spec.affinity.and_then(NonZeroU32::new),
         reject: on_no_backend(spec) == OnNoBackend::Reject,
     };
-    pods.ports.iter().map(|port| ((port.port.port, port.port.protocol), forward(port))).collect()
+    // An automatic port is 0 until the controller has given one.
+    let declared = pods.ports.iter().filter(|port| port.port.port != 0);
+    declared.map(|port| ((port.port.port, port.port.protocol), forward(port))).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::{
 
 /// What the policy needs before it can be put into force.
 pub(super) fn needs(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> Needs {
-    if !lacks(policy, snapshot, settings).is_empty() {
+    if !lacks(policy, snapshot, settings).is_empty() || waits_for_ports(policy, snapshot, settings) {
         return Needs::Lacking;
     }
     let (true, Ok(spec)) = (settings.cluster_pods == ClusterPods::Listed, &policy.spec) else {
@@ -56,9 +56,16 @@ pub(super) fn lacks(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -
     needed.map(|(kind, _)| kind).collect()
 }
 
+fn waits_for_ports(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> bool {
+    policy.lacks_ports() && standing(policy, snapshot, settings) == Standing::Active
+}
+
 /// For what the policy waits, in words.
 pub(super) fn waits(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> String {
     let lacks: Vec<String> = lacks(policy, snapshot, settings).iter().map(ToString::to_string).collect();
+    if lacks.is_empty() && policy.lacks_ports() {
+        return "waits for the controller to choose its ports at the proxy addresses, of the proxyPorts of a TunnelFabric".to_owned();
+    }
     if lacks.is_empty() {
         let slices = format!("waits for the EndpointSlices of generation {}", policy.generation);
         let asks = policy.spec.as_ref().is_ok_and(|spec| asks_for(&policy.id, spec, snapshot).is_some());

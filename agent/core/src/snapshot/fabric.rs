@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::replace;
+use super::{Snapshot, replace};
 use crate::kinds::Lacking;
 use crate::objects::{ExternalHost, TunnelAddressClaim, TunnelFabric, TunnelNode};
 
@@ -47,5 +47,51 @@ impl FabricObjects {
 
     pub(super) fn count(&mut self, changed: bool) {
         self.revision += u64::from(changed);
+    }
+}
+
+impl Snapshot {
+    /// The kinds of the fabric that are not known completely: it waits, policies do not.
+    #[must_use]
+    pub fn fabric_lacking(&self) -> &Lacking {
+        &self.fabric.lacking
+    }
+
+    /// The TunnelFabrics, by name.
+    pub fn fabrics(&self) -> impl Iterator<Item = &TunnelFabric> {
+        self.fabric.fabrics.values()
+    }
+
+    /// The TunnelNodes, by name.
+    pub fn members(&self) -> impl Iterator<Item = &TunnelNode> {
+        self.fabric.members.values()
+    }
+
+    /// A TunnelNode.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&TunnelNode> {
+        self.fabric.members.get(name)
+    }
+
+    /// The ExternalHosts, by name.
+    pub fn external_hosts(&self) -> impl Iterator<Item = &ExternalHost> {
+        self.fabric.external_hosts.values()
+    }
+
+    /// An ExternalHost.
+    #[must_use]
+    pub fn external_host(&self, name: &str) -> Option<&ExternalHost> {
+        self.fabric.external_hosts.get(name)
+    }
+
+    /// The TunnelAddressClaims, by name.
+    pub fn claims(&self) -> impl Iterator<Item = &TunnelAddressClaim> {
+        self.fabric.claims.values()
+    }
+
+    /// A number that grows whenever an object of the fabric or a Node changes.
+    #[must_use]
+    pub fn fabric_revision(&self) -> u64 {
+        self.fabric.revision
     }
 }

@@ -86,7 +86,7 @@ pub struct BalancingBackend {
 /// Pods of the whole cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = targets())]
+#[x_kube(validation = targets(), validation = automatic())]
 pub struct ServiceEndpoint {
     /// Labels of the pods, in any namespace; an empty selector means all pods.
     pub endpoint_selector: LabelSelector,
@@ -179,6 +179,12 @@ fn affinity_config() -> Rule {
 fn targets() -> Rule {
     Rule::new("self.redirectMode == 'nodeProxy' || self.toPorts.all(p, !has(p.targetPort))")
         .message("targetPort is only allowed with redirectMode: nodeProxy; remove it")
+        .field_path(".toPorts")
+}
+
+fn automatic() -> Rule {
+    Rule::new("self.redirectMode == 'nodeProxy' || self.toPorts.all(p, '%s'.format([p.port]) != '0')")
+        .message("every port must be a port from 1 to 65535; 0 is only allowed with redirectMode: nodeProxy")
         .field_path(".toPorts")
 }
 

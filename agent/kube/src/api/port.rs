@@ -51,10 +51,11 @@ pub struct PortInfo {
 /// A port of pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = automatic_target())]
 pub struct BackendPortInfo {
     /// Port, as text or integer from 1 to 65535. hostPort mode: the pod's hostPort; nodeProxy mode: the port
-    /// at the proxy address.
-    #[schemars(schema_with = "number")]
+    /// at the proxy address, where 0 lets the controller choose one.
+    #[schemars(schema_with = "number_or_zero")]
     pub port: IntOrString,
     /// TCP or UDP.
     #[serde(default)]
@@ -71,6 +72,13 @@ pub struct BackendPortInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "number_or_name")]
     pub target_port: Option<IntOrString>,
+}
+
+/// A port that the controller chooses says nothing about the pod's.
+fn automatic_target() -> Rule {
+    Rule::new("'%s'.format([self.port]) != '0' || has(self.targetPort) || has(self.name) && self.name != ''")
+        .message("is required with port 0 and without a name; add the port of the pods")
+        .field_path(".targetPort")
 }
 
 /// Two ports or more need names.
@@ -114,6 +122,17 @@ fn number(_generator: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-int-or-string": true,
         "x-kubernetes-validations": [{
             "rule": "'%s'.format([self]) >= '1' && '%s'.format([self]) < ':' && int(self) <= 65535",
+            "message": "must be a port from 1 to 65535; write only its digits, without sign, blank or leading zero",
+        }],
+    })
+}
+
+fn number_or_zero(_generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": [{
+            "rule": "'%s'.format([self]) >= '0' && '%s'.format([self]) < ':' && int(self) <= 65535 \
+                     && ('%s'.format([self]) >= '1' || '%s'.format([self]) == '0')",
             "message": "must be a port from 1 to 65535; write only its digits, without sign, blank or leading zero",
         }],
     })

@@ -5,6 +5,9 @@ use kube::KubeSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::port::Protocol;
+use balancing_core::bounds::MAX_PORTS;
+
 /// What became of the policy. Written by the controller, only on change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -24,10 +27,28 @@ pub struct PolicyStatus {
     /// Count of backends in the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<i64>,
+    /// Ports at the proxy addresses that the controller chose for ports written as 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_PORTS))]
+    pub proxy_ports: Vec<ProxyPort>,
     /// Accepted, ResolvedRefs, Conflicted and Programmed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// A port at the proxy addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyPort {
+    /// Name of the port in the policy; empty where it has none.
+    #[serde(default)]
+    pub name: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
 }
 
 fn conditions(_generator: &mut SchemaGenerator) -> Schema {

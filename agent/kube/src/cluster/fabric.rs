@@ -6,11 +6,10 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) use garbage::{Gone, Orphans, Remains};
-pub(super) use status::Status;
+pub(super) use status::{Status, in_force};
 
 use crate::source::Kind;
 use balancing_core::snapshot::Snapshot;
@@ -75,7 +74,7 @@ pub(super) enum Write {
 
 impl Seen {
     pub(super) fn new(uid: String, generation: i64, status: Option<&Value>) -> Self {
-        Self { uid, generation, status: status.and_then(|status| Status::deserialize(status).ok()) }
+        Self { uid, generation, status: status.and_then(Status::read) }
     }
 }
 

@@ -28,10 +28,12 @@ use balancing_core::{
     source::Change,
 };
 use fabric::{FabricWork, RoundEnd};
+use ports::PortWork;
 use slices::SliceWork;
 use statuses::StatusWork;
 
 mod fabric;
+mod ports;
 mod slices;
 mod statuses;
 
@@ -57,6 +59,7 @@ struct Leader<'a> {
     slices: SliceWork,
     statuses: StatusWork,
     fabric: FabricWork,
+    ports: PortWork,
 }
 
 /// Does the duties until the source ends or a task fails; why.
@@ -111,6 +114,7 @@ impl<'a> Leader<'a> {
             slices: SliceWork::default(),
             statuses: StatusWork::new(Instant::now()),
             fabric,
+            ports: PortWork::default(),
         }
     }
 
@@ -173,6 +177,7 @@ impl<'a> Leader<'a> {
             }
             tracing::info!(policies = self.engine.verdicts().len(), "the cluster is known");
         }
+        self.give_ports(&delta.touched, now);
         // A policy that took the place of an equal one has the same verdict, and no status yet.
         let judged = delta.verdicts.keys().filter(|policy| !delta.touched.contains(*policy));
         for policy in delta.touched.iter().chain(judged) {

@@ -10,14 +10,15 @@
 //! - `Programmed`: it leads at least one frontend to a backend. Whether a node could put that into force is told by Events and
 //!   metrics of that node.
 
-use balancing_abi::model::PolicyKind;
+use balancing_abi::model::{self, PolicyKind};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::api::{Protocol, ProxyPort};
 use balancing_core::{
-    objects::{BackendSpec, Policy, RedirectMode},
+    objects::{BackendSpec, Policy, Port, RedirectMode},
     plan::{Reason, Verdict},
 };
 
@@ -43,6 +44,8 @@ pub(super) struct Status {
     pub(super) backends: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) proxy_ports: Vec<ProxyPort>,
     #[serde(default)]
     pub(super) conditions: Vec<Condition>,
 }
@@ -82,7 +85,8 @@ impl Status {
     /// How soon the step from `current` to this one has to be written.
     pub(super) fn urgency(&self, current: Option<&Self>) -> Urgency {
         let Some(current) = current else { return Urgency::Now };
-        if current.observed_generation != self.observed_generation {
+        if current.observed_generation != self.observed_generation || current.proxy_ports != self.proxy_ports
+        {
             return Urgency::Now;
         }
         let differs = |name: &&str| self.condition(name) != current.condition(name);
@@ -95,12 +99,13 @@ impl Status {
 }
 
 /// The status to write; `None` = the present one says the same, or was written by somebody who has seen a newer
-/// generation. `generation` is the one the API server has.
+/// generation. `generation` is the one the API server has, `ports` are those that are given to it.
 pub(super) fn next(
     policy: &Policy,
     verdict: &Verdict,
     current: Option<&Status>,
     generation: i64,
+    ports: &[Port],
     now: Timestamp,
 ) -> Option<Status> {
     let observed = current.and_then(|status| status.observed_generation);
@@ -114,6 +119,7 @@ pub(super) fn next(
         frontends: count(verdict.frontends.len()),
         backends: count(verdict.backends),
         mode: mode(policy).map(str::to_owned),
+        proxy_ports: ports.iter().map(proxy_port).collect(),
         conditions: conditions(verdict, now),
     };
     for condition in &mut status.conditions {
@@ -123,6 +129,14 @@ pub(super) fn next(
         }
     }
     (current != Some(&status)).then_some(status)
+}
+
+fn proxy_port(port: &Port) -> ProxyPort {
+    let protocol = match port.protocol {
+        model::Protocol::Tcp => Protocol::Tcp,
+        model::Protocol::Udp => Protocol::Udp,
+    };
+    ProxyPort { name: port.name.clone(), protocol, port: port.port.into() }
 }
 
 fn mode(policy: &Policy) -> Option<&'static str> {

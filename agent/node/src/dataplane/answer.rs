@@ -172,6 +172,7 @@ impl Inside {
                 states: self.scheduler.states().cloned().collect(),
             },
             links: self.world.attacher.sample(),
+            fabric: self.fabric_sample(),
         }
     }
 

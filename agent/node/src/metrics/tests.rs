@@ -5,6 +5,7 @@ use std::{
 
 use balancing_dataplane::{
     model::PolicyKind,
+    proxy,
     tables::{Counters, Usage},
 };
 
@@ -52,6 +53,16 @@ fn full() -> Sample {
         },
         reconcile: ReconcileSample { rounds, states: vec![State::new("tables")] },
         links: LinkSample { host: true, pods: 2, ..LinkSample::default() },
+        fabric: FabricSample {
+            member: true,
+            peers: 3,
+            traffic: Some(proxy::Counters {
+                drops: BTreeMap::from([("malformed", 4)]),
+                ..Default::default()
+            }),
+            filtered: BTreeMap::from([("not_a_member".to_owned(), 5)]),
+            tables: vec![proxy::Usage { table: "connections", used: 1, capacity: 2 }],
+        },
     }
 }
 
@@ -131,6 +142,8 @@ fn the_text_is_as_openmetrics_wants_it() {
         "balancing_table_capacity{table=\"frontends\"} 2",
         "balancing_frontend_failures_total{reason=\"KernelRefused\"} 0",
         "balancing_reconcile_duration_seconds_bucket{le=\"0.005\"} 1",
+        "balancing_tunnel_drops_total{reason=\"malformed\"} 4",
+        "balancing_tunnel_drops_total{reason=\"not_a_member\"} 5",
         "balancing_watch_events_total{kind=\"Pod\"} 9",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

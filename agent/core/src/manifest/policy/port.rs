@@ -11,7 +11,7 @@ use crate::{
         field::{Field, Known},
         name,
     },
-    objects::{BackendPort, Port, PortRef},
+    objects::{BackendPort, BackendSpec, PolicySpec, Port, PortRef},
 };
 
 const PORT: Known = Known {
@@ -23,7 +23,7 @@ const PORT_WITH_TARGET: Known = Known { names: &["port", "protocol", "name", "ta
 
 /// The ports of a frontend, at least `least`. The same port twice could lead to two places, so it is refused.
 pub(super) fn frontend_list(field: &Field<'_>, least: usize) -> Option<Vec<Port>> {
-    let ports = plain(list(field, least, &PORT)?);
+    let ports = plain(list(field, least, false)?);
     let mut seen = BTreeMap::new();
     let mut unique = true;
     for (index, (item, port)) in field.items()?.zip(&ports).enumerate() {
@@ -40,14 +40,14 @@ pub(super) fn frontend_list(field: &Field<'_>, least: usize) -> Option<Vec<Port>
 
 /// The ports of `addressEndpoint`.
 pub(super) fn address_list(field: &Field<'_>, frontend: &[Port]) -> Option<Vec<Port>> {
-    let ports = list(field, 1, &PORT)?;
+    let ports = list(field, 1, false)?;
     pair(field, &ports, frontend)?;
     Some(plain(ports))
 }
 
 /// The ports of a pod backend, with `targetPort` where it is allowed.
 pub(super) fn pod_list(field: &Field<'_>, frontend: &[Port], targets: bool) -> Option<Vec<BackendPort>> {
-    let ports = list(field, 1, if targets { &PORT_WITH_TARGET } else { &PORT })?;
+    let ports = list(field, 1, targets)?;
     pair(field, &ports, frontend)?;
     Some(ports)
 }
@@ -72,7 +72,8 @@ fn pair(field: &Field<'_>, backend: &[BackendPort], frontend: &[Port]) -> Option
     )
 }
 
-fn list(field: &Field<'_>, least: usize, known: &Known) -> Option<Vec<BackendPort>> {
+/// `proxied`: ports behind a proxy address, which may have a targetPort and be left to the controller.
+fn list(field: &Field<'_>, least: usize, proxied: bool) -> Option<Vec<BackendPort>> {
     let items = field.items()?;
     let count = items.len();
     if count < least {
@@ -83,7 +84,7 @@ fn list(field: &Field<'_>, least: usize, known: &Known) -> Option<Vec<BackendPor
     let ports: Vec<_> = items
         .enumerate()
         .map(|(index, item)| {
-            let port = entry(&item, known, count > 1);
+            let port = entry(&item, proxied, count > 1);
             let Some(name) = item.value().get("name").and_then(Value::as_str).filter(|name| !name.is_empty())
             else {
                 return port;
@@ -100,9 +101,13 @@ fn list(field: &Field<'_>, least: usize, known: &Known) -> Option<Vec<BackendPor
     ports.into_iter().collect()
 }
 
-fn entry(item: &Field<'_>, known: &Known, named: bool) -> Option<BackendPort> {
-    let fields = item.fields(known)?;
-    let port = fields.required("port", "add a port from 1 to 65535", number);
+fn entry(item: &Field<'_>, proxied: bool, named: bool) -> Option<BackendPort> {
+    let fields = item.fields(if proxied { &PORT_WITH_TARGET } else { &PORT })?;
+    let automatic = proxied && fields.get("port").is_some_and(|field| is_zero(field.value()));
+    let port = match automatic {
+        true => Some(0),
+        false => fields.required("port", "add a port from 1 to 65535", number),
+    };
     let protocol = fields.or("protocol", Protocol::Tcp, protocol);
     // Clients written in Go send an unset name as "".
     let name = match fields.get("name").filter(|field| field.value().as_str() != Some("")) {
@@ -115,7 +120,43 @@ fn entry(item: &Field<'_>, known: &Known, named: bool) -> Option<BackendPort> {
         None => Some(String::new()),
     };
     let target = fields.optional("targetPort", target);
-    Some(BackendPort { port: Port { port: port?, protocol: protocol?, name: name? }, target: target? })
+    let (name, target) = (name?, target?);
+    if automatic && target.is_none() && name.is_empty() {
+        let message = "is required with port 0 and without a name; add the port of the pods";
+        return item.report_at("targetPort", message.to_owned());
+    }
+    Some(BackendPort { port: Port { port: port?, protocol: protocol?, name }, automatic, target })
+}
+
+fn is_zero(value: &Value) -> bool {
+    value.as_u64() == Some(0) || value.as_str() == Some("0")
+}
+
+/// `status.proxyPorts` of a policy; what the controller would not write is left out.
+pub(super) fn given(tree: &Value) -> Vec<Port> {
+    let entries = tree.pointer("/status/proxyPorts").and_then(Value::as_array).into_iter().flatten();
+    let port = |entry: &Value| {
+        let text = |field| entry.get(field).and_then(Value::as_str);
+        let protocol = match text("protocol") {
+            Some("TCP") => Protocol::Tcp,
+            Some("UDP") => Protocol::Udp,
+            _ => return None,
+        };
+        let port = u16::try_from(entry.get("port")?.as_u64()?).ok().filter(|port| *port != 0)?;
+        Some(Port { port, protocol, name: text("name").unwrap_or_default().to_owned() })
+    };
+    entries.filter_map(port).collect()
+}
+
+/// The spec with what the controller gave to automatic ports.
+pub(super) fn with_given(mut spec: PolicySpec, given: &[Port]) -> PolicySpec {
+    if let BackendSpec::Pods { pods, .. } = &mut spec.backend {
+        for BackendPort { port, .. } in pods.ports.iter_mut().filter(|port| port.automatic) {
+            let same = |it: &&Port| it.name == port.name && it.protocol == port.protocol;
+            port.port = given.iter().find(same).map_or(0, |it| it.port);
+        }
+    }
+    spec
 }
 
 /// A port as text or integer.

@@ -212,6 +212,35 @@ fn selectors() {
 }
 
 #[test]
+fn ports_that_the_controller_chose_are_taken_from_the_status() {
+    let mut policy = to_pods();
+    policy["spec"]["backend"]["serviceEndpoint"]["redirectMode"] = json!("nodeProxy");
+    policy["spec"]["backend"]["serviceEndpoint"]["toPorts"] = json!([
+        {"port": 0, "name": "http"}, {"port": "0", "name": "dns", "protocol": "UDP"}, {"port": 7, "name": "own"},
+    ]);
+    let ports = |policy: &Policy| -> Vec<(u16, bool)> {
+        let BackendSpec::Pods { pods, .. } = &policy.spec.as_ref().unwrap().backend else {
+            panic!("{policy:?}")
+        };
+        pods.ports.iter().map(|port| (port.port.port, port.automatic)).collect()
+    };
+    let without = read(&policy);
+    assert!(without.lacks_ports());
+    assert_eq!(ports(&without), [(0, true), (0, true), (7, false)]);
+    policy["status"] = json!({"proxyPorts": [
+        {"name": "http", "protocol": "TCP", "port": 20_000}, {"name": "dns", "protocol": "TCP", "port": 20_001},
+        {"name": "own", "protocol": "TCP", "port": 20_002}, {"name": "dns", "protocol": "UDP", "port": 70_000}, 5,
+    ]});
+    let half = read(&policy);
+    assert!(half.lacks_ports(), "the port of another protocol is none of its");
+    assert_eq!(ports(&half), [(20_000, true), (0, true), (7, false)]);
+    policy["status"]["proxyPorts"][3]["port"] = json!(20_003);
+    let all = read(&policy);
+    assert!(!all.lacks_ports());
+    assert_eq!((ports(&all), all.proxy_ports.len()), (vec![(20_000, true), (20_003, true), (7, false)], 4));
+}
+
+#[test]
 fn all_problems_are_found_at_once() {
     let policy = json!({
         "apiVersion": "balancing.elf.io/v1beta1",

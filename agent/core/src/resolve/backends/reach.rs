@@ -58,7 +58,7 @@ pub fn address(
 
 /// Resolves `targetPort`. Without one the container port of the same name counts, else the
 /// Service's target port of the same name, else the container port whose host port it is, else
-/// the port itself. `None` = the policy names a container port that the pod does not have.
+/// the port itself, unless the controller chose that. `None` = the policy names a container port that the pod does not have.
 #[must_use]
 pub fn port(port: &BackendPort, pod: &Pod, service: Option<&Service>) -> Option<u16> {
     let (number, protocol, name) = (port.port.port, port.port.protocol, &port.port.name);
@@ -78,5 +78,6 @@ pub fn port(port: &BackendPort, pod: &Pod, service: Option<&Service>) -> Option<
         }
     };
     let behind_host_port = || ports().find(|p| p.host_port == Some(number)).map(|p| p.port);
-    named(name).or_else(of_service).or_else(behind_host_port).or(Some(number))
+    let own = (!port.automatic).then_some(number);
+    named(name).or_else(of_service).or_else(|| own.and_then(|_| behind_host_port())).or(own)
 }

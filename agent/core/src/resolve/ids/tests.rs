@@ -21,6 +21,7 @@ fn mk_bid(name: &str, chosen: Option<u32>) -> Bid {
         uid: String::new(),
         generation: 0,
         created: Some(1),
+        proxy_ports: Vec::new(),
         service_id: chosen,
         spec,
     };

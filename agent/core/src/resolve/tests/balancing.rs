@@ -294,3 +294,27 @@ fn many_names_are_counted_instead_of_listed() {
     assert!(message(&lab).ends_with("default/p4 and 4 more"), "{}", message(&lab));
     assert_eq!(lab.verdict(&balancing("b")).reason, Reason::Applied);
 }
+
+#[test]
+fn a_policy_waits_for_the_port_that_the_controller_chooses() {
+    let mut pods = web_pods(&[("http", 0, Tcp)]);
+    pods.ports[0].automatic = true;
+    let policy = mk_balancing("b", front(), pods, NodeProxy);
+    let node = mk_node(THERE, &["192.168.0.1"], &["10.211.0.1"]);
+    let mut pod = mk_there("a", "10.0.0.1");
+    let mut lab = Lab::of([policy.clone().into(), node.into(), pod.clone().into()]);
+    assert_eq!(lab.verdict(&balancing("b")).reason, Reason::Pending);
+    assert!(lab.verdict(&balancing("b")).message.contains("proxyPorts of a TunnelFabric"));
+    assert_eq!(lab.shows(key(FRONT, 80, Tcp)), "-");
+    let mut given = policy;
+    let BackendSpec::Pods { pods, .. } = &mut given.spec.as_mut().unwrap().backend else { panic!() };
+    pods.ports[0].port.port = 20_000;
+    lab.put(given);
+    let verdict = lab.verdict(&balancing("b"));
+    assert!(verdict.message.contains("no container port for the targetPort"), "{}", verdict.message);
+    // The number says nothing about the pod: only names do.
+    pod.ports = vec![mk_container_port("web", 8080, Some(20_000)), mk_container_port("http", 8081, None)];
+    lab.put(pod);
+    assert_eq!(lab.shows(key(FRONT, 80, Tcp)), "10.211.0.1:20000");
+    assert_eq!(target_of(&lab), [8081]);
+}

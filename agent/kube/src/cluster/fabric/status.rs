@@ -5,14 +5,18 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Known, overlap::overlap};
 use crate::source::Kind;
 use balancing_core::{
     claims::capacity,
     objects::{ExternalHost, FabricSpec, InvalidSpec, MemberKind, TunnelFabric, TunnelNode},
+    snapshot::Snapshot,
 };
 
+/// Our conditions, in the order in which they are written.
+const CONDITIONS: [&str; 4] = ["Accepted", "Exhausted", "Conflicted", "Joined"];
 /// Seconds that a clock outside the cluster may be wrong by.
 const SKEW: i64 = 60;
 /// Seconds for which the last renewal that is told may be out of date.
@@ -47,6 +51,17 @@ pub(super) struct Wanted {
 
 /// Type, status, reason and message of a condition.
 type Said = (&'static str, bool, &'static str, String);
+
+impl Status {
+    /// Our part of a status; `None` when it is none that a version of ours wrote.
+    pub(super) fn read(status: &Value) -> Option<Self> {
+        let mut status = Self::deserialize(status).ok()?;
+        let rank = |condition: &Condition| CONDITIONS.iter().position(|name| *name == condition.type_);
+        status.conditions.retain(|condition| rank(condition).is_some());
+        status.conditions.sort_by_key(rank);
+        Some(status)
+    }
+}
 
 impl Wanted {
     /// The status to write after the present one; `None` = that says the same.
@@ -90,7 +105,7 @@ fn condition(
 
 /// Kind, name and uid of every object, and what its status shall say.
 pub(super) fn wanted(known: &Known<'_>) -> Vec<(Kind, String, String, Wanted)> {
-    let in_force = in_force(known);
+    let in_force = in_force(known.snapshot);
     let fabrics = known.snapshot.fabrics().map(|fabric| {
         let wanted = of_fabric(known, fabric, in_force);
         (Kind::TunnelFabric, fabric.name.clone(), fabric.uid.clone(), wanted)
@@ -107,8 +122,8 @@ pub(super) fn wanted(known: &Known<'_>) -> Vec<(Kind, String, String, Wanted)> {
 }
 
 /// The oldest valid fabric; of two of one second that with the smaller name.
-fn in_force<'a>(known: &Known<'a>) -> Option<&'a TunnelFabric> {
-    let valid = known.snapshot.fabrics().filter(|fabric| fabric.spec.is_ok());
+pub(in crate::cluster) fn in_force(snapshot: &Snapshot) -> Option<&TunnelFabric> {
+    let valid = snapshot.fabrics().filter(|fabric| fabric.spec.is_ok());
     valid.min_by_key(|fabric| (fabric.created.unwrap_or(i64::MAX), &fabric.name))
 }
 

@@ -293,6 +293,22 @@ fn a_host_that_is_paused_moved_or_gone_is_no_member() {
 }
 
 #[test]
+fn what_others_write_into_a_status_is_left_alone() {
+    let mut lab = Lab::new(&fabric("f", 1, "10.211.0.0/16"));
+    lab.write();
+    let key = (Kind::TunnelFabric, "f".to_owned());
+    let mut status = serde_json::to_value(&lab.seen[&key].status).unwrap();
+    let foreign = serde_json::json!({"type": "Foreign", "status": "True", "reason": "X", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    status["conditions"].as_array_mut().unwrap().insert(0, foreign);
+    status["foreign"] = 7.into();
+    lab.seen.insert(key.clone(), Seen::new("f-uid".to_owned(), 1, Some(&status)));
+    assert_eq!(lab.write(), NOTHING);
+    lab.seen.insert(key, Seen::new("f-uid".to_owned(), 1, Some(&serde_json::json!({"conditions": 5}))));
+    assert_eq!(lab.write(), ["f: Accepted=True AddressesLeft=False"]);
+}
+
+#[test]
 fn a_cluster_without_a_fabric_is_not_looked_at() {
     let lab = Lab::new(&node("n1", "u1"));
     let known = |reading| Known { snapshot: &lab.snapshot, reading, namespace: "own", now: lab.now };

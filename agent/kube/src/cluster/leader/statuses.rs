@@ -59,7 +59,8 @@ impl Leader<'_> {
             return None;
         }
         let (current, now) = (observed.status.as_ref(), Timestamp::now());
-        let status = status::next(object, verdict, current, observed.generation, now)?;
+        let status =
+            status::next(object, verdict, current, observed.generation, self.given_ports(object), now)?;
         let urgency = status.urgency(current);
         Some((object.uid.clone(), status, urgency))
     }

@@ -39,7 +39,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn first(verdict: &Verdict) -> Status {
-    next(&mk_policy(), verdict, None, 3, at(100)).unwrap()
+    next(&mk_policy(), verdict, None, 3, &[], at(100)).unwrap()
 }
 
 /// `status/reason` of the four conditions.
@@ -123,12 +123,12 @@ fn the_time_of_a_condition_changes_with_its_status_only() {
     let before = first(&mk_verdict(Reason::Applied));
     let mut more = mk_verdict(Reason::Applied);
     (more.backends, more.message) = (5, "1 frontend, 5 backends".to_owned());
-    let status = next(&mk_policy(), &more, Some(&before), 3, at(200)).unwrap();
+    let status = next(&mk_policy(), &more, Some(&before), 3, &[], at(200)).unwrap();
     assert_eq!((status.backends, &status.conditions[3].message), (Some(5), &more.message));
     assert!(status.conditions.iter().all(|c| c.last_transition_time.0 == at(100)));
     assert_eq!(status.urgency(Some(&before)), Urgency::Soon);
     let gone = mk_verdict(Reason::ServiceNotFound);
-    let status = next(&mk_policy(), &gone, Some(&before), 3, at(300)).unwrap();
+    let status = next(&mk_policy(), &gone, Some(&before), 3, &[], at(300)).unwrap();
     let times: Vec<i64> = status.conditions.iter().map(|c| c.last_transition_time.0.as_second()).collect();
     assert_eq!(times, [100, 300, 100, 300]);
     assert_eq!((status.urgency(Some(&before)), status.urgency(None)), (Urgency::Now, Urgency::Now));
@@ -147,13 +147,13 @@ fn what_is_there_already_is_not_written() {
     list.insert(1, other);
     for status in [&json, &foreign] {
         let current = Status::read(Some(status)).unwrap();
-        assert_eq!(next(&mk_policy(), &verdict, Some(&current), 3, at(900)), None);
+        assert_eq!(next(&mk_policy(), &verdict, Some(&current), 3, &[], at(900)), None);
     }
     for spoil in ["serviceId", "frontends", "mode", "observedGeneration", "conditions"] {
         let mut spoilt = json.clone();
         spoilt.as_object_mut().unwrap().remove(spoil);
         let current = Status::read(Some(&spoilt)).unwrap();
-        let status = next(&mk_policy(), &verdict, Some(&current), 3, at(900)).unwrap();
+        let status = next(&mk_policy(), &verdict, Some(&current), 3, &[], at(900)).unwrap();
         assert!(status.says_the_same(&first(&verdict)), "{spoil} is put right");
     }
     let nonsense = serde_json::json!({ "frontends": "many" });
@@ -166,9 +166,9 @@ fn an_older_view_does_not_overwrite_a_newer_one() {
     newer.generation = 4;
     let current = first(&newer);
     let older = mk_verdict(Reason::InvalidSpec);
-    assert_eq!(next(&mk_policy(), &older, Some(&current), 4, at(200)), None);
+    assert_eq!(next(&mk_policy(), &older, Some(&current), 4, &[], at(200)), None);
     // Nobody can have seen a generation that does not exist yet.
-    assert!(next(&mk_policy(), &older, Some(&current), 3, at(200)).is_some());
+    assert!(next(&mk_policy(), &older, Some(&current), 3, &[], at(200)).is_some());
 }
 
 #[test]
