@@ -80,6 +80,9 @@ impl World {
         let underlay = Underlay::new();
         let nodes: Vec<_> = NAMES.iter().map(|name| Node::named(topic, name, &[])).collect();
         let outside = Node::named(topic, "outside", &["--role", "external"]);
+        for variable in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            outside.host().sysctl(variable, "0");
+        }
         let world = Self { _underlay: underlay, nodes, outside };
         for host in world.hosts() {
             world._underlay.join(host.host());
@@ -142,12 +145,22 @@ fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
     world.apply(&pod);
     let mut outside = world.outside.client();
     wait_answer(&mut outside, "a");
+    // It has no pods, so it need not forward.
+    assert_eq!(world.outside.ctl_json(&["fabric"])["problems"], json!([]));
     // A process of another node, and a pod of it: the way back is the same for both.
     wait_answer(&mut world.nodes[1].client(), "a");
     let other = Object::pod("client", "client", &["10.244.2.7"]).with("/spec/nodeName", "n2");
     let of_other = world.nodes[1].overlay_pod(&other, &["10.244.2.7"]);
     world.apply(&other);
     wait_answer(&mut of_other.client(), "a");
+    // Connections are counted, each once; those that have ended go after a while.
+    let socket = outside.open(Kind::Tcp4);
+    outside.connect(socket, address(FRONT)).unwrap();
+    eventually(|| match &world.nodes[0].ctl_json(&["fabric"])["connections"][0] {
+        count if *count == 1 => Ok(()),
+        count => Err(format!("{count} connections")),
+    });
+    outside.close(socket);
     // On the pod's own node nothing crosses the tunnel.
     wait_answer(&mut world.nodes[0].client(), "a");
     // It moves.
@@ -165,6 +178,20 @@ fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
         host.start();
     }
     assert_eq!(answer(&mut outside, Kind::Tcp4), Ok("b".to_owned()));
+}
+
+#[test]
+fn a_pod_of_the_host_network_is_reached_at_its_node() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new("fabric-host").start();
+    let pod = pod_on("n1", "h", "192.168.1.2").with("/spec/hostNetwork", true);
+    let _server = EchoServer::start(world.nodes[0].host(), "h", &[address("192.168.1.2:80")]);
+    world.apply(&pod);
+    for host in world.hosts() {
+        wait_answer(&mut host.client(), "h");
+    }
 }
 
 #[test]
@@ -196,7 +223,8 @@ fn what_an_agent_that_was_down_missed_is_removed_and_cleanup_leaves_nothing() {
     let (status, _) = node.cleanup();
     assert!(status.success());
     assert!(!node.host().ip(&["-br", "link"]).contains("balancing"));
-    let rules = node.host().run(|| std::process::Command::new("nft").args(["list", "tables"]).output()).unwrap();
+    let rules =
+        node.host().run(|| std::process::Command::new("nft").args(["list", "tables"]).output()).unwrap();
     assert!(!String::from_utf8_lossy(&rules.stdout).contains("balancing"), "{rules:?}");
 }
 
@@ -218,7 +246,8 @@ fn an_address_that_changes_takes_the_tunnel_along() {
     let mut outside = world.outside.client();
     wait_answer(&mut outside, "a");
     let host = world.nodes[0].host();
-    let index = |host: &NetNs| host.ip(&["-o", "link", "show", "balancing0"]).split(':').next().unwrap().to_owned();
+    let index =
+        |host: &NetNs| host.ip(&["-o", "link", "show", "balancing0"]).split(':').next().unwrap().to_owned();
     let before = index(host);
     // The node gets another address, and its TunnelNode says so.
     host.ip(&["address", "del", "192.168.1.2/24", "dev", "under0"]);

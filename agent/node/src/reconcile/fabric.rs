@@ -12,6 +12,7 @@ use std::{
 use balancing_core::{
     kinds::ObjectKind,
     membership::{Member, Membership, membership},
+    objects::MemberKind,
 };
 use balancing_dataplane::proxy::Local;
 use balancing_kube::member::Wish;
@@ -124,7 +125,11 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     let name = member.name();
     let wanted = to_fabric(&member.fabric.name, member.spec);
     let tools = fabric.tools()?;
-    let facts = tools.netlink.facts()?;
+    let mut facts = tools.netlink.facts()?;
+    if member.owner.kind == MemberKind::ExternalHost {
+        // It has no pods that packets would have to be forwarded to.
+        (facts.forwards_ipv4, facts.forwards_ipv6) = (None, None);
+    }
     let local = match underlay(member, &facts) {
         Ok(local) => local,
         // An address that comes back is noticed at once; until then nobody is sent here.
@@ -155,7 +160,8 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     let proven: Vec<IpAddr> = own.addresses.iter().filter(|address| answers(*address)).collect();
     let is_whole = applied.device.is_some() && proven.len() == own.addresses.iter().count();
     let mut problems = member.problems.clone();
-    problems.extend(plan.problems.iter().chain(&applied.problems).cloned());
+    // Those of the plan are among them.
+    problems.extend(applied.problems.iter().cloned());
     fabric.addresses = own.addresses.iter().collect();
     let described = Some(Described { underlay: local, mac: own.mac, mtu });
     fabric.state =
