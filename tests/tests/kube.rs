@@ -21,6 +21,8 @@ mod fabric;
 mod fabric_hosts;
 #[path = "kube/fabric_rights.rs"]
 mod fabric_rights;
+#[path = "kube/flannel.rs"]
+mod flannel;
 #[path = "kube/generations.rs"]
 mod generations;
 #[path = "kube/lacking.rs"]

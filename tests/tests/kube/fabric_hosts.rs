@@ -5,20 +5,20 @@ use serde_json::json;
 
 use crate::world::{NAMESPACE, VERSION, World, answered_by, text};
 
-const FRONT: &str = "10.99.0.1:80";
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
-const ANNOTATION: &str = "/metadata/annotations/balancing.elf.io~1nodeProxyIpv4";
+pub(crate) const FRONT: &str = "10.99.0.1:80";
+pub(crate) const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub(crate) const ANNOTATION: &str = "/metadata/annotations/balancing.elf.io~1nodeProxyIpv4";
 
 /// A cluster whose nodes lie in networks of their own.
-struct Fabric {
+pub(crate) struct Fabric {
     // Agents end before their control plane.
-    nodes: Vec<Node>,
-    outside: Node,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) outside: Node,
     _underlay: Underlay,
-    world: World,
+    pub(crate) world: World,
 }
 
-fn tunnel_fabric(pool: &str) -> Object {
+pub(crate) fn tunnel_fabric(pool: &str) -> Object {
     Object::named(VERSION, "TunnelFabric", "", "default").with("/spec/ipv4Pool", pool)
 }
 
@@ -38,7 +38,7 @@ fn bind_host(world: &World, account: &str) {
 }
 
 impl Fabric {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (world, underlay) = (World::start(), Underlay::new());
         let nodes = NODES.iter().zip(1_u8..).map(|(name, number)| {
             let [address, _] = Underlay::addresses(number, 2);
@@ -55,13 +55,13 @@ impl Fabric {
     }
 
     /// Lets the host outside in.
-    fn permit(&self) -> Object {
+    pub(crate) fn permit(&self) -> Object {
         let host = Object::named(VERSION, "ExternalHost", "", "edge-1").with("/spec/fabric", "default");
         let host = host.with("/spec/serviceAccountName", "edge-1");
         self.world.put(&host.with("/spec/underlayCIDRs", json!(["192.168.4.0/24"])))
     }
 
-    fn start_agents(&mut self) {
+    pub(crate) fn start_agents(&mut self) {
         for host in self.nodes.iter_mut().chain([&mut self.outside]) {
             host.start_until(|_| true);
         }
@@ -70,12 +70,12 @@ impl Fabric {
         }
     }
 
-    fn node(&self, name: &str) -> Object {
+    pub(crate) fn node(&self, name: &str) -> Object {
         self.world.plane.client().get(&Object::named("v1", "Node", "", name)).unwrap()
     }
 
     /// The proxy address of a node once it has one.
-    fn proxy_of(&self, name: &str) -> String {
+    pub(crate) fn proxy_of(&self, name: &str) -> String {
         eventually(|| match text(&self.node(name), ANNOTATION) {
             "" => Err(format!("{name} has no proxy address")),
             found => Ok(found.to_owned()),
@@ -83,14 +83,14 @@ impl Fabric {
     }
 }
 
-fn policy() -> Object {
+pub(crate) fn policy() -> Object {
     Object::balancing("proxied", "10.99.0.1", 80, "web")
         .with("/spec/backend/serviceEndpoint/redirectMode", "nodeProxy")
         .with("/spec/backend/serviceEndpoint/toPorts/0/port", 20080)
         .with("/spec/backend/serviceEndpoint/toPorts/0/targetPort", 80)
 }
 
-fn pod_on(node: &str, name: &str, address: &str) -> Object {
+pub(crate) fn pod_on(node: &str, name: &str, address: &str) -> Object {
     Object::pod(name, "web", &[address]).with("/spec/nodeName", node)
 }
 
@@ -134,7 +134,8 @@ fn an_administrators_proxy_address_wins_and_ours_goes_with_the_fabric() {
     let mut fabric = Fabric::start();
     fabric.start_agents();
     let client = fabric.world.plane.client();
-    let given = Object::named("v1", "Node", "", "n1").annotated("balancing.elf.io/nodeProxyIpv4", "203.0.113.9");
+    let given =
+        Object::named("v1", "Node", "", "n1").annotated("balancing.elf.io/nodeProxyIpv4", "203.0.113.9");
     client.put(&given).unwrap();
     let tunnels = fabric.world.put(&tunnel_fabric("10.211.0.0/24"));
     assert!(fabric.proxy_of("n2").starts_with("10.211.0."));
