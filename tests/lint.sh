@@ -12,10 +12,11 @@ step() {
 step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets -- -D warnings
 step tests/lint/crates.sh
+step tests/lint/install.sh
 step tests/lint/manifests.sh
 step tests/lint/unsafe.sh
 if command -v shellcheck >/dev/null; then
-    step shellcheck --external-sources .ci/run tests/*.sh tests/demo/*.sh tests/setup/*.sh tests/lint/*.sh
+    step shellcheck --external-sources .ci/run tests/*.sh tests/demo/*.sh tests/setup/*.sh tests/lint/*.sh install/*.sh
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then

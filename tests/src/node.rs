@@ -43,6 +43,7 @@ pub struct Node {
     cgroup: Cgroup,
     bpffs: Bpffs,
     run: TempDir,
+    state: TempDir,
     objects: TempDir,
     addresses: RefCell<BTreeSet<IpAddr>>,
     sandboxes: Cell<u8>,
@@ -104,15 +105,18 @@ impl Node {
 
     fn build(topic: &str, objects: TempDir, source: &[&str], arguments: &[&str]) -> Self {
         let (host, cgroup, bpffs) = (NetNs::new(), Cgroup::new(topic), Bpffs::new(topic));
-        let run = TempDir::new("run");
+        let (run, state) = (TempDir::new("run"), TempDir::new("state"));
+        let keeps_state = source.contains(&"kube") && arguments.contains(&"external");
+        let state_dir = ["--state-dir".as_ref(), state.path().as_os_str()];
         let agent = Agent::new(&Place::default().in_netns(&host))
             .args(source.iter().copied())
             .args(["--cgroup-root".as_ref(), cgroup.path().as_os_str()])
             .args(["--bpffs".as_ref(), bpffs.path().as_os_str()])
             .args(["--run-dir".as_ref(), run.path().as_os_str()])
-            .args(arguments.iter().copied());
+            .args(arguments.iter().copied())
+            .args(state_dir.into_iter().filter(|_| keeps_state));
         let (addresses, sandboxes) = (RefCell::default(), Cell::new(0));
-        Self { agent, host, cgroup, bpffs, run, objects, addresses, sandboxes }
+        Self { agent, host, cgroup, bpffs, run, state, objects, addresses, sandboxes }
     }
 
     /// Gives the agent an environment variable.
@@ -171,6 +175,12 @@ impl Node {
     #[must_use]
     pub fn run_dir(&self) -> &Path {
         self.run.path()
+    }
+
+    /// The directory of the agent's stored state.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        self.state.path()
     }
 
     /// The agent's bpffs directory.
@@ -281,10 +291,22 @@ impl Node {
 
     /// `balancing-agent cleanup`.
     pub fn cleanup(&self) -> (ExitStatus, String) {
+        self.cleanup_with(self.state.path())
+    }
+
+    fn cleanup_with(&self, state: &Path) -> (ExitStatus, String) {
         let mut command = Place::default().in_netns(&self.host).command(program("balancing-agent"));
-        command.arg("cleanup").arg("--bpffs").arg(self.bpffs.path()).arg("--run-dir").arg(self.run.path());
+        command.arg("cleanup").arg("--state-dir").arg(state);
+        command.arg("--bpffs").arg(self.bpffs.path()).arg("--run-dir").arg(self.run.path());
         let output = command.output().must("run balancing-agent cleanup");
         (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Ends the agent and takes from the kernel what a restart of the machine takes; the disk stays.
+    pub fn reboot(&mut self) {
+        self.agent.kill();
+        let (status, error) = self.cleanup_with(Path::new("off"));
+        assert!(status.success(), "{error}");
     }
 
     /// What the agent says about itself, or why it does not.

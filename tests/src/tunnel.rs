@@ -20,6 +20,7 @@ use ipnetwork::IpNetwork;
 mod packet;
 
 pub use packet::Packet;
+pub(crate) use packet::checksum;
 
 use crate::{NetNs, must::Must, wait_until};
 

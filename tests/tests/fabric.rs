@@ -147,6 +147,14 @@ fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
     wait_answer(&mut outside, "a");
     // It has no pods, so it need not forward.
     assert_eq!(world.outside.ctl_json(&["fabric"])["problems"], json!([]));
+    let explained = |host: &Node, at: &str| String::from_utf8(host.ctl(&["explain", at]).stdout).unwrap();
+    let told = explained(&world.outside, FRONT);
+    assert!(told.contains("10.211.0.11:20080 weight 1 (proxy of node n1, pods default/a)"), "{told}");
+    let told = explained(&world.nodes[0], "10.211.0.11:20080");
+    assert!(
+        told.contains("what comes through the tunnel goes by BalancingPolicy proxied to 10.244.1.5:80"),
+        "{told}"
+    );
     // A process of another node, and a pod of it: the way back is the same for both.
     wait_answer(&mut world.nodes[1].client(), "a");
     let other = Object::pod("client", "client", &["10.244.2.7"]).with("/spec/nodeName", "n2");
@@ -315,4 +323,55 @@ fn members_are_asked_and_strangers_are_kept_out() {
     assert!(String::from_utf8_lossy(&gone.stdout).contains("no answer within"), "{gone:?}");
     let nobody = world.nodes[0].ctl(&["fabric", "check", "n9"]);
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("no other member is called n9"), "{nobody:?}");
+}
+
+#[test]
+fn an_administrators_proxy_address_on_another_interface_leads_to_pods() {
+    if !require_kernel() {
+        return;
+    }
+    let underlay = Underlay::new();
+    let mut node = Node::named("fabric-nat", "n1", &[]);
+    let mut outside = Node::named("fabric-nat", "outside", &["--role", "external"]);
+    underlay.join(node.host());
+    underlay.join(outside.host());
+    let (pod, other) = (pod_on("n1", "a", "10.244.1.5"), pod_on("n1", "b", "10.244.1.6"));
+    let places = [node.overlay_pod(&pod, &["10.244.1.5"]), node.overlay_pod(&other, &["10.244.1.6"])];
+    let _servers = [
+        EchoServer::start(&places[0].netns, "a", &[address("10.244.1.5:80")]),
+        EchoServer::start(&places[1].netns, "b", &[address("10.244.1.6:80")]),
+    ];
+    // There is no fabric: the address of the node's own network is what hosts outside reach.
+    let proxied =
+        Object::node("n1", "192.168.1.2").annotated("balancing.elf.io/nodeProxyIpv4", "192.168.1.2");
+    for host in [&mut node, &mut outside] {
+        for object in [&proxied, &policy(), &pod] {
+            host.apply(object);
+        }
+        host.start();
+    }
+    let mut client = outside.client();
+    wait_answer(&mut client, "a");
+    for host in [&node, &outside] {
+        host.apply(&other);
+        host.apply(&policy().with("/spec/sessionAffinity", "ClientIP"));
+    }
+    node.wait_backends("proxied", 2);
+    let first = answer(&mut client, Kind::Tcp4).unwrap();
+    assert!(
+        (0..20).all(|_| answer(&mut client, Kind::Tcp4).as_ref() == Ok(&first)),
+        "a client keeps its pod"
+    );
+    for host in [&node, &outside] {
+        host.apply(&policy());
+    }
+    let mut names = std::collections::BTreeSet::new();
+    wait_until(SOON, || {
+        names.extend(answer(&mut client, Kind::Tcp4));
+        names.len() == 2
+    });
+    node.delete(&policy());
+    let tables =
+        || node.host().run(|| std::process::Command::new("nft").args(["list", "tables"]).output()).unwrap();
+    wait_until(SOON, || !String::from_utf8_lossy(&tables().stdout).contains("balancing_proxy"));
 }

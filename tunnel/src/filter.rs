@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 mod look;
-mod nft;
+pub(crate) mod nft;
 pub mod text;
 
 use crate::{AcceptFrom, Fabric, Member};

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod losers;
+mod proxied;
 
 /// The answer to `balancingctl explain`, in the words of its JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -91,6 +92,9 @@ pub struct BackendView {
     pub pod: Option<String>,
     /// Its node.
     pub node: Option<String>,
+    /// The pods behind it, where it is the proxy address of a node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<String>,
 }
 
 /// What the kernel does at a frontend, where that is not what was decided.
@@ -140,7 +144,7 @@ pub fn explain(engine: &Engine, key: FrontendKey, client: Option<&ObjectRef>) ->
             .winner
             .map(|layer| PolicyView { kind: layer.policy.kind.kind(), name: layer.policy.name.clone() }),
         losers,
-        backends: outcome.winner.map(|layer| layer.backends.iter().map(view).collect()).unwrap_or_default(),
+        backends: outcome.winner.map(|layer| views(engine, layer)).unwrap_or_default(),
         decision: outcome.text,
     }
 }
@@ -319,13 +323,19 @@ fn loser(policy: &PolicyRef, why: String) -> Loser {
     Loser { kind: policy.kind.kind(), name: policy.name.clone(), why }
 }
 
-fn view(backend: &Backend) -> BackendView {
+fn views(engine: &Engine, layer: &Layer) -> Vec<BackendView> {
+    let view = |backend| view(backend, proxied::behind(engine, &layer.policy, backend));
+    layer.backends.iter().map(view).collect()
+}
+
+fn view(backend: &Backend, pods: Vec<String>) -> BackendView {
     BackendView {
         address: backend.target.address,
         port: backend.target.port,
         weight: backend.target.weight,
         pod: backend.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)),
         node: backend.node.clone(),
+        pods,
     }
 }
 

@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, fmt};
 
 use balancing_abi::model::PolicyKind;
 
+use crate::objects::ObjectKey;
+
 /// A kind of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectKind {
@@ -28,6 +30,22 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
+    /// The kind of an object.
+    #[must_use]
+    pub fn of(key: &ObjectKey) -> Self {
+        match key {
+            ObjectKey::Policy(policy) => Self::Policy(policy.kind),
+            ObjectKey::Service(_) => Self::Service,
+            ObjectKey::Node(_) => Self::Node,
+            ObjectKey::Pod(_) => Self::Pod,
+            ObjectKey::Endpoints(_) => Self::EndpointSlice,
+            ObjectKey::Fabric(_) => Self::Fabric,
+            ObjectKey::Member(_) => Self::Member,
+            ObjectKey::ExternalHost(_) => Self::ExternalHost,
+            ObjectKey::Claim(_) => Self::Claim,
+        }
+    }
+
     /// Whether only the fabric looks at it: nothing else waits for it.
     #[must_use]
     pub fn is_fabric(self) -> bool {

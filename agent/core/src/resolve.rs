@@ -29,6 +29,7 @@ mod frontends;
 mod ids;
 mod needs;
 mod pairing;
+mod proxy_ports;
 mod settle;
 mod verdict;
 

@@ -3,6 +3,8 @@
 //! A source delivers its complete list once and every change after it, in batches. It knows nothing of
 //! policies being in force; what it cannot read it reports in its status and keeps as it was.
 
+use std::time::SystemTime;
+
 use crate::{
     kinds::Lacking,
     objects::{Object, ObjectKey},
@@ -58,6 +60,17 @@ pub struct SourceStatus {
     pub synced: bool,
     /// What is wrong now, in the order of the paths.
     pub problems: Vec<SourceProblem>,
+    /// What is kept of it for a start without it.
+    pub stored: Option<StoredState>,
+}
+
+/// A state of the source that is stored on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredState {
+    /// When the source said last that it is so.
+    pub confirmed: SystemTime,
+    /// It stands in for the source, which has not delivered its list since the start.
+    pub in_force: bool,
 }
 
 /// One thing that is wrong with a source.

@@ -31,7 +31,7 @@ use requests::Requests;
 
 pub use requests::WriteError;
 
-/// Time between two looks at claims that are held: nobody but an administrator deletes one.
+/// Time between two looks at claims that are held, while the TunnelNode is there: nobody but an administrator deletes one.
 const RECHECK: Duration = Duration::from_secs(600);
 /// First and longest wait after a failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));

@@ -23,6 +23,7 @@ use merge::Merge;
 use read::Reading;
 use watcher::{Signal, Watch};
 
+pub(crate) use failure::cause;
 pub(crate) use kind::Kind;
 pub use stats::{KindStats, WatchStats};
 
@@ -33,6 +34,7 @@ mod kind;
 mod merge;
 mod read;
 mod stats;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 mod watcher;

@@ -15,6 +15,7 @@ use balancing_dataplane::{
     layout::Layout,
     links::{self, Locks, Programs},
 };
+use balancing_kube::source::stored::STATE_FILE;
 
 use crate::{
     config::Place,
@@ -106,8 +107,24 @@ pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
     }
     removed.anything |= fabric::remove_remains(&place.bpffs)?;
     remove(&base)?;
+    if let Some(dir) = &place.state_dir {
+        removed.anything |= remove_state(dir)?;
+    }
     removed.is_busy = !remove(&place.run_dir)?;
     Ok(removed)
+}
+
+/// Removes the stored state, and the directory where it holds nothing else; whether there was one.
+fn remove_state(dir: &Path) -> Result<bool, CleanupError> {
+    let path = dir.join(STATE_FILE);
+    match fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(CleanupError::Remove { path, source }),
+    }
+    // Whatever else is in it is not ours.
+    fs::remove_dir(dir).ok();
+    Ok(true)
 }
 
 fn detach(locks: &Locks, uid: &PodUid, dir: &Path) -> Result<bool, CleanupError> {

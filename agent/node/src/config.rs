@@ -50,6 +50,10 @@ struct PlaceArgs {
     /// Directory of the socket, locks and the CNI plugin's records.
     #[arg(long, env = "BALANCING_RUN_DIR", default_value = "/run/balancing")]
     run_dir: PathBuf,
+    /// Directory in which a host outside the cluster keeps the last state of the cluster, or off; nodes keep none
+    /// [default: /var/lib/balancing].
+    #[arg(long, env = "BALANCING_STATE_DIR")]
+    state_dir: Option<PathBuf>,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -168,6 +172,8 @@ pub struct Place {
     pub bpffs: PathBuf,
     /// Directory of the socket, locks and records.
     pub run_dir: PathBuf,
+    /// Directory of the last state of the cluster; `None` = it is not kept.
+    pub state_dir: Option<PathBuf>,
     /// How to log.
     pub log: Log,
 }
@@ -243,7 +249,7 @@ impl Cli {
         let mut problems = Problems::default();
         let action = match self.command {
             Some(Command::Controller(args)) => Action::Controller(problems.controller(args)),
-            Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place)),
+            Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place, true)),
             Some(Command::Crds { plural }) => Action::Crds(plural),
             Some(Command::Run(run)) => Action::Run(problems.run(*run)),
             None => Action::Run(problems.run(self.run)),
@@ -287,6 +293,7 @@ impl Problems {
             SourceConfig::Dir(_) => ClusterPods::Selected,
             SourceConfig::Kube { .. } => ClusterPods::Listed,
         };
+        let keeps_state = self.keeps_state(role, &source, args.place.state_dir.as_deref());
         Config {
             source,
             settings: Settings {
@@ -300,7 +307,7 @@ impl Problems {
             cgroup_root: args.cgroup_root.map(|path| self.absolute("--cgroup-root", path)),
             sizes,
             listen: self.listeners(&args.http, &args.metrics),
-            place: self.place(args.place),
+            place: self.place(args.place, keeps_state),
         }
     }
 
@@ -314,10 +321,11 @@ impl Problems {
         }
     }
 
-    fn place(&mut self, args: PlaceArgs) -> Place {
+    fn place(&mut self, args: PlaceArgs, keeps_state: bool) -> Place {
         Place {
             bpffs: self.absolute("--bpffs", args.bpffs),
             run_dir: self.absolute("--run-dir", args.run_dir),
+            state_dir: keeps_state.then(|| self.state_dir(args.state_dir)).flatten(),
             log: self.log(&args.log),
         }
     }

@@ -250,7 +250,10 @@ impl Inside {
 
     fn apply(&mut self, batch: Batch) {
         let known = |owner: &Owner| (owner.is_synced(), owner.lacking().clone());
-        let fabric = |owner: &Owner| owner.engine().snapshot().fabric_revision();
+        let fabric = |owner: &Owner| {
+            let snapshot = owner.engine().snapshot();
+            (snapshot.fabric_revision(), snapshot.fabric_lacking().clone())
+        };
         let (before, fabric_before) = (known(&self.world.owner), fabric(&self.world.owner));
         let pods = batch.has_pods();
         self.world.owner.apply(batch);

@@ -9,6 +9,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use balancing_core::{
@@ -18,7 +19,7 @@ use balancing_core::{
 use balancing_dataplane::proxy::{self, Proxy};
 use balancing_kube::member::{MemberWish, Report, Wish};
 use balancing_tunnel as tunnel;
-use balancing_tunnel::{Facts, Filter, Netlink, Pair, Shrink};
+use balancing_tunnel::{Facts, Filter, Nat, Netlink, Pair, Shrink};
 use tokio::sync::{Notify, watch};
 
 pub(crate) mod check;
@@ -55,6 +56,8 @@ pub(crate) struct Fabric {
     bpffs: PathBuf,
     channels: Channels,
     tools: Option<Tools>,
+    /// Proxy addresses of an administrator on other interfaces.
+    pub(crate) nat: Nat,
     /// Tunnel addresses of this host at which the proxy takes connections.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// How the tunnel is, for views; `None` = this host is in no fabric.
@@ -69,6 +72,8 @@ pub(crate) struct Tools {
     pub(crate) shrink: Shrink,
     /// Members that are let in, those included that are about to go.
     pub(crate) admitted: BTreeMap<String, tunnel::Member>,
+    /// Since when an address of the underlay is gone that peers dial.
+    pub(crate) lost_since: Option<Instant>,
     /// The filter is as it should be, as far as is known.
     pub(crate) is_guarded: bool,
 }
@@ -87,7 +92,14 @@ pub(crate) struct State {
 
 impl Fabric {
     pub(crate) fn new(bpffs: &Path, channels: Channels) -> Self {
-        Self { bpffs: bpffs.to_owned(), channels, tools: None, addresses: BTreeSet::new(), state: None }
+        Self {
+            bpffs: bpffs.to_owned(),
+            channels,
+            tools: None,
+            nat: Nat::new(),
+            addresses: BTreeSet::new(),
+            state: None,
+        }
     }
 
     /// The tools, made when they are needed first.
@@ -102,6 +114,7 @@ impl Fabric {
                     proxy: Proxy::load(&proxy::Options::new(&self.bpffs))?,
                     shrink: Shrink::default(),
                     admitted: BTreeMap::new(),
+                    lost_since: None,
                     is_guarded: false,
                 }
             }
@@ -160,6 +173,7 @@ pub(crate) fn remove_remains(bpffs: &Path) -> Result<bool, FabricError> {
         removed = Netlink::start(|| {})?.remove()? > 0;
     }
     removed |= Filter::new().remove()?.changed;
+    removed |= Nat::new().remove()?;
     proxy::unload(bpffs)?;
     Ok(removed)
 }

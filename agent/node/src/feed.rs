@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -18,7 +19,7 @@ use balancing_core::{
     resolve::{Role, Settings},
     source::{Batch, SourceStatus},
 };
-use balancing_kube::source::{KubeSource, Scope, WatchStats};
+use balancing_kube::source::{KubeSource, Scope, WatchStats, stored::StateDir};
 use balancing_kube::{
     client::{Connection, connect},
     events::Events,
@@ -72,6 +73,7 @@ impl Origin {
     pub(crate) fn start(
         self,
         settings: &Settings,
+        state_dir: Option<PathBuf>,
         batches: mpsc::Sender<Batch>,
         status: watch::Sender<SourceStatus>,
         health: watch::Receiver<Health>,
@@ -92,7 +94,13 @@ impl Origin {
         };
         let source = KubeSource::new(&connection, &scope, &namespace);
         let counters = Counters { watches: Some(source.stats()) };
-        let task = tokio::spawn(source.run(batches, status, std::future::pending()));
+        let task = match state_dir {
+            Some(path) => {
+                let dir = StateDir { path, host: settings.node_name.clone(), namespace: namespace.clone() };
+                tokio::spawn(source.run_stored(dir, batches, status))
+            }
+            None => tokio::spawn(source.run(batches, status, std::future::pending())),
+        };
         let node = (settings.role == Role::Node).then(|| settings.node_name.clone());
         let member = Membership::new(connection.client.clone(), node, &namespace);
         let events = Events::new(connection.client, &settings.node_name);

@@ -12,6 +12,7 @@ use prometheus_client::{
 };
 
 mod cluster;
+mod fabric;
 mod links;
 mod out;
 mod policies;
@@ -20,6 +21,7 @@ mod source;
 mod tables;
 
 pub use cluster::{ControllerSample, WriteSample};
+pub use fabric::FabricSample;
 pub use links::{AttachFailures, LinkSample};
 pub use policies::{PolicySample, Traffic};
 pub use reconcile::{ReconcileSample, Rounds};
@@ -50,6 +52,8 @@ pub struct Sample {
     pub reconcile: ReconcileSample,
     /// Links to programs.
     pub links: LinkSample,
+    /// The fabric.
+    pub fabric: FabricSample,
 }
 
 impl Sample {
@@ -61,7 +65,8 @@ impl Sample {
         self.policies.write(out)?;
         self.tables.write(out)?;
         self.reconcile.write(out)?;
-        self.links.write(out)
+        self.links.write(out)?;
+        self.fabric.write(out)
     }
 }
 

@@ -39,7 +39,8 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let (names_in, names) = watch::channel(Default::default());
     let (wishes_in, wishes) = watch::channel(Wish::Unknown);
     // The source reads while the programs are loaded.
-    let feed = origin.start(&config.settings, batches_in, status_in, health, wishes);
+    let feed =
+        origin.start(&config.settings, config.place.state_dir.clone(), batches_in, status_in, health, wishes);
     let counters: Counters = feed.counters.clone();
     let inputs = Inputs {
         batches,

@@ -19,9 +19,13 @@ use balancing_abi::proxy::{ABI, counter, maps};
 use crate::model::{Backend, FrontendKey};
 
 mod attach;
+mod clsact;
+mod frame;
 mod load;
 mod sweep;
 mod tables;
+
+pub use self::frame::{Direction, Verdict};
 
 use attach::Links;
 use load::Programs;
@@ -35,6 +39,8 @@ pub struct Options {
     pub bpffs: PathBuf,
     /// Capacities.
     pub sizes: Sizes,
+    /// Links of tcx, where the kernel has them; otherwise filters, as everywhere before Linux 6.6.
+    pub tcx: bool,
 }
 
 /// Capacities of the tables. A pinned table keeps the capacity it was made with.
@@ -154,15 +160,25 @@ pub enum Error {
     /// The device.
     #[error("cannot {operation} the proxy at device {device}: {source}{}", attach::remedy(source))]
     Attach {
-        /// `attach`, `look for` or `replace`.
+        /// `attach`, `look for`, `replace` or `detach`.
         operation: &'static str,
         /// Index of the device.
         device: u32,
         /// Why.
         source: io::Error,
     },
+    /// A frame that cannot be tried.
+    #[error("cannot run a frame of {length} bytes through the proxy: {source}")]
+    Frame {
+        /// Bytes of the frame.
+        length: usize,
+        /// Why.
+        source: io::Error,
+    },
     /// No room.
-    #[error("table {table} of the proxy is full ({capacity} entries): {object} does not fit; declare fewer ports or pods")]
+    #[error(
+        "table {table} of the proxy is full ({capacity} entries): {object} does not fit; declare fewer ports or pods"
+    )]
     Full {
         /// The table.
         table: &'static str,
@@ -198,7 +214,7 @@ impl Options {
     /// The usual capacities.
     #[must_use]
     pub fn new(bpffs: &Path) -> Self {
-        Self { bpffs: bpffs.to_owned(), sizes: Sizes::default() }
+        Self { bpffs: bpffs.to_owned(), sizes: Sizes::default(), tcx: true }
     }
 }
 
@@ -248,14 +264,20 @@ impl Proxy {
         }
         let programs = load::load(&maps, &options.sizes)?;
         let tables = Tables::open(&maps, options.sizes)?;
-        Ok(Self { programs, links: Links::new(links), tables, sweeper: Sweeper::default(), sizes: options.sizes })
+        Ok(Self {
+            programs,
+            links: Links::new(links, options.tcx),
+            tables,
+            sweeper: Sweeper::new(),
+            sizes: options.sizes,
+        })
     }
 
     /// Makes the programs work on a device, and tells whether anything had to be done. Links of an earlier agent get the new programs
     /// in one step; those to a device that is gone are replaced.
     ///
     /// # Errors
-    /// The device is gone, or the kernel has no tcx.
+    /// The device is gone, or the kernel has neither tcx nor clsact.
     pub fn attach(&mut self, device: u32) -> Result<bool, Error> {
         self.links.attach(&self.programs, device)
     }
@@ -294,7 +316,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Takes a port back. TCP connections drain; UDP ends with the next sweep.
+    /// Takes a port back. TCP connections drain; UDP, and TCP that was not answered yet, end with the next sweep.
     ///
     /// # Errors
     /// A refused operation.
@@ -336,8 +358,8 @@ impl Proxy {
         ])
     }
 
-    /// Removes rows of connections that have ended, in bounded steps; after a change of backends at once those of UDP whose
-    /// backend is gone.
+    /// Removes rows of connections that have ended, in bounded steps; after backends have left at once those of UDP to
+    /// them, and those of TCP that they have not answered yet.
     ///
     /// # Errors
     /// The table cannot be read.
@@ -346,11 +368,13 @@ impl Proxy {
     }
 }
 
-/// Detaches the programs and removes every pin of every version. Nothing there is no failure.
+/// Detaches the programs from every device of this network namespace and removes every pin of every version. Nothing there is
+/// no failure.
 ///
 /// # Errors
 /// What cannot be removed.
 pub fn unload(bpffs: &Path) -> Result<(), Error> {
+    attach::detach_filters()?;
     let base = bpffs.join("balancing");
     let failed = |operation, path: &Path| {
         let path = path.to_owned();

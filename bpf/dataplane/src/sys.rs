@@ -27,12 +27,16 @@ mod handle;
 #[cfg(feature = "loader")]
 pub(crate) mod memory;
 #[cfg(feature = "loader")]
+pub(crate) mod run;
+#[cfg(feature = "loader")]
 pub(crate) mod tcx;
 mod types;
 
 const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
+#[cfg(feature = "loader")]
+const PROG_TEST_RUN: libc::c_int = 10;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
 #[cfg(feature = "loader")]

@@ -1,5 +1,7 @@
 //! The fabric as it comes about by itself: three nodes and a host outside with agents, each in a network of its own.
 
+use std::path::PathBuf;
+
 use balancing_tests::*;
 use serde_json::json;
 
@@ -23,7 +25,7 @@ pub(crate) fn tunnel_fabric(pool: &str) -> Object {
 }
 
 /// Rights of the ServiceAccount of a host outside.
-fn bind_host(world: &World, account: &str) {
+pub(crate) fn bind_host(world: &World, account: &str) {
     let subject = json!([{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]);
     let bindings = [
         ("ClusterRoleBinding", "", "ClusterRole", "balancing-external-host"),
@@ -39,6 +41,15 @@ fn bind_host(world: &World, account: &str) {
 
 impl Fabric {
     pub(crate) fn start() -> Self {
+        Self::start_with(|world| {
+            let account = world.plane.service_account_kubeconfig(NAMESPACE, "edge-1");
+            bind_host(world, "edge-1");
+            account
+        })
+    }
+
+    /// With the kubeconfig of the host outside from elsewhere.
+    pub(crate) fn start_with(kubeconfig: impl FnOnce(&World) -> PathBuf) -> Self {
         let (world, underlay) = (World::start(), Underlay::new());
         let nodes = NODES.iter().zip(1_u8..).map(|(name, number)| {
             let [address, _] = Underlay::addresses(number, 2);
@@ -47,8 +58,7 @@ impl Fabric {
             node
         });
         let nodes: Vec<_> = nodes.collect();
-        let account = world.plane.service_account_kubeconfig(NAMESPACE, "edge-1");
-        bind_host(&world, "edge-1");
+        let account = kubeconfig(&world);
         let outside = Node::in_cluster(&world.plane, "edge-1", &account, NAMESPACE, &["--role", "external"]);
         underlay.join(outside.host());
         Self { nodes, outside, _underlay: underlay, world }

@@ -3,7 +3,10 @@
 use balancing_tests::*;
 use serde_json::json;
 
-use crate::world::{NAMESPACE, World, answered_by, repository};
+use crate::{
+    fabric_hosts::bind_host,
+    world::{NAMESPACE, World, answered_by, repository},
+};
 
 /// Verb; resource with its group after a dot, a subresource after a colon and a name after an equals sign;
 /// namespace, empty for the whole cluster.
@@ -142,6 +145,9 @@ fn a_token_of_a_node_speaks_for_that_node_only() {
     let unbound = world.plane.client_of(&unbound);
     let outside = world.plane.service_account_kubeconfig(NAMESPACE, "balancing-external");
     let outside = world.plane.client_of(&outside);
+    let host = world.plane.service_account_kubeconfig(NAMESPACE, "host-a");
+    let host = world.plane.client_of(&host);
+    bind_host(&world, "host-a");
 
     // The policies' type check and the bindings take a moment to be in force.
     eventually(|| match unbound.create(&event(&policy, "n1")) {
@@ -157,6 +163,8 @@ fn a_token_of_a_node_speaks_for_that_node_only() {
     refused(outside.create(&event(&pod, "far")), "about policies only");
     node.create(&event(&policy, "n1")).unwrap();
     outside.create(&event(&policy, "far")).unwrap();
+    refused(host.create(&event(&pod, "far")), "about policies only");
+    host.create(&event(&policy, "far")).unwrap();
 
     let taken = slice
         .clone()

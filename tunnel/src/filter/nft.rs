@@ -11,7 +11,7 @@ use std::{
 use super::Error;
 
 /// Runs it with a text on its standard input and returns what it printed.
-pub(super) fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
+pub(crate) fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
     let program = env::var_os("PATH").and_then(|path| find(&path)).ok_or(Error::NoNft)?;
     let mut child = Command::new(program)
         .args(arguments)

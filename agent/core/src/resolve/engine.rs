@@ -19,6 +19,7 @@ use crate::{
         Resolution, Role, Settings, Standing,
         ids::{Bid, Ids},
         needs::{lacks, needs},
+        proxy_ports::ProxyPorts,
         resolve_policy,
         settle::{Claim, Claims, Rank, Senior},
         standing,
@@ -33,6 +34,7 @@ pub struct Engine {
     settings: Settings,
     snapshot: Snapshot,
     ids: Ids,
+    proxy_ports: ProxyPorts,
     owners: BTreeMap<PolicyRef, Owner>,
     claims: Claims,
     verdicts: BTreeMap<PolicyRef, Verdict>,
@@ -73,6 +75,7 @@ impl Engine {
             snapshot: Snapshot::new(here),
             settings,
             ids: Ids::default(),
+            proxy_ports: ProxyPorts::default(),
             owners: BTreeMap::new(),
             claims: Claims::default(),
             verdicts: BTreeMap::new(),
@@ -101,7 +104,11 @@ impl Engine {
             let needs = self.snapshot.wanted(policy).map(|p| needs(p, &self.snapshot, &self.settings));
             self.snapshot.settle(policy, needs.unwrap_or(Needs::Nothing));
         }
-        let touched = self.bid(dirty);
+        let mut shared = BTreeSet::new();
+        for policy in &dirty {
+            shared.extend(self.proxy_ports.update(policy, self.snapshot.policy(policy)));
+        }
+        let touched = self.bid(dirty.into_iter().chain(shared).collect());
         let fresh: Vec<Fresh> = touched.iter().cloned().map(|policy| self.resolve_one(policy)).collect();
         let resolved = fresh.iter().filter(|(_, owner)| owner.is_some()).count();
         let mut before = BTreeMap::new();
@@ -202,7 +209,7 @@ impl Engine {
         let owner = self.snapshot.policy(&key).map(|policy| Owner {
             resolution: resolve_policy(policy, self.ids.id(&key), &self.snapshot, &self.settings),
             rank: Arc::new(Rank::of(policy)),
-            claims: self.ids.winner_over(&key).is_none(),
+            claims: self.ids.winner_over(&key).is_none() && self.proxy_ports.winner_over(&key).is_none(),
         });
         (key, owner)
     }
@@ -282,7 +289,9 @@ impl Engine {
             Some((*key, self.senior(winner, policy)?))
         });
         let id_winner = self.ids.winner_over(policy).and_then(|winner| self.senior(winner, policy));
-        Contest { id_winner, lost: lost.collect() }
+        let port_winner = self.proxy_ports.winner_over(policy);
+        let port_winner = port_winner.and_then(|(port, winner)| Some((port, self.senior(winner, policy)?)));
+        Contest { id_winner, port_winner, lost: lost.collect() }
     }
 
     /// The senior policy of the kind to which a frontend that this one claims belongs. As seen from the whole

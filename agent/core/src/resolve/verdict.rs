@@ -10,7 +10,7 @@ use balancing_abi::model::FrontendKey;
 use crate::{
     objects::PolicyRef,
     plan::{Reason, Verdict},
-    resolve::{Resolution, Standing, settle::Senior},
+    resolve::{ProxyPort, Resolution, Standing, settle::Senior},
 };
 
 /// How a policy fared against the others.
@@ -18,6 +18,8 @@ use crate::{
 pub(super) struct Contest {
     /// The senior policy with the same chosen service id; everything is withdrawn then.
     pub(super) id_winner: Option<Senior>,
+    /// The port at the proxy addresses that a senior policy leads to other pods; everything is withdrawn then, too.
+    pub(super) port_winner: Option<(ProxyPort, Senior)>,
     /// Frontends that belong to another policy of the kind.
     pub(super) lost: BTreeMap<FrontendKey, Senior>,
 }
@@ -29,15 +31,21 @@ pub(super) fn verdict(resolution: &Resolution, contest: &Contest) -> Verdict {
     let (mut redirects, mut refuses) = (false, false);
     for (key, layer) in &resolution.claims {
         let Some(layer) = layer else { continue };
-        if contest.id_winner.is_none() && !contest.lost.contains_key(key) {
+        if contest.id_winner.is_none() && contest.port_winner.is_none() && !contest.lost.contains_key(key) {
             frontends.insert(*key, layer.backends.len());
             backends.extend(layer.backends.iter().map(|b| (b.target.address, b.target.port)));
             redirects |= layer.backends.iter().any(|b| b.target.weight > 0);
             refuses |= layer.reject;
         }
     }
-    let conflicts_with: BTreeSet<PolicyRef> =
-        contest.id_winner.iter().chain(contest.lost.values()).map(|senior| senior.policy.clone()).collect();
+    let port_winner = contest.port_winner.as_ref().map(|(_, winner)| winner);
+    let conflicts_with: BTreeSet<PolicyRef> = contest
+        .id_winner
+        .iter()
+        .chain(port_winner)
+        .chain(contest.lost.values())
+        .map(|senior| senior.policy.clone())
+        .collect();
     let conflicted = !conflicts_with.is_empty();
     let lost = conflicted && resolution.reason == Reason::Applied;
     let reason = if lost { Reason::Conflicted } else { resolution.reason };
@@ -86,6 +94,12 @@ fn conflict(resolution: &Resolution, contest: &Contest) -> Vec<String> {
             resolution.service_id
         )
     });
+    let port = contest.port_winner.iter().map(|((port, protocol), winner)| {
+        format!(
+            "its proxy port {port}/{protocol} belongs to {winner}, whose pods are others; choose another port in \
+             spec.backend.serviceEndpoint.toPorts"
+        )
+    });
     let mut by_winner = BTreeMap::<&Senior, Vec<String>>::new();
     for (key, winner) in &contest.lost {
         by_winner.entry(winner).or_default().push(key.to_string());
@@ -96,5 +110,5 @@ fn conflict(resolution: &Resolution, contest: &Contest) -> Vec<String> {
         let rest = if keys.len() > 5 { ", ..." } else { "" };
         format!("{} of {all} frontends belong to {winner}: {shown}{rest}", keys.len())
     });
-    id.chain(keys).collect()
+    id.chain(port).chain(keys).collect()
 }

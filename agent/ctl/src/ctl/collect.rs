@@ -80,6 +80,8 @@ pub(super) struct ExplainBackend {
     pub(super) weight: u32,
     pub(super) pod: Option<String>,
     pub(super) node: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) pods: Vec<String>,
 }
 
 /// What `status` answers.

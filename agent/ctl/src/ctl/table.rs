@@ -198,7 +198,14 @@ pub(super) fn explain(view: &ExplainView) -> String {
     ];
     lines.extend(view.losers.iter().map(|l| format!("Loser:     {}/{}: {}", l.kind, l.name, l.why)));
     for backend in &view.backends {
-        let of = backend.pod.as_deref().map(|pod| format!(" (pod {pod})")).unwrap_or_default();
+        let of = match (backend.pods.as_slice(), backend.pod.as_deref()) {
+            ([], None) => String::new(),
+            ([], Some(pod)) => format!(" (pod {pod})"),
+            (pods, _) => {
+                let node = or_dash(backend.node.as_deref());
+                format!(" (proxy of node {node}, pods {})", pods.join(", "))
+            }
+        };
         lines.push(format!(
             "Backend:   {} weight {}{of}",
             socket(backend.address, backend.port),

@@ -42,7 +42,10 @@ impl Claims {
         if self.owner.as_ref() != Some(&wish.owner) || self.fabric != wish.fabric {
             *self = Self { owner: Some(wish.owner.clone()), fabric: wish.fabric.clone(), ..Self::default() };
         }
-        let is_fresh = self.checked.is_some_and(|at| now < at + RECHECK);
+        // While the fabric knows the host by its addresses nobody takes their claims; whoever took the TunnelNode may have taken them too.
+        let seen = wish.seen.as_ref().map_or(&[][..], |seen| &seen.addresses);
+        let is_known = self.wanted(wish).values().all(|address| seen.contains(address));
+        let is_fresh = is_known && self.checked.is_some_and(|at| now < at + RECHECK);
         if is_fresh && wish.pools.iter().all(|pool| self.held.contains_key(pool)) {
             return Ok(self.wanted(wish));
         }

@@ -25,8 +25,12 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::source::cause;
+
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Times that a claim is created which is deleted in the moment in which it is met.
+const CREATES: usize = 3;
 /// Claims of a page.
 const PAGE: u32 = 1000;
 /// Label of a claim with the uid of its owner: by it a host finds its own.
@@ -36,7 +40,7 @@ const LABEL_OWNER: &str = "balancing.elf.io/owner-uid";
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// A request was refused or failed.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {}", cause(source))]
     Request {
         /// Verb and object.
         what: String,
@@ -98,17 +102,18 @@ impl Requests {
         let what = || format!("create TunnelAddressClaim {name}");
         let object: DynamicObject = from_json(claim_object(claim), what)?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match answer(what, self.claims.create(&params, &object)).await {
-            Ok(_) => Ok(Taken { is_ours: true, is_new: true }),
-            Err(WriteError::Request { source, .. }) if is_there(&source) => {
-                let what = || format!("read TunnelAddressClaim {name}");
-                let found = answer(what, self.claims.get_opt(&name)).await?;
-                // Deleted meanwhile: whoever tries again gets it.
-                let is_ours = found.is_some_and(|found| read_claim(&found).as_ref() == Some(claim));
-                Ok(Taken { is_ours, is_new: false })
+        for _ in 0..CREATES {
+            match answer(what, self.claims.create(&params, &object)).await {
+                Ok(_) => return Ok(Taken { is_ours: true, is_new: true }),
+                Err(WriteError::Request { source, .. }) if is_there(&source) => {}
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
+            let what = || format!("read TunnelAddressClaim {name}");
+            // Deleted meanwhile: it is free.
+            let Some(found) = answer(what, self.claims.get_opt(&name)).await? else { continue };
+            return Ok(Taken { is_ours: read_claim(&found).as_ref() == Some(claim), is_new: false });
         }
+        Ok(Taken { is_ours: false, is_new: false })
     }
 
     /// The claims of an owner.

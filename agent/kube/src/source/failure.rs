@@ -124,6 +124,19 @@ fn cannot(kind: Kind, verb: Verb, cause: &str) -> String {
     format!("cannot {verb} {}: {cause}; what was known of them stays in force", kind.plural())
 }
 
+/// What to say of an error that a write met.
+pub(crate) fn cause(error: &Error) -> String {
+    match error {
+        Error::Api(status) if status.code == 401 => {
+            "the API server does not accept the agent's credentials; renew the \
+                                                      token or certificate"
+                .to_owned()
+        }
+        Error::Api(status) if !status.message.is_empty() => one_line(&status.message),
+        other => innermost(other),
+    }
+}
+
 /// The cause at the end of the chain, which is the one that says something.
 fn innermost(error: &Error) -> String {
     let mut text = error.to_string();

@@ -195,6 +195,13 @@ impl Target {
         Self { kind, api_version, path, form: Form::Objects, labels: None, fields: None }
     }
 
+    /// Gives the consumer the server's text too.
+    pub(super) fn add_texts(&mut self) {
+        if self.form == Form::Objects {
+            self.form = Form::Both;
+        }
+    }
+
     /// Whether the consumer gets the server's text.
     pub(super) fn has_texts(&self) -> bool {
         self.form != Form::Objects

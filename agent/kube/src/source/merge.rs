@@ -151,7 +151,7 @@ impl Merge {
     }
 }
 
-fn object_kind(kind: Kind) -> ObjectKind {
+pub(super) fn object_kind(kind: Kind) -> ObjectKind {
     match kind {
         Kind::LocalRedirectPolicy => ObjectKind::Policy(PolicyKind::LocalRedirect),
         Kind::BalancingPolicy => ObjectKind::Policy(PolicyKind::Balancing),

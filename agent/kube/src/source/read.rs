@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::kind::{Form, Target};
+use super::kind::{Form, Kind, Target};
 use balancing_core::{
     manifest,
     objects::{Object, ObjectKey},
@@ -100,6 +100,12 @@ impl<'a> Page<'a> {
         let page = given(&self.metadata.next).map(Next::Page);
         page.or_else(|| given(&self.metadata.resource_version).map(Next::Watch))
     }
+}
+
+/// Key of an object, as [`read_key`].
+pub(super) fn key_of(kind: Kind, text: &RawValue) -> Option<ObjectKey> {
+    let Head { metadata } = serde_json::from_str(text.get()).ok()?;
+    Some(kind.key(metadata.namespace, metadata.name))
 }
 
 /// Key and version of an object; `None` when it has no name, which no object of an API server lacks.

@@ -129,3 +129,30 @@ fn help_tells_the_default_of_every_capacity() {
         assert!(text.contains(&format!("default: {default}")), "{flag}: {text}");
     }
 }
+
+#[test]
+fn only_a_host_outside_with_an_api_server_keeps_a_state() {
+    let state = |args: &[&str]| match action(args) {
+        Ok(Action::Run(config)) => config.place.state_dir,
+        Ok(Action::Cleanup(place)) => place.state_dir,
+        other => panic!("{other:?}"),
+    };
+    let default = Some(PathBuf::from("/var/lib/balancing"));
+    assert_eq!(state(&["--role=external"]), default);
+    assert_eq!(state(&["cleanup"]), default);
+    assert_eq!(state(&["--role=external", "--state-dir=/x"]), Some("/x".into()));
+    for none in [
+        &["--role=node"][..],
+        &["--role=external", "--state-dir=off"],
+        &["--role=external", "--source=dir:/x"],
+    ] {
+        assert_eq!(state(none), None, "{none:?}");
+    }
+    for wrong in [
+        &["--role=node", "--state-dir=/x"][..],
+        &["--role=external", "--source=dir:/x", "--state-dir=/x"],
+        &["--role=external", "--state-dir=x"],
+    ] {
+        assert!(action(wrong).unwrap_err().to_string().contains("--state-dir"), "{wrong:?}");
+    }
+}

@@ -1,11 +1,19 @@
 //! Single values of settings: what they may be, and what is said of those that are not.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::SourceConfig;
 use crate::listen::{Listen, ListenAddress};
-use balancing_core::manifest::name::{DNS_SUBDOMAIN, is_dns_subdomain};
+use balancing_core::{
+    manifest::name::{DNS_SUBDOMAIN, is_dns_subdomain},
+    resolve::Role,
+};
 
+/// Where a host outside the cluster keeps its state.
+const STATE_DIR: &str = "/var/lib/balancing";
 const MIN_CONNECTIONS: u32 = 1 << 16;
 
 /// Collects problems; a wrong value is replaced by its default so that the others are looked at too.
@@ -138,12 +146,36 @@ impl Problems {
         choices[0].1
     }
 
+    /// Whether a state of the cluster is kept: a host outside has no other way to start while the API server is away. The pods of a
+    /// node do not outlive its restart.
+    pub(super) fn keeps_state(&mut self, role: Role, source: &SourceConfig, given: Option<&Path>) -> bool {
+        let keeps = role == Role::External && matches!(source, SourceConfig::Kube { .. });
+        if let (false, Some(path)) = (keeps, given.filter(|path| !is_off(path))) {
+            self.0.push(format!(
+                "--state-dir {}: only a host outside the cluster with an API server keeps a state; leave it out, or use \
+                 --role external and --source kube",
+                path.display()
+            ));
+        }
+        keeps
+    }
+
+    /// `None` = off.
+    pub(super) fn state_dir(&mut self, given: Option<PathBuf>) -> Option<PathBuf> {
+        let path = given.unwrap_or_else(|| PathBuf::from(STATE_DIR));
+        (!is_off(&path)).then(|| self.absolute("--state-dir", path))
+    }
+
     pub(super) fn absolute(&mut self, flag: &str, path: PathBuf) -> PathBuf {
         if !path.is_absolute() {
             self.0.push(format!("{flag} {}: must be an absolute path", path.display()));
         }
         path
     }
+}
+
+fn is_off(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path == "off"
 }
 
 /// An empty value in a pod's environment means unset.

@@ -165,6 +165,8 @@ impl Inside {
                 synced: status.synced,
                 problems: status.problems.len(),
                 last_change: self.last_change,
+                state_confirmed: status.stored.map(|stored| stored.confirmed),
+                state_in_force: status.stored.is_some_and(|stored| stored.in_force),
                 objects: self.world.owner.engine().snapshot().counts(),
                 watches: self.counters.watches(),
             },
@@ -175,6 +177,7 @@ impl Inside {
                 states: self.scheduler.states().cloned().collect(),
             },
             links: self.world.attacher.sample(),
+            fabric: self.fabric_sample(),
         }
     }
 

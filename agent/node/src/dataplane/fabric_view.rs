@@ -10,6 +10,7 @@ use balancing_core::{
 };
 
 use super::Inside;
+use crate::metrics::FabricSample;
 
 /// The table of connections.
 const CONNECTIONS: &str = "connections";
@@ -19,7 +20,13 @@ impl Inside {
         let engine = self.world.owner.engine();
         let problem =
             self.scheduler.states().find(|state| state.name == "fabric").and_then(|s| s.problem.clone());
+        let lacking = engine.snapshot().fabric_lacking();
         let mut view = match membership(engine.snapshot(), engine.settings()) {
+            _ if !lacking.is_empty() => {
+                let kinds: Vec<_> = lacking.iter().map(ToString::to_string).collect();
+                let why = format!("{} could not be listed yet; what there is stays", kinds.join(", "));
+                FabricView { state: "waiting".to_owned(), message: Some(why), ..FabricView::default() }
+            }
             Membership::Outside(why) => {
                 FabricView { state: "outside".to_owned(), message: Some(why), ..FabricView::default() }
             }
@@ -40,6 +47,18 @@ impl Inside {
         self.add_tunnel(&mut view);
         self.add_proxy(&mut view);
         view
+    }
+
+    pub(super) fn fabric_sample(&self) -> FabricSample {
+        let state = self.world.fabric.state.as_ref();
+        let tools = self.world.fabric.known_tools();
+        FabricSample {
+            member: state.is_some_and(|state| state.device.is_some()),
+            peers: state.map_or(0, |state| state.peers.len()),
+            traffic: tools.and_then(|tools| tools.proxy.counters().ok()),
+            filtered: tools.and_then(|tools| tools.filter.counters().ok()).unwrap_or_default(),
+            tables: tools.and_then(|tools| tools.proxy.usage().ok()).unwrap_or_default(),
+        }
     }
 
     /// The device and the peers as they were made last.

@@ -189,6 +189,11 @@ impl Engine {
             add(root, format!("{more} more objects are in two files; remove them from one"));
         }
         problems.sort_by(|a, b| a.path.cmp(&b.path));
-        SourceStatus { description: format!("dir:{}", root.display()), synced: self.synced, problems }
+        SourceStatus {
+            description: format!("dir:{}", root.display()),
+            synced: self.synced,
+            problems,
+            stored: None,
+        }
     }
 }

@@ -6,7 +6,9 @@ use std::{
 
 use super::*;
 use crate::listen::Listen;
-use crate::metrics::{LinkSample, PolicySample, ReconcileSample, Sample, SourceSample, TableSample};
+use crate::metrics::{
+    FabricSample, LinkSample, PolicySample, ReconcileSample, Sample, SourceSample, TableSample,
+};
 use crate::probe::Report;
 use balancing_core::kinds::ObjectKind;
 
@@ -38,6 +40,7 @@ fn sample() -> Sample {
         tables: TableSample::default(),
         reconcile: ReconcileSample::default(),
         links: LinkSample::default(),
+        fabric: FabricSample::default(),
     }
 }
 

@@ -13,6 +13,10 @@ pub struct SourceSample {
     pub problems: usize,
     /// When a change arrived last.
     pub last_change: Option<SystemTime>,
+    /// When the source said last what is stored of it on this host; `None` = nothing is.
+    pub state_confirmed: Option<SystemTime>,
+    /// That stands in for the source.
+    pub state_in_force: bool,
     /// Objects that the agent knows, by Kubernetes kind.
     pub objects: BTreeMap<&'static str, usize>,
     /// Watches of the API server, by Kubernetes kind; a directory has none.
@@ -36,6 +40,17 @@ impl SourceSample {
         out.value("source_synced", "Whether the source has delivered its complete list", synced)?;
         out.value("source_problems", "What the source cannot read at the moment", self.problems)?;
         out.time("source_last_change_timestamp", "When a change of objects arrived last", self.last_change)?;
+        let (confirmed, in_force) = (self.state_confirmed, u64::from(self.state_in_force));
+        out.time(
+            "stored_state_timestamp",
+            "When the API server last said what is stored on this host for a start without it",
+            confirmed,
+        )?;
+        out.value(
+            "stored_state_in_force",
+            "Whether the stored state stands in for an API server that has not answered since the start",
+            in_force,
+        )?;
         let objects = self.objects.iter().map(|(kind, count)| ([("kind", *kind)], *count));
         out.values("objects", "Objects that the agent knows", objects)?;
         let watches = |count: fn(&WatchSample) -> u64| {

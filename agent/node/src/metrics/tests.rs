@@ -5,6 +5,7 @@ use std::{
 
 use balancing_dataplane::{
     model::PolicyKind,
+    proxy,
     tables::{Counters, Usage},
 };
 
@@ -28,6 +29,8 @@ fn full() -> Sample {
         abi: 1,
         ready: true,
         source: SourceSample {
+            state_confirmed: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(2500)),
+            state_in_force: true,
             synced: true,
             problems: 2,
             last_change: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)),
@@ -50,6 +53,16 @@ fn full() -> Sample {
         },
         reconcile: ReconcileSample { rounds, states: vec![State::new("tables")] },
         links: LinkSample { host: true, pods: 2, ..LinkSample::default() },
+        fabric: FabricSample {
+            member: true,
+            peers: 3,
+            traffic: Some(proxy::Counters {
+                drops: BTreeMap::from([("malformed", 4)]),
+                ..Default::default()
+            }),
+            filtered: BTreeMap::from([("not_a_member".to_owned(), 5)]),
+            tables: vec![proxy::Usage { table: "connections", used: 1, capacity: 2 }],
+        },
     }
 }
 
@@ -124,9 +137,13 @@ fn the_text_is_as_openmetrics_wants_it() {
         "balancing_policy_failed{kind=\"BalancingPolicy\",name=\"web\",reason=\"TableFull\"} 1",
         "balancing_policies{kind=\"BalancingPolicy\",reason=\"Applied\"} 1",
         "balancing_source_last_change_timestamp_seconds 1.5",
+        "balancing_stored_state_timestamp_seconds 2.5",
+        "balancing_stored_state_in_force 1",
         "balancing_table_capacity{table=\"frontends\"} 2",
         "balancing_frontend_failures_total{reason=\"KernelRefused\"} 0",
         "balancing_reconcile_duration_seconds_bucket{le=\"0.005\"} 1",
+        "balancing_tunnel_drops_total{reason=\"malformed\"} 4",
+        "balancing_tunnel_drops_total{reason=\"not_a_member\"} 5",
         "balancing_watch_events_total{kind=\"Pod\"} 9",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

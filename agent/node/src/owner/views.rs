@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use balancing_core::{
     explain::{Deviation, Explanation, explain},
     objects::{ObjectRef, PolicyRef},
+    resolve::Role,
     view::{KeyView, PolicyView},
 };
 use balancing_dataplane::model::{Backend, Entry, FrontendKey, PolicyName};
@@ -29,6 +30,11 @@ impl Owner {
         let key = FrontendKey { address: key.address.to_canonical(), ..key };
         if let Some(deviation) = self.deviation(&key) {
             explanation.deviate(&deviation, &self.kernel_names(&key));
+        }
+        let settings = self.engine.settings();
+        let node = self.engine.snapshot().node(&settings.node_name).filter(|_| settings.role == Role::Node);
+        if node.is_some_and(|node| node.proxy_ips.contains(&key.address)) {
+            explanation.forwarded(&key, self.forwards.get((key.port, key.protocol)));
         }
         explanation
     }

@@ -9,11 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancing_core::{
-    kinds::ObjectKind,
-    membership::{Member, Membership, membership},
-    objects::MemberKind,
-};
+use balancing_core::membership::{Member, Membership, membership};
 use balancing_dataplane::proxy::Local;
 use balancing_kube::member::Wish;
 use balancing_tunnel::{Applied, Deletions, Mac, Pair, Plan, mac_of, plan};
@@ -23,6 +19,9 @@ use crate::{
     fabric::{Fabric, FabricError, State, Tools, to_fabric, to_member, underlay, wish},
     world::World,
 };
+
+/// So long an address of the underlay may be gone before peers are told.
+const EXCHANGE: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Default)]
@@ -34,6 +33,8 @@ enum Standing {
     Carries(Option<Instant>),
     /// It is not, in words.
     Lacks(String),
+    /// It is not, in words, and may be by itself until then.
+    Waits(String, Instant),
 }
 
 impl Reconciler<World> for FabricReconciler {
@@ -53,8 +54,7 @@ impl Reconciler<World> for FabricReconciler {
         if !world.owner.is_synced() {
             return (Outcome::Asleep(NOT_LISTED), News::NONE);
         }
-        let lacking = world.owner.lacking();
-        if [ObjectKind::Fabric, ObjectKind::Member].iter().any(|kind| lacking.contains(kind)) {
+        if !world.owner.engine().snapshot().fabric_lacking().is_empty() {
             // Whoever has no fabric does not miss it; what an earlier agent made of one stays.
             return (Outcome::Done, News::NONE);
         }
@@ -63,6 +63,7 @@ impl Reconciler<World> for FabricReconciler {
             Ok(Standing::Carries(None)) => Outcome::Done,
             Ok(Standing::Carries(Some(at))) => Outcome::Again(at),
             Ok(Standing::Lacks(why)) => Outcome::Partly(why, None),
+            Ok(Standing::Waits(why, until)) => Outcome::Partly(why, Some(until)),
             Err(error) => Outcome::Failed(error.to_string()),
         };
         let news = if world.fabric.addresses == before { News::NONE } else { News::PROXY };
@@ -114,8 +115,13 @@ struct Joined {
 }
 
 impl Joined {
-    fn lacking(why: String, described: Option<(&balancing_tunnel::Member, u32)>) -> Self {
-        let described = described.map(|(own, mtu)| Described { underlay: own.underlay, mac: own.mac, mtu });
+    /// Peers go on with what they know, but nobody is sent here.
+    fn lacking(why: String, member: &Member<'_>) -> Self {
+        let described = member.own.map(|own| Described {
+            underlay: Pair { v4: own.underlay_v4, v6: own.underlay_v6 },
+            mac: Mac(own.mac),
+            mtu: own.mtu,
+        });
         Self { standing: Standing::Lacks(why), proven: Some(Vec::new()), described }
     }
 }
@@ -126,14 +132,19 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     let wanted = to_fabric(&member.fabric.name, member.spec);
     let tools = fabric.tools()?;
     let mut facts = tools.netlink.facts()?;
-    if member.owner.kind == MemberKind::ExternalHost {
-        // It has no pods that packets would have to be forwarded to.
+    if member.permission.is_some() {
+        // It has no pods to which it would forward.
         (facts.forwards_ipv4, facts.forwards_ipv6) = (None, None);
     }
-    let local = match underlay(member, &facts) {
+    let chosen = underlay(member, &facts);
+    if let Some(until) = waits_for_address(tools, member, chosen.as_ref().copied().unwrap_or_default()) {
+        let gone = "an address of the underlay is gone that peers dial: it is waited for";
+        let standing = Standing::Waits(chosen.err().unwrap_or_else(|| gone.to_owned()), until);
+        return Ok(Joined { standing, proven: None, described: None });
+    }
+    let local = match chosen {
         Ok(local) => local,
-        // An address that comes back is noticed at once; until then nobody is sent here.
-        Err(why) => return Ok(Joined::lacking(why, None)),
+        Err(why) => return Ok(Joined::lacking(why, member)),
     };
     let own = own(member, &name, local);
     let peers: Vec<_> = member.peers.iter().map(|(name, spec)| to_member(name, spec)).collect();
@@ -142,14 +153,13 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     let planned = if has_address { own.clone() } else { with_any_address(&own, &wanted) };
     let plan = match plan(&wanted, &planned, &peers, &facts) {
         Ok(plan) => plan,
-        Err(conflict) => return Ok(Joined::lacking(conflict.to_string(), None)),
+        Err(conflict) => return Ok(Joined::lacking(conflict.to_string(), member)),
     };
     let mtu = plan.mtu();
     if !has_address {
-        return Ok(Joined {
-            proven: None,
-            ..Joined::lacking(without_address(member, &name), Some((&own, mtu)))
-        });
+        let described = Some(Described { underlay: local, mac: own.mac, mtu });
+        let lacking = Joined::lacking(without_address(member, &name), member);
+        return Ok(Joined { proven: None, described, ..lacking });
     }
     let applied = apply(tools, &wanted, &own, &peers, &plan, everything)?;
     if let Some(device) = applied.device {
@@ -171,6 +181,21 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
         false => Standing::Lacks("the tunnel device does not have its own address yet".to_owned()),
     };
     Ok(Joined { standing, proven: Some(proven), described })
+}
+
+/// Until when an address is waited for that this host had: one that is exchanged is gone for a moment, and the device of its
+/// family would be made anew for nothing.
+fn waits_for_address(tools: &mut Tools, member: &Member<'_>, local: Pair) -> Option<Instant> {
+    let is_lost = member.own.is_some_and(|known| {
+        known.underlay_v4.is_some() && local.v4.is_none() || known.underlay_v6.is_some() && local.v6.is_none()
+    });
+    if !is_lost {
+        tools.lost_since = None;
+        return None;
+    }
+    let now = Instant::now();
+    let until = *tools.lost_since.get_or_insert(now) + EXCHANGE;
+    (now < until).then_some(until)
 }
 
 /// Brings the kernel in line. Whoever is new is let in before packets go there, and whoever has left is shut out after none

@@ -2,18 +2,19 @@
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use balancing_core::{
     kinds::{ObjectKind, lacks_policies},
-    resolve::{Family, Forward, ProxyPort},
+    resolve::{Family, Forward, ProxyPort, Role},
 };
 use balancing_dataplane::{
-    model::{FrontendKey, PolicyKind},
+    model::{FrontendKey, PolicyKind, Protocol},
     proxy::{Error, Proxy, Service},
 };
+use balancing_tunnel::nat::{Frontend, Frontends, Pods};
 
 use super::{LOOK, NOT_LISTED, News, Outcome, Reconciler};
 use crate::{owner::Owner, world::World};
@@ -56,6 +57,19 @@ impl Reconciler<World> for ForwardsReconciler {
         {
             return (Outcome::Partly(LACKING.to_owned(), None), News::NONE);
         }
+        let translated = translate(world, everything);
+        let (outcome, news) = self.forward(world, everything);
+        match (outcome, translated) {
+            (Outcome::Failed(why), _) => (Outcome::Failed(why), news),
+            (_, Err(error)) => (Outcome::Failed(error.to_string()), news),
+            (outcome, Ok(())) => (outcome, news),
+        }
+    }
+}
+
+impl ForwardsReconciler {
+    /// What the proxy on the tunnel device forwards.
+    fn forward(&mut self, world: &mut World, everything: bool) -> (Outcome, News) {
         let changed = world.owner.take_changed_ports();
         let addresses = world.fabric.addresses.clone();
         let World { owner, fabric, .. } = world;
@@ -79,6 +93,27 @@ impl Reconciler<World> for ForwardsReconciler {
             Err(error) => (Outcome::Failed(error.to_string()), News::NONE),
         }
     }
+}
+
+/// Proxy addresses of this node that an administrator has put elsewhere than on our tunnel.
+fn translate(world: &mut World, everything: bool) -> Result<(), balancing_tunnel::filter::Error> {
+    let World { owner, fabric, .. } = world;
+    let engine = owner.engine();
+    if engine.settings().role != Role::Node {
+        return Ok(());
+    }
+    let node = engine.snapshot().node(&engine.settings().node_name);
+    let addresses = node.iter().flat_map(|node| &node.proxy_ips).filter(|ip| !fabric.addresses.contains(*ip));
+    let mut wanted = Frontends::new();
+    for address in addresses {
+        for ((port, protocol), forward) in owner.forwards().iter() {
+            let at = Frontend { at: SocketAddr::new(*address, port), is_udp: protocol == Protocol::Udp };
+            let pods = forward.backends(Family::of(*address));
+            let pods = pods.iter().map(|pod| SocketAddr::new(pod.address, pod.port)).collect();
+            wanted.insert(at, Pods { pods, sticky: forward.affinity.is_some() });
+        }
+    }
+    fabric.nat.apply(&wanted, everything).map(drop)
 }
 
 /// Brings every port up to date, and takes away what nobody declares.

@@ -32,7 +32,7 @@ reasons! {
     NOT_IP = 1, "not_ip";
     /// A length, a header or a fragment that cannot be.
     MALFORMED = 2, "malformed";
-    /// A protocol, an extension header or an ICMP type that does not pass.
+    /// A protocol, an extension header, an option of IPv4 or an ICMP type that does not pass.
     UNSUPPORTED = 3, "unsupported";
     /// Not to the own tunnel address.
     NOT_FOR_US = 4, "not_for_us";

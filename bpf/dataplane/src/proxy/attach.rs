@@ -1,4 +1,4 @@
-//! The programs at the tunnel device, by pinned links.
+//! The programs at the tunnel device: by pinned links, or by filters where the kernel has no links for devices.
 
 use std::{
     fs, io,
@@ -6,7 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, load::Programs};
+use nix::net::if_::if_nameindex;
+
+use super::{
+    Error,
+    clsact::{self, Side},
+    load::Programs,
+};
 use crate::sys::{self, tcx};
 
 /// Pins, one a direction.
@@ -15,15 +21,17 @@ const DIRECTIONS: [(&str, u32); 2] = [("ingress", tcx::INGRESS), ("egress", tcx:
 /// The links.
 pub(super) struct Links {
     directory: PathBuf,
+    /// The kernel has not refused links yet.
+    tcx: bool,
 }
 
 impl Links {
-    pub(super) fn new(directory: PathBuf) -> Self {
-        Self { directory }
+    pub(super) fn new(directory: PathBuf, tcx: bool) -> Self {
+        Self { directory, tcx }
     }
 
     /// Makes both links lead from the device to the programs. Egress first: answers are translated before a packet is let in.
-    pub(super) fn attach(&self, programs: &Programs, device: u32) -> Result<bool, Error> {
+    pub(super) fn attach(&mut self, programs: &Programs, device: u32) -> Result<bool, Error> {
         let mut changed = false;
         for (name, direction) in DIRECTIONS.into_iter().rev() {
             changed |= self.attach_one(program(programs, direction), name, direction, device)?;
@@ -34,9 +42,14 @@ impl Links {
     /// Whether both links are as they should be.
     pub(super) fn is_attached(&self, programs: &Programs, device: u32) -> Result<bool, Error> {
         for (name, direction) in DIRECTIONS {
-            let wanted = (device, direction, program_id(program(programs, direction), device)?);
-            let found = self.link(name)?.map(|link| tcx::link(link.as_fd()));
-            if !found.is_some_and(|found| found.is_ok_and(|found| found == wanted)) {
+            let id = program_id(program(programs, direction), device)?;
+            let is_there = if self.tcx {
+                let found = self.link(name)?.map(|link| tcx::link(link.as_fd()));
+                found.is_some_and(|found| found.is_ok_and(|found| found == (device, direction, id)))
+            } else {
+                filter_id(direction, device)? == Some(id)
+            };
+            if !is_there {
                 return Ok(false);
             }
         }
@@ -44,13 +57,16 @@ impl Links {
     }
 
     fn attach_one(
-        &self,
+        &mut self,
         program: BorrowedFd<'_>,
         name: &str,
         direction: u32,
         device: u32,
     ) -> Result<bool, Error> {
         let failed = |operation| move |source| Error::Attach { operation, device, source };
+        if !self.tcx {
+            return attach_filter(program, direction, device);
+        }
         if let Some(link) = self.link(name)? {
             match tcx::link(link.as_fd()) {
                 Ok((at, way, id)) if at == device && way == direction => {
@@ -64,9 +80,20 @@ impl Links {
                 _ => self.unpin(name)?,
             }
         }
-        let link = tcx::attach(program, device, direction).map_err(failed("attach"))?;
+        let link = match tcx::attach(program, device, direction) {
+            // The attach type is unknown.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.tcx = false;
+                return attach_filter(program, direction, device);
+            }
+            link => link.map_err(failed("attach"))?,
+        };
         let path = self.directory.join(name);
-        sys::obj_pin(link.as_fd(), &path).map_err(|source| Error::Directory { operation: "pin", path, source })?;
+        sys::obj_pin(link.as_fd(), &path).map_err(|source| Error::Directory {
+            operation: "pin",
+            path,
+            source,
+        })?;
         Ok(true)
     }
 
@@ -94,6 +121,38 @@ fn program_id(program: BorrowedFd<'_>, device: u32) -> Result<u32, Error> {
     Ok(info.map_err(|source| Error::Attach { operation: "look for", device, source })?.id)
 }
 
+/// Puts a program in the place of our filter, unless it is there.
+fn attach_filter(program: BorrowedFd<'_>, direction: u32, device: u32) -> Result<bool, Error> {
+    if filter_id(direction, device)? == Some(program_id(program, device)?) {
+        return Ok(false);
+    }
+    let attached = clsact::attach(device, side(direction), program);
+    attached.map_err(|source| Error::Attach { operation: "attach", device, source })?;
+    Ok(true)
+}
+
+/// The program of our filter.
+fn filter_id(direction: u32, device: u32) -> Result<Option<u32>, Error> {
+    let found = clsact::program(device, side(direction));
+    found.map_err(|source| Error::Attach { operation: "look for", device, source })
+}
+
+fn side(direction: u32) -> Side {
+    if direction == tcx::INGRESS { Side::Ingress } else { Side::Egress }
+}
+
+/// Takes our filters away from every device.
+pub(super) fn detach_filters() -> Result<(), Error> {
+    let failed = |device| move |source| Error::Attach { operation: "detach", device, source };
+    let devices = if_nameindex().map_err(|errno| failed(0)(errno.into()))?;
+    for device in devices.iter().map(|device| device.index()) {
+        for side in [Side::Ingress, Side::Egress] {
+            clsact::detach(device, side).map_err(failed(device))?;
+        }
+    }
+    Ok(())
+}
+
 /// Ends the links of a directory at once; whatever else is there is left to its removal.
 pub(super) fn detach_all(directory: &Path) {
     for (name, _) in DIRECTIONS {
@@ -107,7 +166,10 @@ pub(super) fn detach_all(directory: &Path) {
 /// What to do about a refusal of the kernel.
 pub(super) fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EINVAL) => "; the kernel has no tcx (Linux 6.6 is the first that has)",
+        Some(libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP) => {
+            "; the kernel has neither tcx (Linux 6.6) nor the qdisc clsact with bpf filters (CONFIG_NET_SCH_INGRESS, \
+             CONFIG_NET_CLS_BPF)"
+        }
         Some(libc::EPERM) => "; the agent has to run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
         _ => "",
     }

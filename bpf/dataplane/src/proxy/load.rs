@@ -42,7 +42,8 @@ pub(super) fn load(directory: &Path, sizes: &Sizes) -> Result<Programs, Error> {
 
 fn program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
     let refused = |error: ProgramError| Error::Load(format!("program {name}: {}", chain(&error)));
-    let missing = || Error::Load(format!("the object has no program {name}: build it and the agent from one checkout"));
+    let missing =
+        || Error::Load(format!("the object has no program {name}: build it and the agent from one checkout"));
     let program: &mut SchedClassifier =
         ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(refused)?;
     program.load().map_err(refused)?;

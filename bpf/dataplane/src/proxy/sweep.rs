@@ -1,16 +1,14 @@
 //! Removes the rows of connections that have ended.
 //!
 //! Programs do not count them any more, but they take room, and in a table that is full the kernel drops what was not used for long,
-//! living or not. UDP whose backend has left the set is ended here as well: to the programs its row is as good as any.
+//! living or not. UDP whose backend has left the set is ended here as well, and TCP that such a backend has not answered yet: to the
+//! programs its row is as good as any.
 
-use std::{
-    io,
-    os::fd::AsFd as _,
-};
+use std::{io, os::fd::AsFd as _};
 
 use balancing_abi::{
     UDP,
-    proxy::{Connection, ConnectionKey, direction, kind, maps},
+    proxy::{Connection, ConnectionKey, direction, kind, maps, state},
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -31,11 +29,16 @@ pub(super) struct Sweeper {
     seen: u32,
     /// Rows that were left by the last complete sweep.
     rows: u32,
-    /// Backends of UDP have left: the whole table is to be looked at.
+    /// Backends have left: the whole table is to be looked at.
     hurries: bool,
 }
 
 impl Sweeper {
+    /// One that has seen nothing. An earlier agent may have ended between a change and its sweep.
+    pub(super) fn new() -> Self {
+        Self { hurries: true, ..Self::default() }
+    }
+
     /// The next sweep looks at everything.
     pub(super) fn hurry(&mut self) {
         self.hurries = true;
@@ -94,7 +97,8 @@ fn has_ended(key: &ConnectionKey, row: &Connection, now: u64, tables: &Tables) -
     if !Connection::is_alive(row.seen, key.protocol, row.state, now) {
         return true;
     }
-    if key.protocol != UDP || row.kind != kind::PROXIED || key.direction != direction::INGRESS {
+    let drains = key.protocol != UDP && row.state & state::REPLIED != 0;
+    if drains || row.kind != kind::PROXIED || key.direction != direction::INGRESS {
         return false;
     }
     let frontend = codec::plain_frontend(&key.destination, key.destination_port, key.protocol);
@@ -102,12 +106,7 @@ fn has_ended(key: &ConnectionKey, row: &Connection, now: u64, tables: &Tables) -
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Operation {
-        operation,
-        table: maps::CONNECTIONS,
-        object: "rows".to_owned(),
-        source,
-    }
+    move |source| Error::Operation { operation, table: maps::CONNECTIONS, object: "rows".to_owned(), source }
 }
 
 /// Nanoseconds of the clock that programs read.

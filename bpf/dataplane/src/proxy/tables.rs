@@ -2,7 +2,7 @@
 //! names it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     mem::offset_of,
     num::NonZeroU32,
@@ -182,7 +182,7 @@ impl Tables {
         self.entries.get(key).is_some_and(|service| service.backends.iter().any(is))
     }
 
-    /// Puts a service into force; whether a backend may be gone that UDP used.
+    /// Puts a service into force; whether a backend has left it.
     pub(super) fn publish(&mut self, key: FrontendKey, service: &Service) -> Result<bool, Error> {
         let mut service = service.clone();
         service.backends.sort_unstable();
@@ -197,15 +197,16 @@ impl Tables {
             self.retired.push(placed);
             return Err(self.refused(&key, error));
         }
+        let has_lost = self.entries.get(&key).is_some_and(|before| has_lost(before, &service));
         let before = self.entries.insert(key, service);
         self.retired.extend(self.placed.insert(key, placed));
         if let Some(before) = &before {
             self.release(before, key.protocol);
         }
-        Ok(key.protocol == Protocol::Udp && before.is_some())
+        Ok(has_lost)
     }
 
-    /// Takes a port back; whether UDP may have used it.
+    /// Takes a port back; whether it had a backend.
     pub(super) fn remove(&mut self, key: &FrontendKey) -> Result<bool, Error> {
         let Some(before) = self.entries.get(key).cloned() else { return Ok(false) };
         match self.frontends.remove(&Raw(raw_key(key))) {
@@ -215,7 +216,7 @@ impl Tables {
         self.entries.remove(key);
         self.retired.extend(self.placed.remove(key));
         self.release(&before, key.protocol);
-        Ok(key.protocol == Protocol::Udp)
+        Ok(!before.backends.is_empty())
     }
 
     /// Finds room, waiting for programs if there is none otherwise.
@@ -236,7 +237,9 @@ impl Tables {
                 None => range.into_iter().for_each(|range| self.ranges.free(range)),
             }
         }
-        let (table, capacity) = match self.entries.len() as u32 >= self.sizes.frontends {
+        let is_one_more =
+            !self.entries.contains_key(key) && self.entries.len() as u32 >= self.sizes.frontends;
+        let (table, capacity) = match is_one_more {
             true => (maps::FRONTENDS, self.sizes.frontends),
             false => (maps::BACKENDS, self.sizes.backends),
         };
@@ -299,9 +302,11 @@ impl Tables {
 
     fn refused(&self, key: &FrontendKey, error: MapError) -> Error {
         match crate::tables::pins::errno(&error) {
-            Some(libc::E2BIG | libc::ENOMEM) => {
-                Error::Full { table: maps::FRONTENDS, capacity: self.sizes.frontends, object: key.to_string() }
-            }
+            Some(libc::E2BIG | libc::ENOMEM) => Error::Full {
+                table: maps::FRONTENDS,
+                capacity: self.sizes.frontends,
+                object: key.to_string(),
+            },
             _ => operation("write", maps::FRONTENDS, key)(error),
         }
     }
@@ -345,6 +350,13 @@ impl Tables {
             Err(error) => Err(operation("delete", maps::CONNECTIONS, "a connection that has ended")(error)),
         }
     }
+}
+
+/// Whether a backend of the one is none of the other.
+fn has_lost(before: &Service, after: &Service) -> bool {
+    let place = |backend: &Backend| (backend.address, backend.port);
+    let there: BTreeSet<_> = after.backends.iter().map(place).collect();
+    before.backends.iter().any(|backend| !there.contains(&place(backend)))
 }
 
 fn raw_key(key: &FrontendKey) -> RawKey {

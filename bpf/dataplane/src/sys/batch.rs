@@ -53,9 +53,8 @@ pub(crate) fn next<K: Plain, V: Plain>(
         Err(error) => return Err(error),
     };
     position.at = if ended { None } else { Some(to[0]) };
-    let elements = (0..attr.count as usize).filter_map(|index| {
-        Some((copy(&keys, index * size_of::<K>())?, copy(&values, index * stride)?))
-    });
+    let elements = (0..attr.count as usize)
+        .filter_map(|index| Some((copy(&keys, index * size_of::<K>())?, copy(&values, index * stride)?)));
     Ok((elements.collect(), ended))
 }
 

@@ -24,7 +24,8 @@ pub(crate) fn choose(service: *const Service, key: &AffinityKey, nanoseconds: u6
         let Some(known) = affinity.get_ptr_mut(key) else {
             let backend = services::draw(service)?;
             let word = word(backend, now);
-            if affinity.insert(key, &word, u64::from(BPF_NOEXIST)).is_err() && affinity.get_ptr(key).is_some() {
+            if affinity.insert(key, &word, u64::from(BPF_NOEXIST)).is_err() && affinity.get_ptr(key).is_some()
+            {
                 // Another CPU was first.
                 continue;
             }

@@ -81,6 +81,10 @@ impl Packet {
         if header.version >> 4 != 4 || size < Ipv4::SIZE {
             return Err(counter::MALFORMED);
         }
+        // Among the options is a way of the packet's own, past what is decided here; none of them is of use.
+        if size != Ipv4::SIZE {
+            return Err(counter::UNSUPPORTED);
+        }
         let total = length(ctx, u16::from_be(header.length), size)?;
         let fragment = u16::from_be(header.fragment);
         let (offset, more) = (u32::from(fragment & Ipv4::OFFSET) * 8, fragment & Ipv4::MORE != 0);
@@ -151,8 +155,7 @@ impl Packet {
                 Extension::FRAGMENT if !fragmented => {}
                 _ => return Ok(()),
             }
-            let header =
-                ctx.load::<Extension>(self.transport as usize).map_err(|_| counter::MALFORMED)?;
+            let header = ctx.load::<Extension>(self.transport as usize).map_err(|_| counter::MALFORMED)?;
             let fragment = kind == Extension::FRAGMENT;
             let size = if fragment { 8 } else { 8 + u32::from(header.length) * 8 };
             if size > self.payload {

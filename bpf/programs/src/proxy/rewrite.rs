@@ -35,13 +35,7 @@ pub(crate) fn difference(v6: bool, from: &[u32; 4], to: &[u32; 4]) -> u64 {
     let (skip, size) = if v6 { (0, 16) } else { (3, 4) };
     // SAFETY: both are of the announced size from the word on; the helper only reads.
     let sum = unsafe {
-        bpf_csum_diff(
-            from.as_ptr().add(skip).cast_mut(),
-            size,
-            to.as_ptr().add(skip).cast_mut(),
-            size,
-            0,
-        )
+        bpf_csum_diff(from.as_ptr().add(skip).cast_mut(), size, to.as_ptr().add(skip).cast_mut(), size, 0)
     };
     // 32 bits of a ones' complement sum.
     u64::from(sum as u32)

@@ -300,8 +300,8 @@ fn a_policy_waits_for_the_port_that_the_controller_chooses() {
     let mut pods = web_pods(&[("http", 0, Tcp)]);
     pods.ports[0].automatic = true;
     let policy = mk_balancing("b", front(), pods, NodeProxy);
-    let node = mk_node(HERE, &["192.168.0.1"], &["10.211.0.1"]);
-    let mut pod = mk_pod("a", &["10.0.0.1"]);
+    let node = mk_node(THERE, &["192.168.0.1"], &["10.211.0.1"]);
+    let mut pod = mk_there("a", "10.0.0.1");
     let mut lab = Lab::of([policy.clone().into(), node.into(), pod.clone().into()]);
     assert_eq!(lab.verdict(&balancing("b")).reason, Reason::Pending);
     assert!(lab.verdict(&balancing("b")).message.contains("proxyPorts of a TunnelFabric"));

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Writes a kubeconfig for the agent of a host outside the cluster, with a token that ends.
+#
+#   install/external-host-kubeconfig.sh NAME [FILE]
+#
+# NAME is an ExternalHost with spec.serviceAccountName; FILE is NAME.kubeconfig unless it is given. The ServiceAccount and its three
+# bindings are made where they are missing. It works with kubectl's current context and needs the rights to make these. Run it again
+# to renew: the agent reads a replaced file anew.
+#
+# DURATION (720h) is how long the token shall be valid; the API server may allow less. NAMESPACE is the agents', balancing-system.
+set -euo pipefail
+umask 077
+
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then
+    echo "usage: $0 NAME [FILE]" >&2
+    exit 64
+fi
+name=$1 file=${2:-$1.kubeconfig}
+namespace=${NAMESPACE:-balancing-system} duration=${DURATION:-720h}
+
+account=$(kubectl get externalhost "$name" -o 'jsonpath={.spec.serviceAccountName}')
+if [ -z "$account" ]; then
+    echo "ExternalHost $name has no spec.serviceAccountName; set it to the name of a ServiceAccount of its own, such as host-$name" >&2
+    exit 1
+fi
+case $account in balancing-agent | balancing-controller | balancing-external)
+    echo "ServiceAccount $account is not that of one host; give ExternalHost $name one of its own, such as host-$name" >&2
+    exit 1
+    ;;
+esac
+
+# binding KIND NAMESPACE NAME ROLE-KIND ROLE
+binding() {
+    cat <<YAML
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: $1
+metadata:
+  name: $3
+  namespace: $2
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: $4, name: $5}
+subjects:
+  - {kind: ServiceAccount, name: $account, namespace: $namespace}
+YAML
+}
+{
+    cat <<YAML
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: $account
+  namespace: $namespace
+automountServiceAccountToken: false
+YAML
+    binding ClusterRoleBinding "" "balancing-external-host-$account" ClusterRole balancing-external-host
+    binding RoleBinding "$namespace" "balancing-external-host-$account" Role balancing-external-host
+    binding RoleBinding default "balancing-external-host-$account" Role balancing-external-events
+} | kubectl apply --server-side --field-manager external-host-kubeconfig -f - >&2
+
+# Not through the command line, which every process may read.
+next=$(mktemp "$file.XXXXXX")
+trap 'rm -f "$next"' EXIT
+answer=$(kubectl create token "$account" --namespace "$namespace" --duration "$duration" -o 'jsonpath={.status.token} {.status.expirationTimestamp}')
+read -r token expires <<<"$answer"
+server=$(kubectl config view --raw --minify --flatten -o 'jsonpath={.clusters[0].cluster.server}')
+authority=$(kubectl config view --raw --minify --flatten -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')
+cat >"$next" <<YAML
+apiVersion: v1
+kind: Config
+current-context: balancing
+contexts:
+  - name: balancing
+    context: {cluster: balancing, user: $account, namespace: $namespace}
+clusters:
+  - name: balancing
+    cluster: {server: "$server"${authority:+, certificate-authority-data: $authority}}
+users:
+  - name: $account
+    user: {token: $token}
+YAML
+mv "$next" "$file"
+echo "$file: ServiceAccount $namespace/$account at $server, valid until $expires"

@@ -1,0 +1,217 @@
+//! Proxy addresses that are not of our tunnel: an administrator has put them on another interface, or a router maps them to this host.
+//!
+//! What arrives there at a declared port is translated by nftables, in a table of our own: one rule for each family looks up
+//! (address, protocol, port, slot) in a map. The slot is drawn, or is the hash of the client's address where a client keeps its pod; each
+//! frontend has [`SLOTS`] slots, which its pods share evenly. Rules for each frontend would take minutes where there are many.
+//!
+//! The table outlives the program. Connections that are open stay where they are: that is the kernel's connection tracking.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    net::{IpAddr, SocketAddr},
+};
+
+use crate::filter::{Error, nft::run};
+
+/// Slots of a frontend: more than a node has pods (Kubernetes, "Considerations for large clusters": 110).
+pub const SLOTS: usize = 128;
+/// The table.
+const TABLE: &str = "inet balancing_proxy";
+
+/// A port at such an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frontend {
+    /// Address and port.
+    pub at: SocketAddr,
+    /// UDP and not TCP.
+    pub is_udp: bool,
+}
+
+/// Where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pods {
+    /// Addresses of the frontend's family.
+    pub pods: Vec<SocketAddr>,
+    /// Clients keep their pod, as long as the pods stay the same.
+    pub sticky: bool,
+}
+
+/// What is wanted at all such addresses.
+pub type Frontends = BTreeMap<Frontend, Pods>;
+
+/// The table, in the network namespace of whichever thread calls.
+#[derive(Debug, Default)]
+pub struct Nat {
+    /// What the kernel has; `None` = nobody knows.
+    applied: Option<Frontends>,
+}
+
+impl Nat {
+    /// Nothing is known of what the kernel has.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the table so, by one transaction of what differs; `everything`: looks whether it is still there. Whether anything was
+    /// changed.
+    ///
+    /// # Errors
+    /// When there is no `nft`, or it refuses.
+    pub fn apply(&mut self, wanted: &Frontends, everything: bool) -> Result<bool, Error> {
+        if everything && self.applied.as_ref().is_some_and(|applied| !applied.is_empty()) && !is_there()? {
+            self.applied = None;
+        }
+        if self.applied.as_ref() == Some(wanted) {
+            return Ok(false);
+        }
+        if wanted.is_empty() {
+            return self.remove();
+        }
+        let known = self.applied.take();
+        let text = match &known {
+            Some(known) => change(known, wanted),
+            None => whole(wanted),
+        };
+        run(&["-f", "-"], &text)?;
+        self.applied = Some(wanted.clone());
+        Ok(true)
+    }
+
+    /// Removes the table; whether it was there.
+    ///
+    /// # Errors
+    /// When `nft` refuses.
+    pub fn remove(&mut self) -> Result<bool, Error> {
+        let there = match is_there() {
+            // Without the program there never was a table of ours.
+            Err(Error::NoNft) => false,
+            found => found?,
+        };
+        if there {
+            run(&["-f", "-"], &format!("delete table {TABLE}\n"))?;
+        }
+        self.applied = Some(Frontends::new());
+        Ok(there)
+    }
+}
+
+fn is_there() -> Result<bool, Error> {
+    let tables = run(&["list", "tables", "inet"], "")?;
+    Ok(tables.lines().any(|line| line.trim() == format!("table {TABLE}")))
+}
+
+/// The table from nothing.
+fn whole(wanted: &Frontends) -> String {
+    let mut text = format!("add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
+    for (name, family, slot) in maps() {
+        // Writing to a string cannot fail.
+        writeln!(
+            text,
+            " map {name} {{\n  typeof {family} daddr . meta l4proto . th dport . {slot} : {family} daddr . th dport\n }}"
+        )
+        .ok();
+    }
+    text.push_str(" chain prerouting {\n  type nat hook prerouting priority dstnat - 5; policy accept;\n");
+    for (name, family, slot) in maps() {
+        writeln!(text, "  dnat {family} to {family} daddr . meta l4proto . th dport . {slot} map @{name}")
+            .ok();
+    }
+    text.push_str(" }\n}\n");
+    text + &change(&Frontends::new(), wanted)
+}
+
+/// Name, family and where the slot comes from.
+fn maps() -> [(String, &'static str, String); 4] {
+    let random = format!("numgen random mod {SLOTS}");
+    let hash = |family: &str| format!("jhash {family} saddr mod {SLOTS}");
+    [
+        ("ipv4".to_owned(), "ip", random.clone()),
+        ("ipv4_sticky".to_owned(), "ip", hash("ip")),
+        ("ipv6".to_owned(), "ip6", random),
+        ("ipv6_sticky".to_owned(), "ip6", hash("ip6")),
+    ]
+}
+
+/// The difference: slots that go first, because a slot that changes is there already.
+fn change(before: &Frontends, after: &Frontends) -> String {
+    let mut text = String::new();
+    for (from, to, verb) in [(before, after, "delete"), (after, before, "add")] {
+        for (frontend, pods) in from.iter().filter(|(frontend, pods)| to.get(frontend) != Some(pods)) {
+            if !pods.pods.is_empty() {
+                let map = map_of(frontend, pods);
+                writeln!(text, "{verb} element {TABLE} {map} {{ {} }}", Elements(frontend, pods, verb)).ok();
+            }
+        }
+    }
+    text
+}
+
+fn map_of(frontend: &Frontend, pods: &Pods) -> &'static str {
+    match (frontend.at.ip(), pods.sticky) {
+        (IpAddr::V4(_), false) => "ipv4",
+        (IpAddr::V4(_), true) => "ipv4_sticky",
+        (IpAddr::V6(_), false) => "ipv6",
+        (IpAddr::V6(_), true) => "ipv6_sticky",
+    }
+}
+
+/// The slots of a frontend.
+struct Elements<'a>(&'a Frontend, &'a Pods, &'a str);
+
+impl fmt::Display for Elements<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Frontend { at, is_udp }, pods, verb) = self;
+        let protocol = if *is_udp { "udp" } else { "tcp" };
+        for (slot, pod) in pods.pods.iter().cycle().take(SLOTS).enumerate() {
+            let comma = if slot == 0 { "" } else { ", " };
+            write!(f, "{comma}{} . {protocol} . {} . {slot}", at.ip(), at.port())?;
+            if *verb == "add" {
+                write!(f, " : {} . {}", pod.ip(), pod.port())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(at: &str, pods: &[&str], sticky: bool) -> (Frontend, Pods) {
+        let pods = pods.iter().map(|pod| pod.parse().unwrap()).collect();
+        (Frontend { at: at.parse().unwrap(), is_udp: false }, Pods { pods, sticky })
+    }
+
+    #[test]
+    fn only_what_differs_is_changed_and_removal_comes_first() {
+        let before = Frontends::from([
+            one("192.0.2.1:80", &["10.0.0.1:8080"], false),
+            one("192.0.2.1:81", &["10.0.0.1:8081"], false),
+            one("[2001:db8::1]:80", &["[fd00::1]:8080"], true),
+        ]);
+        let mut after = before.clone();
+        after.extend([one("192.0.2.1:80", &["10.0.0.1:8080", "10.0.0.2:8080"], false)]);
+        assert_eq!(change(&before, &before), "");
+        let text = change(&before, &after);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(
+            lines[0].starts_with("delete element inet balancing_proxy ipv4 { 192.0.2.1 . tcp . 80 . 0, ")
+        );
+        assert!(lines[1].contains("80 . 0 : 10.0.0.1 . 8080, 192.0.2.1 . tcp . 80 . 1 : 10.0.0.2 . 8080, "));
+        assert_eq!(lines[1].matches("10.0.0.2").count(), SLOTS / 2, "pods share evenly");
+        let text = change(&after, &Frontends::new());
+        assert!(
+            text.contains("delete element inet balancing_proxy ipv6_sticky { 2001:db8::1 . tcp . 80 . 0, ")
+        );
+    }
+
+    #[test]
+    fn a_frontend_without_pods_has_no_slot() {
+        let (frontend, mut pods) = one("192.0.2.1:80", &["10.0.0.1:8080"], false);
+        pods.pods.clear();
+        assert_eq!(change(&Frontends::new(), &Frontends::from([(frontend, pods)])), "");
+    }
+}
