@@ -1,5 +1,5 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
-.PHONY: build demo demo-kube test storm upgrade bench bench-kube lint crds setup
+.PHONY: build demo demo-kube demo-fabric test storm upgrade bench bench-kube lint crds setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -11,8 +11,11 @@ demo: build ## a live redirect on this machine, without Kubernetes
 demo-kube: build ## the node-local DNS story on a real control plane, with kubectl
 	tests/setup.sh run go kube && tests/as-root.sh tests/demo.sh kube
 
+demo-fabric: build ## pods of an overlay reached from a host outside the cluster, through tunnels that build themselves
+	tests/setup.sh run kube && tests/as-root.sh tests/demo.sh fabric
+
 test: ## every test, kernel tests as root
-	tests/setup.sh build run go kube && cargo build --locked --workspace
+	tests/setup.sh build run go kube flannel && cargo build --locked --workspace
 	tests/as-root.sh cargo test --locked --workspace --no-fail-fast
 
 storm: ## a million connections while everything changes

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demos: a node with pods made by a real CNI chain, its Services elsewhere, and the agent between them.
 #
-#   tests/demo.sh [STORY]     stories are in tests/demo/: `directory` (the default) and `kube`
+#   tests/demo.sh [STORY]     stories are in tests/demo/: `directory` (the default), `kube` and `fabric`
 #
 # Everything lives in mount, process and network namespaces of its own, which the kernel removes with the
 # last process, however the demo ends. Only cgroups have to be removed by hand; that is done here, and
@@ -12,9 +12,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ "$(id -u)" = 0 ] || { echo "demo: needs root; run: make demo" >&2; exit 1; }
 story=${1:-directory}
 case $story in
-directory | kube) ;;
+directory | kube | fabric) ;;
 *)
-    echo "demo: no story '$story': use directory or kube" >&2
+    echo "demo: no story '$story': use directory, kube or fabric" >&2
     exit 64
     ;;
 esac

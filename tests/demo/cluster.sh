@@ -8,7 +8,7 @@ agent_kubeconfig=$plane/agent.kubeconfig
 
 # Neither the user's settings nor what kubectl keeps of another cluster at the same address.
 kubectl() {
-    in_ns node env KUBERC=off "$kube_bin/kubectl" --kubeconfig "$plane/admin.kubeconfig" --cache-dir "$plane/cache" "$@"
+    in_ns remote env KUBERC=off "$kube_bin/kubectl" --kubeconfig "$plane/admin.kubeconfig" --cache-dir "$plane/cache" "$@"
 }
 
 # The API server makes its certificate itself, and nobody else reaches its network: tokens need no secret.
@@ -19,6 +19,7 @@ start_control_plane() {
 admin,admin,1,system:masters
 controllers,system:kube-controller-manager,2
 scheduler,system:kube-scheduler,3
+edge,edge,4,balancing:external-hosts
 CSV
     local user etcd=http://127.0.0.1:2379
     for user in admin controllers scheduler; do

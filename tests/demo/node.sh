@@ -25,13 +25,9 @@ done
 
 # What the stories print.
 title() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-run() { # LABEL COMMAND...
+run() { # PLACE COMMAND...: a place is a function that runs the command there; '' = here
     show "$@"
-    case $1 in
-    client) client "${@:2}" ;;
-    host) host "${@:2}" ;;
-    *) "${@:2}" ;;
-    esac 2>&1 | indent
+    if [ -n "$1" ]; then "$@"; else "${@:2}"; fi 2>&1 | indent
 }
 refused() { # COMMAND...: which must fail
     show "" "$@"
@@ -118,7 +114,9 @@ serve_http() { # NAMESPACE ADDRESS:PORT TEXT
     local dir="$work/www/$1-$2"
     mkdir -p "$dir"
     echo "$3" >"$dir/index.html"
-    in_ns "$1" busybox httpd -f -p "$2" -h "$dir" &
+    nsenter --net="/run/netns/$1" -- busybox httpd -f -p "$2" -h "$dir" &
+    # Nobody wants to read that it was ended.
+    disown
 }
 
 # A pod as a runtime makes it: cgroup first, then the namespace, then the CNI chain.

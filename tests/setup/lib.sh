@@ -88,14 +88,14 @@ go_tools_linked() { [ "$(readlink "$module/bin")" = "$tools_built" ]; }
 link_go_tools() { ln -sfn "$tools_built" "$module/bin"; }
 
 # build_go_tools LDFLAGS [BUILT:WANTED...]: builds them into the cache. A tool is called like the directory
-# of its package; pairs give other names.
+# of its package; pairs give other names. Without C unless the part sets `cgo=1`.
 build_go_tools() {
     local wanted building pair
     wanted=$(sed -n 's/^go \(.*\)/\1/p' "$module/go.mod")
     find_go "$wanted" || install_go "$wanted"
     say "building the tools of ${module#"$repository"/}/go.mod with $go"
     building=$(mktemp -d "$cache/tools-building.XXXXXX")
-    CGO_ENABLED=0 GOFLAGS=-mod=readonly "$go" build -C "$module" -trimpath -ldflags "$1" -o "$building/" tool >&2 ||
+    CGO_ENABLED=${cgo:-0} GOFLAGS=-mod=readonly "$go" build -C "$module" -trimpath -ldflags "$1" -o "$building/" tool >&2 ||
         fail "the tools of ${module#"$repository"/}/go.mod do not build"
     for pair in "${@:2}"; do
         mv "$building/${pair%%:*}" "$building/${pair#*:}"

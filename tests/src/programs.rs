@@ -49,6 +49,15 @@ pub fn control_plane_program(name: &str) -> PathBuf {
     built_tool("tools/kube/bin", name, "kube")
 }
 
+/// flannel's daemon, built by `tests/setup.sh flannel`.
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub(crate) fn flannel_program() -> PathBuf {
+    built_tool("tools/flannel/bin", "flannel", "flannel")
+}
+
 fn built_tool(directory: &str, name: &str, part: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory).join(name);
     assert!(path.is_file(), "no {}: run `tests/setup.sh {part}`", path.display());

@@ -80,6 +80,9 @@ impl World {
         let underlay = Underlay::new();
         let nodes: Vec<_> = NAMES.iter().map(|name| Node::named(topic, name, &[])).collect();
         let outside = Node::named(topic, "outside", &["--role", "external"]);
+        for variable in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            outside.host().sysctl(variable, "0");
+        }
         let world = Self { _underlay: underlay, nodes, outside };
         for host in world.hosts() {
             world._underlay.join(host.host());
@@ -142,6 +145,8 @@ fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
     world.apply(&pod);
     let mut outside = world.outside.client();
     wait_answer(&mut outside, "a");
+    // It has no pods, so it need not forward.
+    assert_eq!(world.outside.ctl_json(&["fabric"])["problems"], json!([]));
     let explained = |host: &Node, at: &str| String::from_utf8(host.ctl(&["explain", at]).stdout).unwrap();
     let told = explained(&world.outside, FRONT);
     assert!(told.contains("10.211.0.11:20080 weight 1 (proxy of node n1, pods default/a)"), "{told}");
@@ -156,6 +161,14 @@ fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
     let of_other = world.nodes[1].overlay_pod(&other, &["10.244.2.7"]);
     world.apply(&other);
     wait_answer(&mut of_other.client(), "a");
+    // Connections are counted, each once; those that have ended go after a while.
+    let socket = outside.open(Kind::Tcp4);
+    outside.connect(socket, address(FRONT)).unwrap();
+    eventually(|| match &world.nodes[0].ctl_json(&["fabric"])["connections"][0] {
+        count if *count == 1 => Ok(()),
+        count => Err(format!("{count} connections")),
+    });
+    outside.close(socket);
     // On the pod's own node nothing crosses the tunnel.
     wait_answer(&mut world.nodes[0].client(), "a");
     // It moves.
@@ -173,6 +186,20 @@ fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
         host.start();
     }
     assert_eq!(answer(&mut outside, Kind::Tcp4), Ok("b".to_owned()));
+}
+
+#[test]
+fn a_pod_of_the_host_network_is_reached_at_its_node() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new("fabric-host").start();
+    let pod = pod_on("n1", "h", "192.168.1.2").with("/spec/hostNetwork", true);
+    let _server = EchoServer::start(world.nodes[0].host(), "h", &[address("192.168.1.2:80")]);
+    world.apply(&pod);
+    for host in world.hosts() {
+        wait_answer(&mut host.client(), "h");
+    }
 }
 
 #[test]

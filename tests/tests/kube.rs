@@ -23,6 +23,8 @@ mod fabric_hosts;
 mod fabric_outside;
 #[path = "kube/fabric_rights.rs"]
 mod fabric_rights;
+#[path = "kube/flannel.rs"]
+mod flannel;
 #[path = "kube/generations.rs"]
 mod generations;
 #[path = "kube/lacking.rs"]

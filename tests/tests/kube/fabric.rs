@@ -80,7 +80,9 @@ fn a_fabric_tells_how_it_is() {
     });
     let shown = world.plane.kubectl(&["get", "tf,tn,tac,xh"]);
     assert!(
-        shown.ok && shown.stdout.contains("10.211.0.0/30") && shown.stdout.contains("node.n2"),
+        shown.ok
+            && ["10.211.0.0/30", "node.n2", " 10.211.0.2 "].iter().all(|text| shown.stdout.contains(text))
+            && !shown.stdout.contains('['),
         "{}",
         shown.stdout
     );

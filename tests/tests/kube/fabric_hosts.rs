@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::world::{NAMESPACE, VERSION, World, answered_by, text};
 
 pub(crate) const FRONT: &str = "10.99.0.1:80";
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
-const ANNOTATION: &str = "/metadata/annotations/balancing.elf.io~1nodeProxyIpv4";
+pub(crate) const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub(crate) const ANNOTATION: &str = "/metadata/annotations/balancing.elf.io~1nodeProxyIpv4";
 
 /// A cluster whose nodes lie in networks of their own.
 pub(crate) struct Fabric {
@@ -80,7 +80,7 @@ impl Fabric {
         }
     }
 
-    fn node(&self, name: &str) -> Object {
+    pub(crate) fn node(&self, name: &str) -> Object {
         self.world.plane.client().get(&Object::named("v1", "Node", "", name)).unwrap()
     }
 

@@ -28,7 +28,7 @@ fn member() -> Vec<CustomResourceColumnDefinition> {
     vec![
         text("Fabric", ".spec.fabric", "The TunnelFabric."),
         text("Underlay", ".spec.underlay['ipv4','ipv6']", "Where peers dial the member."),
-        text("Addresses", ".spec.addresses", "Addresses in the tunnel."),
+        text("Addresses", ".spec.addresses[*]", "Addresses in the tunnel."),
         column("MTU", "integer", ".spec.mtu", Some("MTU of the tunnel device.")),
         text(
             "Conflicted",

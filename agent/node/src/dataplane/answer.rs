@@ -8,6 +8,7 @@ use super::Inside;
 use crate::{
     control::Pending,
     metrics::{PolicySample, ReconcileSample, Sample, SourceSample, TableSample, Traffic},
+    reconcile::State,
 };
 use balancing_core::{
     control::Request,
@@ -121,8 +122,12 @@ impl Inside {
     }
 
     fn view(&self, status: &SourceStatus) -> AgentView {
-        // What the tables lack is told frontend by frontend.
-        let failing = self.scheduler.states().filter(|state| state.is_failing && state.name != "tables");
+        // What the tables lack is told frontend by frontend, what links lack by the attacher.
+        let lists_fabric = self.world.owner.is_synced();
+        let is_told = |state: &&State| {
+            state.is_failing && state.name != "tables" || lists_fabric && state.name == "fabric"
+        };
+        let failing = self.scheduler.states().filter(is_told);
         let lacking = self.world.owner.lacking().iter().map(|kind| kinds::describe(*kind));
         let mut problems: Vec<String> =
             lacking.chain(failing.filter_map(|state| state.problem.clone())).collect();

@@ -76,23 +76,30 @@ impl Inside {
     fn add_proxy(&self, view: &mut FabricView) {
         let Some(tools) = self.world.fabric.known_tools() else { return };
         view.forwards = self.world.owner.forwards().iter().map(forward).collect();
-        let mut drops = BTreeMap::new();
         match tools.filter.counters() {
-            Ok(counters) => drops.extend(counters),
+            Ok(counters) => add(&mut view.drops, counters),
             Err(error) => view.problems.push(format!("the filter's counters cannot be read: {error}")),
         }
         match tools.proxy.counters() {
-            Ok(counters) => drops.extend(counters.drops.into_iter().map(|(name, n)| (name.to_owned(), n))),
+            Ok(counters) => add(&mut view.drops, counters.drops),
             Err(error) => view.problems.push(format!("the proxy's counters cannot be read: {error}")),
         }
-        view.drops = drops;
         match tools.proxy.usage() {
             Ok(usage) => {
                 let connections = usage.iter().find(|usage| usage.table == CONNECTIONS);
-                view.connections = connections.map(|usage| (usage.used.into(), usage.capacity.into()));
+                // A connection has a row for each direction.
+                view.connections =
+                    connections.map(|rows| ((rows.used / 2).into(), (rows.capacity / 2).into()));
             }
             Err(error) => view.problems.push(format!("the proxy's tables cannot be read: {error}")),
         }
+    }
+}
+
+/// Filter and proxy may drop for one and the same reason.
+fn add<K: Into<String>>(drops: &mut BTreeMap<String, u64>, counters: impl IntoIterator<Item = (K, u64)>) {
+    for (reason, count) in counters {
+        *drops.entry(reason.into()).or_default() += count;
     }
 }
 
@@ -114,5 +121,18 @@ fn forward(((port, protocol), forward): (ProxyPort, &Forward)) -> ForwardView {
         protocol: protocol.to_string(),
         owner: OwnerView { kind: forward.policy.kind.to_string(), name: forward.policy.name.clone() },
         pods: pods.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_of_filter_and_proxy_for_one_reason_add_up() {
+        let mut drops = BTreeMap::new();
+        add(&mut drops, [("not_ip", 2), ("not_a_member", 1)]);
+        add(&mut drops, [("not_ip", 3)]);
+        assert_eq!(drops, [("not_a_member".to_owned(), 1), ("not_ip".to_owned(), 5)].into());
     }
 }

@@ -10,8 +10,8 @@ use super::{or_dash, table, text};
 const PEERS: usize = 50;
 
 pub(in crate::ctl) fn fabric(view: &FabricView) -> String {
-    let mut lines = vec![format!("State:      {}", view.state)];
-    let mut line = |name: &str, value: String| lines.push(format!("{name:<11} {value}"));
+    let mut lines = vec![format!("State:       {}", view.state)];
+    let mut line = |name: &str, value: String| lines.push(format!("{name:<12} {value}"));
     if let Some(message) = &view.message {
         line("Message:", message.clone());
     }
@@ -37,7 +37,7 @@ pub(in crate::ctl) fn fabric(view: &FabricView) -> String {
         .map(|(reason, n)| format!("{reason} {n}"))
         .collect();
     line("Drops:", if dropped.is_empty() { "none".to_owned() } else { dropped.join(", ") });
-    lines.extend(view.problems.iter().map(|problem| format!("Problem:    {problem}")));
+    lines.extend(view.problems.iter().map(|problem| format!("Problem:     {problem}")));
     lines.push(String::new());
     lines.push(peers(view));
     if !view.forwards.is_empty() {
