@@ -34,13 +34,21 @@ impl FabricSample {
         let connections = self.traffic.iter().flat_map(|c| [("proxied", c.proxied), ("started", c.started)]);
         let connections = connections.map(|(kind, count)| ([("kind", kind)], count));
         out.counts("tunnel_connections", "Connections through the tunnel", connections)?;
-        let dropped = self.traffic.iter().flat_map(|c| c.drops.iter().map(|(reason, n)| (*reason, *n)));
-        let dropped = dropped.chain(self.filtered.iter().map(|(reason, n)| (reason.as_str(), *n)));
-        let dropped = dropped.map(|(reason, count)| ([("reason", reason)], count));
+        let dropped = self.drops().into_iter().map(|(reason, count)| ([("reason", reason)], count));
         out.counts("tunnel_drops", "Packets of the tunnel that were dropped", dropped)?;
         let used = self.tables.iter().map(|usage| ([("table", usage.table)], usage.used));
         out.values("proxy_table_entries", "Entries in use in a table of the proxy", used)?;
         let capacity = self.tables.iter().map(|usage| ([("table", usage.table)], usage.capacity));
         out.values("proxy_table_capacity", "Entries there is room for in a table of the proxy", capacity)
+    }
+
+    /// Filter and proxy may drop for one and the same reason, and a family has one row of each.
+    fn drops(&self) -> BTreeMap<&str, u64> {
+        let mut drops = BTreeMap::new();
+        let proxy = self.traffic.iter().flat_map(|c| c.drops.iter().map(|(reason, n)| (*reason, *n)));
+        for (reason, count) in proxy.chain(self.filtered.iter().map(|(reason, n)| (reason.as_str(), *n))) {
+            *drops.entry(reason).or_default() += count;
+        }
+        drops
     }
 }

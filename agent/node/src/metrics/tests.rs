@@ -57,10 +57,10 @@ fn full() -> Sample {
             member: true,
             peers: 3,
             traffic: Some(proxy::Counters {
-                drops: BTreeMap::from([("malformed", 4)]),
+                drops: BTreeMap::from([("malformed", 4), ("not_ip", 1)]),
                 ..Default::default()
             }),
-            filtered: BTreeMap::from([("not_a_member".to_owned(), 5)]),
+            filtered: BTreeMap::from([("not_a_member".to_owned(), 5), ("not_ip".to_owned(), 2)]),
             tables: vec![proxy::Usage { table: "connections", used: 1, capacity: 2 }],
         },
     }
@@ -144,6 +144,7 @@ fn the_text_is_as_openmetrics_wants_it() {
         "balancing_reconcile_duration_seconds_bucket{le=\"0.005\"} 1",
         "balancing_tunnel_drops_total{reason=\"malformed\"} 4",
         "balancing_tunnel_drops_total{reason=\"not_a_member\"} 5",
+        "balancing_tunnel_drops_total{reason=\"not_ip\"} 3",
         "balancing_watch_events_total{kind=\"Pod\"} 9",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
