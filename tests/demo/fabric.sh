@@ -26,10 +26,10 @@ start_web() { # NODE ADDRESS
     report_pod default "$pod" True "$2" "$(underlay_of "$1")"
 }
 edge_gets() { [ "$(edge curl -s -m 1 $service)" = "$1" ]; }
-has_no_devices() { # shellcheck disable=SC2015
+has_no_devices() {
     local host
     for host in n1 n2 edge; do
-        ! ip -n $host -br link | grep -q balancing || return 1
+        [[ $(ip -n $host -br link) != *balancing* ]] || return 1
     done
 }
 annotated() { ! kubectl get nodes -o "$annotations" | grep -q '<none>'; }
@@ -106,11 +106,12 @@ start_host n2 "$(node_token n2)"
 start_host edge edge --role external
 run n2 balancingctl fabric check
 
-title "The TunnelFabric is deleted: annotations, devices, filter go; nothing is left"
+title "The TunnelFabric is deleted: annotations, devices and filter go; members' objects are deleted by hand"
 run "" kubectl delete -f $manifests/fabric.yaml
 until_true "the devices to go" has_no_devices
 until_true "the annotations to go" not_annotated
 run "" kubectl get nodes -o "$annotations"
 run n1 nft list tables
+run "" kubectl delete xh,tn,tac --all
 failing edge curl -sS -m 2 $service
 printf '\nDone in %s s. Nothing is left on this machine.\n' "$SECONDS"
