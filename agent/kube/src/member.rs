@@ -33,8 +33,8 @@ pub use requests::WriteError;
 
 /// Time between two looks at claims that are held, while the TunnelNode is there: nobody but an administrator deletes one.
 const RECHECK: Duration = Duration::from_secs(600);
-/// First and longest wait after a failure.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// First and longest wait after a failure; a Lease counts for longer.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// So long the source may take to show what was written before it is written again.
 const SEEN: Duration = Duration::from_secs(30);
 
@@ -132,7 +132,13 @@ impl Membership {
                 }
             };
             tokio::select! {
-                changed = wishes.changed() => if changed.is_err() { return },
+                changed = wishes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // What failed was something else.
+                    retry = RETRY.0;
+                }
                 () = sleep_until(due.unwrap_or(now)), if due.is_some() => {}
             }
         }
