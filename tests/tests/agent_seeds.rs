@@ -153,7 +153,8 @@ fn balancing_to_pods_host_ports_proxies_and_addresses() {
         ("10.96.0.20:80", ["pod-10.1.0.1:80", "pod-10.1.0.2:80"]),
         ("10.96.0.20:8080", ["pod-10.1.0.1:80", "pod-10.1.0.2:80"]),
         ("10.96.0.21:80", ["host-192.0.2.1:20080", "host-192.0.2.2:20080"]),
-        ("10.96.0.22:80", ["proxy-192.168.0.10:20080", "proxy-192.168.0.11:20080"]),
+        // A client on the node of a pod goes straight to it.
+        ("10.96.0.22:80", ["pod-10.1.0.1:80", "proxy-192.168.0.11:20080"]),
         ("169.254.169.254:80", ["custom-1.1.1.1:80", "custom-1.1.1.2:80"]),
         ("169.254.169.254:8080", ["custom-1.1.1.1:80", "custom-1.1.1.2:80"]),
     ] {
@@ -163,7 +164,7 @@ fn balancing_to_pods_host_ports_proxies_and_addresses() {
 
     // The administrator takes the annotation of a node away.
     node.apply(&Object::node("n2", "192.0.2.2"));
-    reached_by(&mut host, "10.96.0.22:80", &["proxy-192.168.0.10:20080"]);
+    reached_by(&mut host, "10.96.0.22:80", &["pod-10.1.0.1:80"]);
     let view = node.wait_backends("test-service-nodeproxy", 1);
     let wanted = "node without an IPv4 proxy address in its annotation: n2";
     assert!(view.message.contains(wanted), "{}", view.message);

@@ -130,7 +130,8 @@ fn member<'a>(
     let mut members: Vec<_> =
         snapshot.members().filter_map(|member| of_fabric(member, fabric, spec)).collect();
     members.sort_by_key(|(member, _)| (member.created.is_none(), member.created, &member.name));
-    let (mut taken, mut own, mut peers) = (BTreeSet::new(), None, BTreeMap::new());
+    let (mut taken, mut macs, mut underlays) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut own, mut peers) = (None, BTreeMap::new());
     for (member, spec) in members {
         if member.name == name && !is_of(spec, &owner) {
             // Of a Node of this name that was deleted: this one inherits nothing.
@@ -143,6 +144,16 @@ fn member<'a>(
             ));
             continue;
         }
+        // Whoever copies what an older member has must not take its place.
+        if macs.contains(&spec.mac) || spec.underlay().any(|address| underlays.contains(&address)) {
+            problems.push(format!(
+                "TunnelNode {} has the MAC or the underlay address of an older one and is left out",
+                member.name
+            ));
+            continue;
+        }
+        macs.insert(spec.mac);
+        underlays.extend(spec.underlay());
         taken.extend(spec.addresses.iter().copied());
         if member.name == name {
             own = Some(spec);
@@ -220,10 +231,10 @@ mod tests {
             kind,
             name: name.into(),
             uid: uid.into(),
-            underlay_v4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            underlay_v4: Some(Ipv4Addr::new(192, 0, 2, created as u8)),
             underlay_v6: None,
             port: 7710,
-            mac: [0x66, 0, 0, 0, 0, 1],
+            mac: [0x66, 0, 0, 0, 0, created as u8],
             addresses: vec![ip(address)],
             mtu: 1450,
         };
@@ -283,6 +294,19 @@ mod tests {
         ];
         let all = base().into_iter().chain([own("1")]).chain(peers.map(Object::from));
         assert_eq!(says(all), "f 10.211.0.5 node.b");
+        // A younger one that copies the MAC or the underlay address takes nobody's place.
+        let thief = |change: &dyn Fn(&mut MemberSpec)| {
+            let mut thief = tunnel_node(MemberKind::ExternalHost, "a", "6", "10.211.0.7", 6);
+            change(thief.spec.as_mut().unwrap());
+            let victim = tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2);
+            says(base().into_iter().chain([own("1"), victim.into(), thief.into()]))
+        };
+        assert_eq!(thief(&|_| ()), "f 10.211.0.5 host.a node.b");
+        assert_eq!(thief(&|spec| spec.mac[5] = 2), "f 10.211.0.5 node.b");
+        assert_eq!(
+            thief(&|spec| spec.underlay_v4 = Some(Ipv4Addr::new(192, 0, 2, 2))),
+            "f 10.211.0.5 node.b"
+        );
     }
 
     #[test]

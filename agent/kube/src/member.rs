@@ -173,11 +173,12 @@ impl Membership {
             }
             Wish::Member(wish) => {
                 let renewed = lease.renew(&self.requests, &wish.owner, now).await?;
-                let held = self.claims.hold(&self.requests, wish, now).await?;
-                let written = self.describe(wish, &held, now).await?;
+                // First: what is wrong with claims must not keep an address that does not carry.
                 if let (Some(proven), Some(node)) = (&wish.proven, &self.node) {
                     self.annotations.put(&self.requests, node, proven, &wish.annotated).await?;
                 }
+                let held = self.claims.hold(&self.requests, wish, now).await?;
+                let written = self.describe(wish, &held, now).await?;
                 Ok([Some(now + RECHECK), renewed, written].into_iter().flatten().min())
             }
         }

@@ -142,7 +142,7 @@ impl Fabric {
         self.tools = None;
         self.addresses.clear();
         self.state = None;
-        remove_remains(&self.bpffs).map(drop)
+        remove_tunnel(&self.bpffs).map(drop)
     }
 
     /// Tells the runtime what this host wants to be.
@@ -168,13 +168,17 @@ fn has_device() -> bool {
 
 /// Removes what any agent has made of a fabric on this host; whether there was anything.
 pub(crate) fn remove_remains(bpffs: &Path) -> Result<bool, FabricError> {
-    let mut removed = false;
-    if has_device() {
-        removed = Netlink::start(|| {})?.remove()? > 0;
-    }
-    removed |= Filter::new().remove()?.changed;
-    removed |= Nat::new().remove()?;
+    let removed = remove_tunnel(bpffs)?;
+    Ok(Nat::new().remove()? | removed)
+}
+
+/// The device goes last: it is by which another attempt sees that something is left.
+fn remove_tunnel(bpffs: &Path) -> Result<bool, FabricError> {
     proxy::unload(bpffs)?;
+    let mut removed = Filter::new().remove()?.changed;
+    if has_device() {
+        removed |= Netlink::start(|| {})?.remove()? > 0;
+    }
     Ok(removed)
 }
 

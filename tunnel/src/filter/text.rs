@@ -92,7 +92,14 @@ impl Wanted {
         let mark = format!("comment \"{GENERATION}{}\"", self.generation);
         [
             ("tunnel", self.tunnel()),
-            (INPUT, vec![format!("{ours} goto tunnel {mark}")]),
+            (
+                INPUT,
+                vec![
+                    // IPv6 is put together behind this hook: in pieces nothing of it could be looked at.
+                    format!("udp dport {port} exthdr frag exists counter name not_a_member drop"),
+                    format!("{ours} goto tunnel {mark}"),
+                ],
+            ),
             (
                 "forward",
                 vec![

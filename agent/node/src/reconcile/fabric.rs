@@ -89,9 +89,18 @@ fn look(world: &mut World, everything: bool) -> Result<Standing, FabricError> {
         Membership::Waiting(why) => return Ok(Standing::Lacks(why)),
         Membership::Member(member) => member,
     };
-    let Joined { standing, proven, described } = join(fabric, &member, everything)?;
+    let joined = join(fabric, &member, everything);
+    // Nobody is sent to a host whose tunnel cannot be kept up.
+    let (told, failed) = match joined {
+        Ok(joined) => (joined, None),
+        Err(error) => (Joined::lacking(String::new(), &member), Some(error)),
+    };
+    let Joined { standing, proven, described } = told;
     if let Some(Described { underlay, mac, mtu }) = described {
         fabric.wish(wish(&member, underlay, mac, mtu, proven, annotated));
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     if let (Standing::Carries(_), Some(problem)) = (&standing, fabric.report().problem) {
         return Ok(Standing::Lacks(problem));
@@ -146,7 +155,7 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
         Ok(local) => local,
         Err(why) => return Ok(Joined::lacking(why, member)),
     };
-    let own = own(member, &name, local);
+    let own = own(member, &name, dialled_from(local));
     let peers: Vec<_> = member.peers.iter().map(|(name, spec)| to_member(name, spec)).collect();
     let has_address = !own.addresses.is_empty();
     // Before there is an address, what depends on none is known already: whether the tunnel can be, and its MTU.
@@ -164,7 +173,7 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     let applied = apply(tools, &wanted, &own, &peers, &plan, everything)?;
     if let Some(device) = applied.device {
         tools.proxy.set_local(&Local { ipv4: own.addresses.v4, ipv6: own.addresses.v6 })?;
-        tools.proxy.attach(device)?;
+        attach(tools, device)?;
     }
     let until = tools.shrink.until();
     let proven: Vec<IpAddr> = own.addresses.iter().filter(|address| answers(*address)).collect();
@@ -181,6 +190,20 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
         false => Standing::Lacks("the tunnel device does not have its own address yet".to_owned()),
     };
     Ok(Joined { standing, proven: Some(proven), described })
+}
+
+/// The family by which this host dials and is dialled: there is one device with the proxy's programs on it.
+fn dialled_from(local: Pair) -> Pair {
+    if local.v4.is_some() { Pair { v6: None, ..local } } else { local }
+}
+
+/// Puts the proxy on the device. Without it members could reach every port of this host, so there is no device then.
+fn attach(tools: &mut Tools, device: u32) -> Result<(), FabricError> {
+    let Err(error) = tools.proxy.attach(device) else { return Ok(()) };
+    if !tools.proxy.is_attached(device).unwrap_or(false) {
+        tools.netlink.remove()?;
+    }
+    Err(error.into())
 }
 
 /// Until when an address is waited for that this host had: one that is exchanged is gone for a moment, and the device of its

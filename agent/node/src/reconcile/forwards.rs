@@ -77,6 +77,11 @@ impl ForwardsReconciler {
             self.made_for = None;
             return (Outcome::Done, News::NONE);
         };
+        if addresses.is_empty() {
+            // The own address is not known yet, or not now: what an earlier agent declared stays.
+            self.made_for = None;
+            return (Outcome::Done, News::NONE);
+        }
         let is_known = !everything && self.made_for.as_ref() == Some(&addresses);
         // What failed is looked at again as a whole.
         self.made_for = None;

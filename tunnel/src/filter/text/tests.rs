@@ -77,6 +77,7 @@ add rule inet balancing tunnel @th,224,16 0x86dd ip saddr . @th,304,128 @bound46
 add rule inet balancing tunnel @th,224,16 0x86dd ip6 saddr . @th,304,128 @bound66 accept
 add rule inet balancing tunnel @th,224,16 {{ 0x0800, 0x86dd }} counter name wrong_inner_source drop
 add rule inet balancing tunnel counter name not_ip drop
+add rule inet balancing input udp dport 7711 exthdr frag exists counter name not_a_member drop
 add rule inet balancing input udp dport 7711 @th,96,24 7710 goto tunnel comment "generation {}"
 add rule inet balancing forward udp dport 7711 @th,96,24 7710 counter name from_a_pod drop
 add rule inet balancing forward udp dport 7711 ip frag-off & 0x3fff != 0 counter name from_a_pod drop
