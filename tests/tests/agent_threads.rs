@@ -101,9 +101,7 @@ fn a_kernel_that_is_slow_holds_up_no_probe_and_no_command_for_ever() {
     let thread = Pid::from_raw(task.file_name().unwrap().to_str().unwrap().parse().unwrap());
 
     // As if a system call did not come back: the other threads go on.
-    ptrace::seize(thread, ptrace::Options::empty()).unwrap();
-    ptrace::interrupt(thread).unwrap();
-    waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+    let stopped = Stopped::new(thread);
     node.apply(&Object::local_redirect("later", "10.96.0.2", 80, "local"));
     let stalled = Instant::now();
     let mut probes = 0;
@@ -117,10 +115,28 @@ fn a_kernel_that_is_slow_holds_up_no_probe_and_no_command_for_ever() {
         thread::sleep(Duration::from_millis(20));
     }
     assert!(probes > 10, "{probes} probes in 2 s");
-    ptrace::detach(thread, None).unwrap();
+    drop(stopped);
 
     node.wait_backends("later", 1);
     assert_eq!(node.client().ask_tcp(address("10.96.0.2:80")).as_deref(), Ok("local"));
+}
+
+/// A thread that stands still until this is dropped: of one that is still held, the end would never be told.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(thread: Pid) -> Self {
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Self(thread)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        ptrace::detach(self.0, None).unwrap();
+    }
 }
 
 fn probe(node: &Node, http: SocketAddr, path: &str) -> u16 {
