@@ -150,8 +150,10 @@ fn an_administrators_proxy_address_wins_and_ours_goes_with_the_fabric() {
     let tunnels = fabric.world.put(&tunnel_fabric("10.211.0.0/24"));
     assert!(fabric.proxy_of("n2").starts_with("10.211.0."));
     assert_eq!(fabric.proxy_of("n1"), "203.0.113.9");
-    let told = fabric.nodes[0].ctl_json(&["fabric"]);
-    assert_eq!(told["overridden"], json!(["balancing.elf.io/nodeProxyIpv4"]), "{told:#}");
+    eventually(|| match fabric.nodes[0].ctl_json(&["fabric"]) {
+        told if told["overridden"] == json!(["balancing.elf.io/nodeProxyIpv4"]) => Ok(()),
+        told => Err(format!("{told:#}")),
+    });
     fabric.world.delete(&tunnels);
     eventually(|| match text(&fabric.node("n2"), ANNOTATION) {
         "" => Ok(()),
