@@ -54,13 +54,14 @@ fn a_newer_agent_takes_over_under_traffic() {
     let mut world = Proxied::new("takeover");
     let pod = world.pod(1, 1);
     world.declare(PORT, Udp, &service(&[POD]));
-    let (server, done, count) = (udp(&pod, POD), AtomicBool::new(false), AtomicU64::new(0));
+    let (server, count) = (udp(&pod, POD), AtomicU64::new(0));
+    let (asked, done) = (AtomicBool::new(false), AtomicBool::new(false));
     let client = udp(world.host(2), "0.0.0.0:0");
     let declared = world.server.proxy.entries().clone();
     thread::scope(|scope| {
         scope.spawn(|| echo(&server, &done));
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+        let asking = scope.spawn(|| {
+            while !asked.load(Ordering::Relaxed) {
                 let number = count.fetch_add(1, Ordering::Relaxed).to_be_bytes();
                 client.send_to(&number, address(PORT)).unwrap();
                 let mut back = [0; 8];
@@ -74,6 +75,9 @@ fn a_newer_agent_takes_over_under_traffic() {
             assert_eq!(world.server.proxy.entries(), &declared);
             wait_until(PATIENCE, || count.load(Ordering::Relaxed) > before + 10);
         }
+        // The last question is answered before the pod ends.
+        asked.store(true, Ordering::Relaxed);
+        asking.join().unwrap();
         done.store(true, Ordering::Relaxed);
     });
     let (proxy, host) = (&mut world.server.proxy, &world.members.hosts[0].namespace);
