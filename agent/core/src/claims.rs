@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
-use crate::objects::MemberKind;
+use crate::objects::{MemberKind, fingerprint};
 
 /// Every address of the pool is taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,13 +84,10 @@ impl Iterator for Candidates {
     }
 }
 
-/// The same everywhere and always: FNV-1a of 64 bits, twice, each with its bits well mixed (the finaliser of SplitMix64).
+/// The same everywhere and always: the fingerprint, twice, each with its bits well mixed (the finaliser of SplitMix64).
 fn hash(kind: MemberKind, name: &str) -> u128 {
-    let words = [kind.kind(), "/", name];
-    let fnv = words.iter().flat_map(|word| word.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    u128::from(mix(fnv)) << 64 | u128::from(mix(fnv ^ u64::MAX))
+    let number = fingerprint(kind.kind(), name);
+    u128::from(mix(number)) << 64 | u128::from(mix(number ^ u64::MAX))
 }
 
 fn mix(bits: u64) -> u64 {

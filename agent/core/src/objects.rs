@@ -44,14 +44,18 @@ pub struct PolicyRef {
 }
 
 impl PolicyRef {
-    /// A number for kind and name, the same everywhere and always: FNV-1a.
+    /// A number for kind and name, the same everywhere and always.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        let words = [self.kind.kind(), "/", &self.name];
-        words.iter().flat_map(|word| word.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        fingerprint(self.kind.kind(), &self.name)
     }
+}
+
+/// A number for kind and name, the same everywhere and always: FNV-1a.
+pub(crate) fn fingerprint(kind: &str, name: &str) -> u64 {
+    [kind, "/", name].iter().flat_map(|word| word.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// One object of a source.

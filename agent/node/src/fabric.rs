@@ -134,7 +134,7 @@ impl Fabric {
 
     /// Whether something of a fabric may be on this host.
     pub(crate) fn has_remains(&self) -> bool {
-        self.tools.is_some() || has_device()
+        self.tools.is_some() || has_device() || proxy::is_pinned(&self.bpffs)
     }
 
     /// Removes device, filter and proxy.
@@ -172,13 +172,12 @@ pub(crate) fn remove_remains(bpffs: &Path) -> Result<bool, FabricError> {
     Ok(Nat::new().remove()? | removed)
 }
 
-/// The device goes last: it is by which another attempt sees that something is left.
+/// The device goes first: nothing may come through it once its filter or its proxy is gone. The proxy's pins go last; by them
+/// another attempt sees that something is left.
 fn remove_tunnel(bpffs: &Path) -> Result<bool, FabricError> {
+    let mut removed = has_device() && Netlink::start(|| {})?.remove()? > 0;
+    removed |= Filter::new().remove()?.changed;
     proxy::unload(bpffs)?;
-    let mut removed = Filter::new().remove()?.changed;
-    if has_device() {
-        removed |= Netlink::start(|| {})?.remove()? > 0;
-    }
     Ok(removed)
 }
 

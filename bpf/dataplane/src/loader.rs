@@ -147,7 +147,7 @@ pub enum LoadError {
 }
 
 /// An error with its sources in one line, because aya's messages stop at the first level, and what to do about it.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut remedy = remedy(error);
     let mut source = error.source();

@@ -368,6 +368,12 @@ impl Proxy {
     }
 }
 
+/// Whether there are pins of this version.
+#[must_use]
+pub fn is_pinned(bpffs: &Path) -> bool {
+    root(bpffs).exists()
+}
+
 /// Detaches the programs from every device of this network namespace and removes every pin of every version. Nothing there is
 /// no failure.
 ///

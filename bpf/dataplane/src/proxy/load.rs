@@ -15,7 +15,7 @@ use balancing_abi::proxy::{
 };
 
 use super::{Error, Sizes};
-use crate::sys;
+use crate::{loader::chain, sys};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy.o"));
@@ -83,17 +83,4 @@ fn check_shapes(directory: &Path, sizes: &Sizes) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// An error with its sources in one line, because aya's messages stop at the first level.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let (mut text, mut source) = (error.to_string(), error.source());
-    while let Some(inner) = source {
-        let told = inner.to_string();
-        if !text.contains(&told) {
-            text = format!("{text}: {told}");
-        }
-        source = inner.source();
-    }
-    text
 }
