@@ -166,6 +166,8 @@ impl Membership {
         match wish {
             Wish::Unknown => Ok(None),
             Wish::Outside { is_annotated } => {
+                // The controller deletes the TunnelNode of whoever is outside: one that is written again is not the one that was.
+                self.written = None;
                 if let (true, Some(node)) = (*is_annotated, &self.node) {
                     self.annotations.withdraw(&self.requests, node).await?;
                 }
