@@ -1,5 +1,5 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
-.PHONY: build demo demo-kube demo-fabric test storm upgrade bench bench-kube lint crds setup
+.PHONY: build demo demo-kube demo-fabric test storm outage upgrade bench bench-kube lint crds setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -20,6 +20,10 @@ test: ## every test, kernel tests as root
 
 storm: ## a million connections while everything changes
 	tests/setup.sh build run && BALANCING_STORM=1000000 tests/as-root.sh cargo test --locked -p balancing-tests --test sockets_storm -- --nocapture
+
+outage: ## ten minutes without API server, with traffic through tunnel and proxy
+	tests/setup.sh build run kube && cargo build --locked --workspace
+	BALANCING_OUTAGE=600 tests/as-root.sh cargo test --locked -p balancing-tests --test kube fabric_outage -- --nocapture
 
 upgrade: ## from the agent of an earlier commit (FROM=) to this one, under load
 	tests/setup.sh build run && cargo build --locked --workspace && tests/upgrade.sh $(FROM)

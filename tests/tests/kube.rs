@@ -19,6 +19,8 @@ mod external;
 mod fabric;
 #[path = "kube/fabric_hosts.rs"]
 mod fabric_hosts;
+#[path = "kube/fabric_outage.rs"]
+mod fabric_outage;
 #[path = "kube/fabric_outside.rs"]
 mod fabric_outside;
 #[path = "kube/fabric_rights.rs"]
