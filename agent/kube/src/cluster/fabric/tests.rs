@@ -17,6 +17,7 @@ struct Lab {
     snapshot: Snapshot,
     reading: Reading,
     orphans: Orphans,
+    last: Option<(Kind, String)>,
     seen: BTreeMap<(Kind, String), Seen>,
     now: Timestamp,
     at: Instant,
@@ -28,6 +29,7 @@ impl Lab {
             snapshot: Snapshot::new(None),
             reading: Reading::default(),
             orphans: Orphans::default(),
+            last: None,
             seen: BTreeMap::new(),
             now: Timestamp::from_second(NOW).unwrap(),
             at: Instant::now(),
@@ -74,7 +76,7 @@ impl Lab {
         let known =
             Known { snapshot: &self.snapshot, reading: &self.reading, namespace: "own", now: self.now };
         let seen = |kind, name: &str| self.seen.get(&(kind, name.to_owned()));
-        let writes = known.writes(seen, &mut self.orphans, self.at);
+        let writes = known.writes(seen, &mut self.orphans, self.last.as_ref(), self.at);
         let mut told = Vec::new();
         for write in writes {
             match write {
@@ -82,15 +84,14 @@ impl Lab {
                     told.push(format!("hosts {hosts:?}"));
                     self.reading.hosts = hosts;
                 }
-                Write::Remove(it) => {
-                    told.push(format!("- {} {}: {}", it.kind.name(), it.name, it.why.as_str()))
-                }
+                Write::Remove(it) => told.push(format!("- {} {}: {}", it.kind.name(), it.name, it.why)),
                 Write::Status { kind, name, uid, status } => {
                     let value = serde_json::to_value(&status).unwrap();
                     let conditions = value["conditions"].as_array().unwrap().iter();
                     let said =
                         conditions.map(|it| format!("{}={}", it["reason"].as_str().unwrap(), it["status"]));
                     told.push(format!("{name}: {}", said.collect::<Vec<_>>().join(" ").replace('"', "")));
+                    self.last = Some((kind, name.clone()));
                     self.seen.insert((kind, name), Seen { uid, generation: 1, status: Some(status) });
                 }
             }

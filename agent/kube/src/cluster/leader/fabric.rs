@@ -40,6 +40,8 @@ pub(super) struct FabricWork {
     reading: Option<Reading>,
     read_at: Instant,
     orphans: Orphans,
+    /// The status that was written last.
+    last: Option<(Kind, String)>,
     failures: Backoff<()>,
     is_running: bool,
     /// Objects as of the last round.
@@ -69,6 +71,7 @@ impl FabricWork {
             reading: None,
             read_at: now,
             orphans: Orphans::default(),
+            last: None,
             failures: Backoff::default(),
             is_running: false,
             revision: 0,
@@ -147,9 +150,13 @@ impl Leader<'_> {
             return;
         };
         let mut orphans = std::mem::take(&mut self.fabric.orphans);
-        let writes =
-            self.known(&reading).writes(|kind, name| self.fabric.seen(kind, name), &mut orphans, now);
+        let seen = |kind, name: &str| self.fabric.seen(kind, name);
+        let writes = self.known(&reading).writes(seen, &mut orphans, self.fabric.last.as_ref(), now);
         self.fabric.orphans = orphans;
+        self.fabric.last = writes.iter().rev().find_map(|write| match write {
+            Write::Status { kind, name, .. } => Some((*kind, name.clone())),
+            Write::Hosts(_) | Write::Remove(_) => None,
+        });
         self.fabric.revision = self.engine.snapshot().fabric_revision();
         // What does not fit into one round is found by the next.
         self.fabric.is_stale = !writes.is_empty();
@@ -230,7 +237,7 @@ async fn send(writer: &FabricWriter, write: &Write) -> Answer {
         Write::Remove(remains) => {
             if writer.remove(remains).await? {
                 let (kind, name) = (remains.kind.name(), &remains.name);
-                tracing::info!(kind, name, "deleted: {}", remains.why.as_str());
+                tracing::info!(kind, name, "deleted: {}", remains.why);
             }
             Ok(None)
         }
