@@ -247,6 +247,7 @@ pub(crate) fn wish(
         mac: mac.0,
         mtu,
         seen: member.own.cloned(),
+        lacks_claim: member.lacks_claim,
         proven,
         annotated,
     }))

@@ -1,6 +1,10 @@
 //! The addresses of this host: which it has, and how it gets one.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use balancing_core::{
     claims::{Exhausted, candidates, claim_name, first_free},
@@ -10,10 +14,16 @@ use ipnetwork::IpNetwork;
 use tokio::time::Instant;
 
 use super::{
-    Addresses, MemberWish, RECHECK,
+    Addresses, MemberWish,
     requests::{Requests, WriteError},
 };
 
+/// Time between two looks at claims that are held, while the TunnelNode is there: nobody but an administrator deletes one.
+const RECHECK: Duration = Duration::from_secs(600);
+/// The same while the controller says that one is gone.
+const RECHECK_TOLD: Duration = Duration::from_secs(10);
+/// First and longest time after which a full pool is looked at again.
+const FULL: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// Addresses that are tried one after the other before all claims are read.
 const TRIES: usize = 8;
 /// Times that all claims are read because others were faster.
@@ -29,6 +39,14 @@ pub(super) struct Claims {
     fabric: String,
     held: Held,
     checked: Option<Instant>,
+    full: BTreeMap<IpNetwork, Full>,
+}
+
+/// A pool without an address for this host.
+struct Full {
+    message: String,
+    wait: Duration,
+    until: Instant,
 }
 
 impl Claims {
@@ -42,20 +60,63 @@ impl Claims {
         if self.owner.as_ref() != Some(&wish.owner) || self.fabric != wish.fabric {
             *self = Self { owner: Some(wish.owner.clone()), fabric: wish.fabric.clone(), ..Self::default() };
         }
+        self.full.retain(|pool, _| wish.pools.contains(pool));
         // While the fabric knows the host by its addresses nobody takes their claims; whoever took the TunnelNode may have taken them too.
         let seen = wish.seen.as_ref().map_or(&[][..], |seen| &seen.addresses);
         let is_known = self.wanted(wish).values().all(|address| seen.contains(address));
-        let is_fresh = is_known && self.checked.is_some_and(|at| now < at + RECHECK);
-        if is_fresh && wish.pools.iter().all(|pool| self.held.contains_key(pool)) {
-            return Ok(self.wanted(wish));
-        }
-        let mut held = Held::new();
+        let recheck = if wish.lacks_claim { RECHECK_TOLD } else { RECHECK };
+        let is_fresh = is_known && self.checked.is_some_and(|at| now < at + recheck);
         for pool in &wish.pools {
-            held.insert(*pool, self.hold_one(requests, wish, *pool).await?);
+            let is_settled = match self.full.get(pool) {
+                Some(full) => now < full.until,
+                None => is_fresh && self.held.contains_key(pool),
+            };
+            if !is_settled {
+                self.settle(requests, wish, *pool, now).await?;
+            }
         }
-        self.held.extend(held);
-        self.checked = Some(now);
-        Ok(self.wanted(wish))
+        if !is_fresh {
+            self.checked = Some(now);
+        }
+        let held = self.wanted(wish);
+        match self.lacking() {
+            Some(why) if held.is_empty() => Err(WriteError::Exhausted(why)),
+            _ => Ok(held),
+        }
+    }
+
+    /// What pools have no address for this host, in words.
+    pub(super) fn lacking(&self) -> Option<String> {
+        let full: Vec<&str> = self.full.values().map(|full| full.message.as_str()).collect();
+        (!full.is_empty()).then(|| full.join("; "))
+    }
+
+    /// When to look again.
+    pub(super) fn due(&self, wish: &MemberWish, now: Instant) -> Instant {
+        let recheck = now + if wish.lacks_claim { RECHECK_TOLD } else { RECHECK };
+        self.full.values().map(|full| full.until).fold(recheck, Instant::min)
+    }
+
+    async fn settle(
+        &mut self,
+        requests: &Requests,
+        wish: &MemberWish,
+        pool: IpNetwork,
+        now: Instant,
+    ) -> Result<(), WriteError> {
+        match self.hold_one(requests, wish, pool).await {
+            Ok(address) => {
+                self.full.remove(&pool);
+                self.held.insert(pool, address);
+            }
+            Err(WriteError::Exhausted(message)) => {
+                self.held.remove(&pool);
+                let wait = self.full.get(&pool).map_or(FULL.0, |full| (full.wait * 2).min(FULL.1));
+                self.full.insert(pool, Full { message, wait, until: now + wait });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn wanted(&self, wish: &MemberWish) -> Held {
