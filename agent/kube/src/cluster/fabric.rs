@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub(super) use garbage::{Gone, Remains};
+pub(super) use news::{TakenBack, news};
 pub(super) use orphans::Orphans;
 pub(super) use status::{Status, in_force};
 
@@ -17,6 +18,7 @@ use balancing_core::snapshot::Snapshot;
 
 mod garbage;
 mod hosts;
+mod news;
 mod orphans;
 mod overlap;
 mod pool;

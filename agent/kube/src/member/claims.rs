@@ -20,8 +20,9 @@ use super::{
 
 /// Time between two looks at claims that are held, while the TunnelNode is there: nobody but an administrator deletes one.
 const RECHECK: Duration = Duration::from_secs(600);
-/// The same while the controller says that one is gone.
-const RECHECK_TOLD: Duration = Duration::from_secs(10);
+/// The same while the controller says that one is gone, and after one was taken up again that nobody used: the controller may have
+/// been about to delete it.
+const RECHECK_SOON: Duration = Duration::from_secs(10);
 /// First and longest time after which a full pool is looked at again.
 const FULL: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// Addresses that are tried one after the other before all claims are read.
@@ -39,6 +40,8 @@ pub(super) struct Claims {
     fabric: String,
     held: Held,
     checked: Option<Instant>,
+    /// Some were claimed before, and not in use.
+    is_adopted: bool,
     full: BTreeMap<IpNetwork, Full>,
 }
 
@@ -64,8 +67,8 @@ impl Claims {
         // While the fabric knows the host by its addresses nobody takes their claims; whoever took the TunnelNode may have taken them too.
         let seen = wish.seen.as_ref().map_or(&[][..], |seen| &seen.addresses);
         let is_known = self.wanted(wish).values().all(|address| seen.contains(address));
-        let recheck = if wish.lacks_claim { RECHECK_TOLD } else { RECHECK };
-        let is_fresh = is_known && self.checked.is_some_and(|at| now < at + recheck);
+        let is_fresh = is_known && self.checked.is_some_and(|at| now < at + self.recheck(wish));
+        self.is_adopted &= is_fresh;
         for pool in &wish.pools {
             let is_settled = match self.full.get(pool) {
                 Some(full) => now < full.until,
@@ -93,8 +96,12 @@ impl Claims {
 
     /// When to look again.
     pub(super) fn due(&self, wish: &MemberWish, now: Instant) -> Instant {
-        let recheck = now + if wish.lacks_claim { RECHECK_TOLD } else { RECHECK };
+        let recheck = now + self.recheck(wish);
         self.full.values().map(|full| full.until).fold(recheck, Instant::min)
+    }
+
+    fn recheck(&self, wish: &MemberWish) -> Duration {
+        if wish.lacks_claim || self.is_adopted { RECHECK_SOON } else { RECHECK }
     }
 
     async fn settle(
@@ -125,7 +132,7 @@ impl Claims {
 
     /// The address that is held, the one of an earlier start, any that was ever claimed, a new one: in this order.
     async fn hold_one(
-        &self,
+        &mut self,
         requests: &Requests,
         wish: &MemberWish,
         pool: IpNetwork,
@@ -138,10 +145,11 @@ impl Claims {
             }
         }
         let ours = requests.claims_of(&wish.owner).await?;
-        if let Some(claim) =
-            ours.iter().find(|claim| claim.fabric == wish.fabric && pool.contains(claim.address))
-        {
-            return Ok(claim.address);
+        for claim in ours.iter().filter(|it| it.fabric == wish.fabric && pool.contains(it.address)) {
+            if take(requests, wish, claim.address).await? {
+                self.is_adopted = true;
+                return Ok(claim.address);
+            }
         }
         for address in candidates(pool, wish.owner.kind, &wish.owner.name).take(TRIES) {
             if take(requests, wish, address).await? {

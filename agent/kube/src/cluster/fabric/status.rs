@@ -120,9 +120,8 @@ fn said(name: &'static str, (is_true, reason, message): (bool, &'static str, Str
 /// Kind, name and uid of every object, and what its status shall say. `unclaimed`: TunnelNodes by uid that have an address without
 /// a claim.
 pub(super) fn wanted(known: &Known<'_>, unclaimed: &BTreeSet<String>) -> Vec<(Kind, String, String, Wanted)> {
-    let in_force = in_force(known.snapshot);
     let fabrics = known.snapshot.fabrics().map(|fabric| {
-        let wanted = of_fabric(known, fabric, in_force);
+        let wanted = of_fabric(known, fabric);
         (Kind::TunnelFabric, fabric.name.clone(), fabric.uid.clone(), wanted)
     });
     let claims = claims(known);
@@ -147,7 +146,7 @@ pub(in crate::cluster) fn in_force(snapshot: &Snapshot) -> Option<&TunnelFabric>
     valid.min_by_key(|fabric| (fabric.created.unwrap_or(i64::MAX), &fabric.name))
 }
 
-fn of_fabric(known: &Known<'_>, fabric: &TunnelFabric, in_force: Option<&TunnelFabric>) -> Wanted {
+fn of_fabric(known: &Known<'_>, fabric: &TunnelFabric) -> Wanted {
     let members = known.snapshot.members().filter_map(|member| member.spec.as_ref().ok());
     let claims = known.snapshot.claims().filter_map(|claim| claim.spec.as_ref().ok());
     let count = |n: usize| u64::try_from(n).ok();
@@ -157,26 +156,31 @@ fn of_fabric(known: &Known<'_>, fabric: &TunnelFabric, in_force: Option<&TunnelF
         claims: count(claims.filter(|spec| spec.fabric == fabric.name).count()),
         ..Status::default()
     };
-    let accepted = match &fabric.spec {
-        Err(invalid) => (false, "InvalidSpec", problems(invalid)),
-        Ok(_) if in_force.is_some_and(|first| first.name != fabric.name) => {
-            let first = in_force.map(|first| first.name.as_str()).unwrap_or_default();
-            (false, "NotInForce", format!("the older TunnelFabric {first} is in force; delete one of them"))
+    let accepted = match refused(known, fabric) {
+        Some((reason, message)) => (false, reason, message),
+        None => {
+            let message = "the spec keeps all rules, and the pools overlap nothing of the cluster";
+            (true, "Accepted", message.to_owned())
         }
-        Ok(spec) => match overlap(spec, known.snapshot) {
-            Some(message) => (false, "PoolOverlaps", message),
-            None => (
-                true,
-                "Accepted",
-                "the spec keeps all rules, and the pools overlap nothing of the cluster".to_owned(),
-            ),
-        },
     };
     let exhausted = match fabric.spec.as_ref().ok().and_then(|spec| exhausted(known, spec)) {
         Some(message) => (true, "PoolExhausted", message),
         None => (false, "AddressesLeft", "every pool has addresses that nobody claims".to_owned()),
     };
     Wanted { status, conditions: vec![said("Accepted", accepted), said("Exhausted", exhausted)] }
+}
+
+/// Why a fabric is not accepted, as reason and message.
+pub(super) fn refused(known: &Known<'_>, fabric: &TunnelFabric) -> Option<(&'static str, String)> {
+    let spec = match &fabric.spec {
+        Err(invalid) => return Some(("InvalidSpec", problems(invalid))),
+        Ok(spec) => spec,
+    };
+    if let Some(first) = in_force(known.snapshot).filter(|first| first.name != fabric.name) {
+        let message = format!("the older TunnelFabric {} is in force; delete one of them", first.name);
+        return Some(("NotInForce", message));
+    }
+    overlap(spec, known.snapshot).map(|message| ("PoolOverlaps", message))
 }
 
 fn problems(invalid: &InvalidSpec) -> String {
@@ -223,6 +227,20 @@ fn conflicted(member: &TunnelNode, owners: &Owners<'_>) -> Said {
         return Said { only_as_change: true, ..said("Conflicted", (false, "NoConflict", message)) };
     }
     said("Conflicted", (true, "DuplicateAddress", lost.join("; ")))
+}
+
+/// TunnelNodes an address of which belongs to another one, by fabric.
+pub(super) fn conflicted_members<'a>(known: &Known<'a>) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let owners = owners(known, &claims(known));
+    let mut found = BTreeMap::<&str, Vec<&str>>::new();
+    for member in known.snapshot.members() {
+        let Ok(spec) = &member.spec else { continue };
+        let lost = |address| owners.get(address).is_some_and(|owner| owner.name != member.name);
+        if spec.addresses.iter().any(lost) {
+            found.entry(&spec.fabric).or_default().push(&member.name);
+        }
+    }
+    found
 }
 
 /// The agent looks after its claims when it is told.

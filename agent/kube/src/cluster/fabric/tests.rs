@@ -10,6 +10,7 @@ use balancing_core::{
 use super::*;
 
 mod claims;
+mod interleavings;
 mod rights;
 
 const NOW: i64 = 1_800_000_000;
