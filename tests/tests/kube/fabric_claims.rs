@@ -83,8 +83,10 @@ fn addresses(world: &World) -> Result<BTreeMap<String, String>, String> {
 }
 
 fn claim(owner: &Object, address: &str) -> Object {
+    let labels = json!({"balancing.elf.io/owner-uid": owner.uid()});
     let owner = json!({"kind": "Node", "name": owner.name(), "uid": owner.uid()});
     Object::named(VERSION, "TunnelAddressClaim", "", &address.replace('.', "-"))
+        .with("/metadata/labels", labels)
         .with("/spec", json!({"fabric": "default", "address": address, "owner": owner}))
 }
 
