@@ -242,6 +242,29 @@ fn whoever_takes_the_address_of_a_younger_member_loses_his_tunnelnode() {
     wait_event(&world, "AddressTakenBack", &said);
     assert_eq!(addresses(&world).unwrap()["node.n2"], taken);
     assert_eq!(victim.problem(), None);
+    // The same with the underlay address of a Node.
+    let (stolen, member) =
+        (world.plane.client_of(&world.kubeconfig("n2")), Object::named(VERSION, "TunnelNode", "", "node.n2"));
+    let before = world.plane.client().get(&member).unwrap();
+    stolen.patch(&member, "", json!({"spec": {"underlay": {"ipv4": "192.0.2.1"}}})).unwrap();
+    eventually_within(STANDS, || match world.plane.client().get(&member) {
+        Err(refusal) if refusal.code == 404 => Ok(()),
+        Ok(found) if found.uid() != before.uid() => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+#[test]
+fn a_node_that_cannot_join_says_so_in_an_event() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::start();
+    // It has no address in any network of the underlay.
+    let _node = world.started_node();
+    let fabric = tunnel_fabric("10.211.0.0/24").with("/spec/underlay/cidrs", json!(["203.0.113.0/24"]));
+    world.put(&fabric);
+    wait_event(&world, "JoinFailed", "n1 cannot join: ");
 }
 
 #[test]

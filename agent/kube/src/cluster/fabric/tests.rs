@@ -12,6 +12,7 @@ use super::*;
 mod claims;
 mod interleavings;
 mod rights;
+mod told;
 
 const NOW: i64 = 1_800_000_000;
 const MINUTE: Duration = Duration::from_secs(60);

@@ -142,6 +142,17 @@ impl Server {
         if !is_proven {
             return;
         }
+        // Whoever lives loses no claim that he uses, and no TunnelNode whose address is his.
+        let lives = self.nodes.get(&it.owner.name) == Some(&it.owner.uid);
+        let used = self.published(&it.owner).filter(|_| lives).map(claim_name);
+        let is_his = |name: &String| {
+            self.claims.get(name).is_none_or(|claim| claim.spec.as_ref().unwrap().owner == it.owner)
+        };
+        let is_wrong = match it.kind {
+            Kind::TunnelNode => used.as_ref().is_some_and(is_his),
+            _ => used.as_ref() == Some(&it.name),
+        };
+        assert!(!is_wrong, "{it:?}");
         if it.kind == Kind::TunnelNode {
             let is_it =
                 |known: &TunnelNode| known.uid == it.uid && known.spec.as_ref().unwrap().owner() == it.owner;
