@@ -114,9 +114,9 @@ impl Requests {
         Ok(Taken { is_ours: false, is_new: false })
     }
 
-    /// The claims of an owner, as the API server's cache has them: one that is missed there is met when it is tried.
+    /// The claims of an owner, as they are now: the API server makes sure that its cache is new enough (Kubernetes 1.31).
     pub(super) async fn claims_of(&self, owner: &Owner) -> Result<Vec<ClaimSpec>, WriteError> {
-        let params = ListParams::default().labels(&format!("{LABEL_OWNER}={}", owner.uid)).match_any();
+        let params = ListParams::default().labels(&format!("{LABEL_OWNER}={}", owner.uid));
         let list = answer(|| "list own TunnelAddressClaims".to_owned(), self.claims.list(&params)).await?;
         Ok(list.items.iter().filter_map(read_claim).filter(|claim| claim.owner == *owner).collect())
     }
