@@ -17,6 +17,8 @@ mod controller;
 mod external;
 #[path = "kube/fabric.rs"]
 mod fabric;
+#[path = "kube/fabric_claims.rs"]
+mod fabric_claims;
 #[path = "kube/fabric_hosts.rs"]
 mod fabric_hosts;
 #[path = "kube/fabric_outage.rs"]

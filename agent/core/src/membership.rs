@@ -3,18 +3,21 @@
 //! Pure: it looks at objects alone. Which address of the host peers dial is not decided here, because that depends on the
 //! host's interfaces; nor whether the device works.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     objects::{
-        ExternalHostSpec, FabricSpec, LabelSelector, MemberKind, MemberSpec, Owner, TunnelFabric, TunnelNode,
+        ExternalHostSpec, FabricSpec, LabelSelector, MemberKind, MemberSpec, Node, Owner, TunnelFabric,
+        TunnelNode,
     },
     resolve::{Role, Settings},
     snapshot::Snapshot,
 };
+
+mod accepted;
+mod underlay;
+
+pub use underlay::NodeAddresses;
 
 /// What the objects say about this host and a fabric.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +45,10 @@ pub struct Member<'a> {
     pub permission: Option<&'a ExternalHostSpec>,
     /// How the fabric knows it; `None` = not yet.
     pub own: Option<&'a MemberSpec>,
-    /// The other members, by the names of their TunnelNodes. Of two that have an address the older one counts.
+    /// The controller finds an address of it that nobody has claimed.
+    pub lacks_claim: bool,
+    /// The other members, by the names of their TunnelNodes. Of two that have an address the older one counts; but a Node's
+    /// address in the underlay is that Node's.
     pub peers: BTreeMap<&'a str, &'a MemberSpec>,
     /// What is wrong with others, in words.
     pub problems: Vec<String>,
@@ -56,6 +62,17 @@ impl Member<'_> {
     }
 }
 
+/// Where a Node or ExternalHost belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belongs<'a> {
+    /// This fabric, and its valid spec.
+    To(&'a TunnelFabric, &'a FabricSpec),
+    /// None.
+    Nowhere,
+    /// Perhaps this one, which is not valid.
+    Unclear(&'a TunnelFabric),
+}
+
 /// What the objects say about the host that the settings describe.
 #[must_use]
 pub fn membership<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
@@ -67,31 +84,54 @@ pub fn membership<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership
 }
 
 fn of_node<'a>(snapshot: &'a Snapshot, name: &str) -> Membership<'a> {
-    let mut fabrics: Vec<_> = snapshot.fabrics().collect();
-    if fabrics.is_empty() {
+    if snapshot.fabrics().next().is_none() {
         return Membership::Outside("there is no TunnelFabric".to_owned());
     }
-    fabrics.sort_by_key(|fabric| (fabric.created.is_none(), fabric.created, &fabric.name));
     let Some(node) = snapshot.node(name) else {
         return Membership::Waiting(format!("Node {name} is not known"));
     };
+    match fabric_of_node(snapshot, node) {
+        Belongs::To(fabric, spec) => {
+            let owner = Owner { kind: MemberKind::Node, name: name.to_owned(), uid: node.uid.clone() };
+            Membership::Member(member(snapshot, (fabric, spec), owner, node.ips.to_vec(), None))
+        }
+        Belongs::Unclear(fabric) => Membership::Waiting(why_broken(fabric)),
+        Belongs::Nowhere => {
+            Membership::Outside(format!("no TunnelFabric's nodeSelector matches the labels of node {name}"))
+        }
+    }
+}
+
+/// The fabric of the Node or ExternalHost that a TunnelNode names, whatever the TunnelNode says of it.
+#[must_use]
+pub fn fabric_of<'a>(snapshot: &'a Snapshot, owner: &Owner) -> Belongs<'a> {
+    if owner.kind == MemberKind::Node {
+        return snapshot.node(&owner.name).map_or(Belongs::Nowhere, |node| fabric_of_node(snapshot, node));
+    }
+    let host = snapshot.external_host(&owner.name).and_then(|host| host.spec.as_ref().ok());
+    let fabric = host.and_then(|host| snapshot.fabrics().find(|fabric| fabric.name == host.fabric));
+    match fabric.map(|fabric| (fabric, &fabric.spec)) {
+        Some((fabric, Ok(spec))) => Belongs::To(fabric, spec),
+        Some((fabric, Err(_))) => Belongs::Unclear(fabric),
+        None => Belongs::Nowhere,
+    }
+}
+
+/// The oldest valid one that selects it.
+fn fabric_of_node<'a>(snapshot: &'a Snapshot, node: &Node) -> Belongs<'a> {
+    let mut fabrics: Vec<_> = snapshot.fabrics().collect();
+    fabrics.sort_by_key(|fabric| (fabric.created.is_none(), fabric.created, &fabric.name));
     let selects = |spec: &FabricSpec| {
         spec.node_selector == LabelSelector::default() || spec.node_selector.matches(&node.labels)
     };
-    // A broken fabric may have been the one of this node: what it made stays.
-    let broken = fabrics.iter().find(|fabric| fabric.spec.is_err());
     let valid =
         fabrics.iter().find_map(|fabric| Some((*fabric, fabric.spec.as_ref().ok().filter(|s| selects(s))?)));
-    let Some((fabric, spec)) = valid else {
-        return match broken {
-            Some(fabric) => Membership::Waiting(why_broken(fabric)),
-            None => Membership::Outside(format!(
-                "no TunnelFabric's nodeSelector matches the labels of node {name}"
-            )),
-        };
-    };
-    let owner = Owner { kind: MemberKind::Node, name: name.to_owned(), uid: node.uid.clone() };
-    Membership::Member(member(snapshot, (fabric, spec), owner, node.ips.to_vec(), None))
+    if let Some((fabric, spec)) = valid {
+        return Belongs::To(fabric, spec);
+    }
+    // A broken fabric may have been the one of this node: what it made stays.
+    let broken = fabrics.into_iter().find(|fabric| fabric.spec.is_err());
+    broken.map_or(Belongs::Nowhere, Belongs::Unclear)
 }
 
 fn of_host<'a>(snapshot: &'a Snapshot, name: &str) -> Membership<'a> {
@@ -123,45 +163,23 @@ fn member<'a>(
     node_ips: Vec<IpAddr>,
     permission: Option<&'a ExternalHostSpec>,
 ) -> Member<'a> {
-    let name = owner.kind.object_name(&owner.name);
     let broken = snapshot.members().filter_map(|member| Some((member, member.spec.as_ref().err()?)));
     let mut problems: Vec<_> =
         broken.map(|(member, invalid)| first(invalid, &format!("TunnelNode {}", member.name))).collect();
-    let mut members: Vec<_> =
-        snapshot.members().filter_map(|member| of_fabric(member, fabric, spec)).collect();
-    members.sort_by_key(|(member, _)| (member.created.is_none(), member.created, &member.name));
-    let (mut taken, mut macs, mut underlays) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let (mut own, mut peers) = (None, BTreeMap::new());
-    for (member, spec) in members {
-        if member.name == name && !is_of(spec, &owner) {
-            // Of a Node of this name that was deleted: this one inherits nothing.
-            continue;
-        }
-        if let Some(address) = spec.addresses.iter().find(|address| taken.contains(*address)) {
-            problems.push(format!(
-                "TunnelNode {} has the address {address} of an older one and is left out",
-                member.name
-            ));
-            continue;
-        }
-        // Whoever copies what an older member has must not take its place.
-        if macs.contains(&spec.mac) || spec.underlay().any(|address| underlays.contains(&address)) {
-            problems.push(format!(
-                "TunnelNode {} has the MAC or the underlay address of an older one and is left out",
-                member.name
-            ));
-            continue;
-        }
-        macs.insert(spec.mac);
-        underlays.extend(spec.underlay());
-        taken.extend(spec.addresses.iter().copied());
-        if member.name == name {
-            own = Some(spec);
-        } else {
-            peers.insert(member.name.as_str(), spec);
-        }
+    let members = snapshot.members().filter_map(|member| of_fabric(member, fabric, spec)).collect();
+    let accepted = accepted::accept(members, &owner, spec, &NodeAddresses::of(snapshot));
+    problems.extend(accepted.problems);
+    Member {
+        fabric,
+        spec,
+        node_ips,
+        permission,
+        own: accepted.own.and_then(|own| own.spec.as_ref().ok()),
+        lacks_claim: accepted.own.is_some_and(|own| own.lacks_claim),
+        peers: accepted.peers,
+        problems,
+        owner,
     }
-    Member { fabric, spec, owner, node_ips, permission, own, peers, problems }
 }
 
 /// The spec of a member that belongs to the fabric as it is now.
@@ -195,145 +213,4 @@ fn first(invalid: &crate::objects::InvalidSpec, object: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::{
-        objects::{ExternalHost, InvalidSpec, Node, Object},
-        resolve::fixtures::*,
-    };
-
-    fn fabric(name: &str, created: i64, selector: LabelSelector) -> TunnelFabric {
-        let spec = FabricSpec {
-            node_selector: selector,
-            ipv4_pool: Some("10.211.0.0/16".parse().unwrap()),
-            ipv6_pool: None,
-            vni: 7710,
-            port: 7710,
-            mtu: None,
-            underlay: Default::default(),
-            accept_from: Default::default(),
-            proxy_ports: (20000, 29999),
-        };
-        TunnelFabric {
-            name: name.into(),
-            uid: "f".into(),
-            created: Some(created),
-            generation: 1,
-            spec: Ok(spec),
-        }
-    }
-
-    fn tunnel_node(kind: MemberKind, name: &str, uid: &str, address: &str, created: i64) -> TunnelNode {
-        let spec = MemberSpec {
-            fabric: "f".into(),
-            kind,
-            name: name.into(),
-            uid: uid.into(),
-            underlay_v4: Some(Ipv4Addr::new(192, 0, 2, created as u8)),
-            underlay_v6: None,
-            port: 7710,
-            mac: [0x66, 0, 0, 0, 0, created as u8],
-            addresses: vec![ip(address)],
-            mtu: 1450,
-        };
-        TunnelNode { name: kind.object_name(name), uid: "t".into(), created: Some(created), spec: Ok(spec) }
-    }
-
-    fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
-        let mut snapshot = Snapshot::new(Some(HERE));
-        snapshot.apply(objects.into_iter().map(|object| (object.key(), Some(object))));
-        snapshot
-    }
-
-    fn node(uid: &str, pairs: &[(&str, &str)]) -> Object {
-        Node { uid: uid.into(), labels: labels(pairs), ..mk_node(HERE, &["192.0.2.1"], &[]) }.into()
-    }
-
-    /// What is said about this node.
-    fn says(objects: impl IntoIterator<Item = Object>) -> String {
-        match membership(&snapshot(objects), &mk_settings()) {
-            Membership::Outside(why) => format!("outside: {why}"),
-            Membership::Waiting(why) => format!("waiting: {why}"),
-            Membership::Member(member) => {
-                let own = member.own.map(|own| own.addresses[0].to_string()).unwrap_or_default();
-                let peers: Vec<_> = member.peers.keys().copied().collect();
-                format!("{} {own} {}", member.fabric.name, peers.join(" ")).trim_end().to_owned()
-            }
-        }
-    }
-
-    #[test]
-    fn the_oldest_fabric_that_selects_the_node() {
-        let everyone = LabelSelector::default;
-        let some = || selector(&[("a", "b")]);
-        assert_eq!(says([node("1", &[])]), "outside: there is no TunnelFabric");
-        assert!(says([fabric("f", 1, everyone()).into()]).starts_with("waiting: Node "));
-        let both =
-            |labels| [node("1", labels), fabric("g", 1, some()).into(), fabric("f", 2, everyone()).into()];
-        assert_eq!(says(both(&[])), "f");
-        assert_eq!(says(both(&[("a", "b")])), "g");
-        assert!(
-            says([node("1", &[]), fabric("g", 1, some()).into()]).starts_with("outside: no TunnelFabric's")
-        );
-        let broken = TunnelFabric { spec: Err(InvalidSpec::default()), ..fabric("f", 1, everyone()) };
-        assert!(says([node("1", &[]), broken.into()]).starts_with("waiting: TunnelFabric f is not valid"));
-    }
-
-    #[test]
-    fn another_node_of_the_name_inherits_nothing_and_a_duplicate_address_is_left_out() {
-        let base = || [node("1", &[]), fabric("f", 1, LabelSelector::default()).into()];
-        let own = |uid| Object::from(tunnel_node(MemberKind::Node, HERE, uid, "10.211.0.5", 1));
-        assert_eq!(says(base().into_iter().chain([own("1")])), "f 10.211.0.5");
-        assert_eq!(says(base().into_iter().chain([own("0")])), "f");
-        let peers = [
-            tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2),
-            tunnel_node(MemberKind::ExternalHost, "c", "3", "10.211.0.6", 3),
-            tunnel_node(MemberKind::Node, "elsewhere", "4", "10.99.0.1", 4),
-        ];
-        let all = base().into_iter().chain([own("1")]).chain(peers.map(Object::from));
-        assert_eq!(says(all), "f 10.211.0.5 node.b");
-        // A younger one that copies the MAC or the underlay address takes nobody's place.
-        let thief = |change: &dyn Fn(&mut MemberSpec)| {
-            let mut thief = tunnel_node(MemberKind::ExternalHost, "a", "6", "10.211.0.7", 6);
-            change(thief.spec.as_mut().unwrap());
-            let victim = tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2);
-            says(base().into_iter().chain([own("1"), victim.into(), thief.into()]))
-        };
-        assert_eq!(thief(&|_| ()), "f 10.211.0.5 host.a node.b");
-        assert_eq!(thief(&|spec| spec.mac[5] = 2), "f 10.211.0.5 node.b");
-        assert_eq!(
-            thief(&|spec| spec.underlay_v4 = Some(Ipv4Addr::new(192, 0, 2, 2))),
-            "f 10.211.0.5 node.b"
-        );
-    }
-
-    #[test]
-    fn a_host_outside_is_a_member_by_permission() {
-        let permission = ExternalHostSpec {
-            fabric: "f".into(),
-            user: Some("h".into()),
-            service_account: None,
-            underlay_cidrs: vec!["198.51.100.0/24".parse().unwrap()],
-            paused: false,
-        };
-        let host = |spec: &ExternalHostSpec| ExternalHost {
-            name: "h".into(),
-            uid: "9".into(),
-            created: Some(1),
-            spec: Ok(spec.clone()),
-        };
-        let settings = Settings { role: Role::External, node_name: "h".into(), ..mk_settings() };
-        let fabric: Object = fabric("f", 1, selector(&[("no", "node")])).into();
-        let known = snapshot([fabric.clone(), host(&permission).into()]);
-        let Membership::Member(member) = membership(&known, &settings) else { panic!() };
-        assert_eq!((member.name().as_str(), member.permission), ("host.h", Some(&permission)));
-        let paused = ExternalHostSpec { paused: true, ..permission.clone() };
-        for objects in
-            [vec![fabric.clone(), host(&paused).into()], vec![fabric], vec![host(&permission).into()]]
-        {
-            assert!(matches!(membership(&snapshot(objects), &settings), Membership::Outside(_)));
-        }
-    }
-}
+mod tests;

@@ -107,7 +107,7 @@ where
             biased;
             () = &mut cancel => End::Cancelled,
             error = election.keep(term) => End::Lost(error),
-            reason = leader::lead(&client, &namespace, source(), &stats) => End::Failed(reason),
+            reason = leader::lead(&client, &namespace, &identity, source(), &stats) => End::Failed(reason),
         };
         stats.is_leader.store(false, Relaxed);
         stats.is_synced.store(false, Relaxed);

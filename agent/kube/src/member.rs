@@ -22,17 +22,17 @@ use tokio::{
 
 mod annotations;
 mod claims;
+mod dispute;
 mod lease;
 mod requests;
 
 use annotations::Annotations;
 use claims::{Claims, Held};
+use dispute::Dispute;
 use requests::Requests;
 
 pub use requests::WriteError;
 
-/// Time between two looks at claims that are held, while the TunnelNode is there: nobody but an administrator deletes one.
-const RECHECK: Duration = Duration::from_secs(600);
 /// First and longest wait after a failure; a Lease counts for longer.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// So long the source may take to show what was written before it is written again.
@@ -73,6 +73,8 @@ pub struct MemberWish {
     pub mtu: u32,
     /// Its TunnelNode as the source has it.
     pub seen: Option<MemberSpec>,
+    /// The controller finds no claim of one of its addresses.
+    pub lacks_claim: bool,
     /// The tunnel addresses that carry, once that is known; they become the Node's proxy addresses.
     pub proven: Option<Vec<IpAddr>>,
     /// Proxy addresses of the Node as the source has it.
@@ -96,6 +98,16 @@ pub struct Membership {
     annotations: Annotations,
     /// What was written last, and when: until the source shows it.
     written: Option<(MemberSpec, Instant)>,
+    dispute: Dispute,
+}
+
+/// What came of a look.
+#[derive(Default)]
+struct Look {
+    /// When to look again.
+    due: Option<Instant>,
+    /// What lacks, although nothing failed.
+    problem: Option<String>,
 }
 
 impl Membership {
@@ -109,6 +121,7 @@ impl Membership {
             claims: Claims::default(),
             annotations: Annotations::default(),
             written: None,
+            dispute: Dispute::default(),
         }
     }
 
@@ -119,10 +132,10 @@ impl Membership {
             let wish = wishes.borrow_and_update().clone();
             let now = Instant::now();
             let due = match self.make_so(&wish, &mut lease, now).await {
-                Ok(due) => {
+                Ok(look) => {
                     retry = RETRY.0;
-                    self.report(&reports, None);
-                    due
+                    self.report(&reports, look.problem);
+                    look.due
                 }
                 Err(error) => {
                     self.report(&reports, Some(error.to_string()));
@@ -156,22 +169,23 @@ impl Membership {
         });
     }
 
-    /// Writes what differs; when to look again.
+    /// Writes what differs.
     async fn make_so(
         &mut self,
         wish: &Wish,
         lease: &mut lease::Renewal,
         now: Instant,
-    ) -> Result<Option<Instant>, WriteError> {
+    ) -> Result<Look, WriteError> {
         match wish {
-            Wish::Unknown => Ok(None),
+            Wish::Unknown => Ok(Look::default()),
             Wish::Outside { is_annotated } => {
                 // The controller deletes the TunnelNode of whoever is outside: one that is written again is not the one that was.
                 self.written = None;
+                self.dispute = Dispute::default();
                 if let (true, Some(node)) = (*is_annotated, &self.node) {
                     self.annotations.withdraw(&self.requests, node).await?;
                 }
-                Ok(None)
+                Ok(Look::default())
             }
             Wish::Member(wish) => {
                 let renewed = lease.renew(&self.requests, &wish.owner, now).await?;
@@ -181,7 +195,9 @@ impl Membership {
                 }
                 let held = self.claims.hold(&self.requests, wish, now).await?;
                 let written = self.describe(wish, &held, now).await?;
-                Ok([Some(now + RECHECK), renewed, written].into_iter().flatten().min())
+                let due = [Some(self.claims.due(wish, now)), renewed, written].into_iter().flatten().min();
+                let problem = self.dispute.problem(&wish.name()).or_else(|| self.claims.lacking());
+                Ok(Look { due, problem })
             }
         }
     }
@@ -194,6 +210,7 @@ impl Membership {
         now: Instant,
     ) -> Result<Option<Instant>, WriteError> {
         let wanted = wish.spec(held);
+        let not_before = self.dispute.look(&wanted, wish.seen.as_ref(), now);
         if wish.seen.as_ref() == Some(&wanted) {
             self.written = None;
             return Ok(None);
@@ -204,7 +221,11 @@ impl Membership {
         {
             return Ok(Some(*at + SEEN));
         }
+        if now < not_before {
+            return Ok(Some(not_before));
+        }
         self.requests.describe(&wanted).await?;
+        self.dispute.wrote(now);
         tracing::info!(fabric = wish.fabric, addresses = ?wanted.addresses, "described as a member");
         self.written = Some((wanted, now));
         Ok(Some(now + SEEN))
@@ -212,6 +233,11 @@ impl Membership {
 }
 
 impl MemberWish {
+    /// Name of its TunnelNode.
+    fn name(&self) -> String {
+        self.owner.kind.object_name(&self.owner.name)
+    }
+
     fn spec(&self, held: &Held) -> MemberSpec {
         MemberSpec {
             fabric: self.fabric.clone(),

@@ -15,7 +15,10 @@ use balancing_core::{
     health::Health,
     source::{Batch, SourceStatus},
 };
-use balancing_kube::member::{Report as MemberReport, Wish};
+use balancing_kube::{
+    events::fabric::Troubles,
+    member::{Report as MemberReport, Wish},
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{Notify, mpsc, oneshot, watch},
@@ -62,6 +65,8 @@ pub(crate) struct Inputs {
     pub names: watch::Sender<Arc<Names>>,
     /// Where it is told what this host wants to be in the fabric.
     pub wishes: watch::Sender<Wish>,
+    /// Where it is told what keeps this host from that.
+    pub troubles: watch::Sender<Troubles>,
     /// How that goes.
     pub membership: watch::Receiver<MemberReport>,
     /// Where health and metrics are served; only for answers.
@@ -168,6 +173,7 @@ impl Inside {
         let network = Arc::new(Notify::new());
         let channels = Channels {
             wishes: inputs.wishes.clone(),
+            troubles: inputs.troubles.clone(),
             reports: inputs.membership.clone(),
             news: Arc::clone(&network),
         };

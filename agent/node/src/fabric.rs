@@ -17,7 +17,10 @@ use balancing_core::{
     objects::{AcceptFrom, FabricSpec, MemberSpec, UnderlayFamily},
 };
 use balancing_dataplane::proxy::{self, Proxy};
-use balancing_kube::member::{MemberWish, Report, Wish};
+use balancing_kube::{
+    events::fabric::{Subject, Troubles, note},
+    member::{MemberWish, Report, Wish},
+};
 use balancing_tunnel as tunnel;
 use balancing_tunnel::{Facts, Filter, Nat, Netlink, Pair, Shrink};
 use tokio::sync::{Notify, watch};
@@ -45,6 +48,8 @@ pub enum FabricError {
 pub(crate) struct Channels {
     /// What this host wants to be; whoever writes to the API server listens.
     pub wishes: watch::Sender<Wish>,
+    /// What keeps it from that, for Events.
+    pub troubles: watch::Sender<Troubles>,
     /// How that goes.
     pub reports: watch::Receiver<Report>,
     /// Told when links, addresses, routes or neighbours changed.
@@ -60,6 +65,8 @@ pub(crate) struct Fabric {
     pub(crate) nat: Nat,
     /// Tunnel addresses of this host at which the proxy takes connections.
     pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Name and uid of the fabric in which it shall be.
+    pub(crate) joins: Option<(String, String)>,
     /// How the tunnel is, for views; `None` = this host is in no fabric.
     pub(crate) state: Option<State>,
 }
@@ -98,6 +105,7 @@ impl Fabric {
             tools: None,
             nat: Nat::new(),
             addresses: BTreeSet::new(),
+            joins: None,
             state: None,
         }
     }
@@ -151,6 +159,19 @@ impl Fabric {
             let differs = *old != wish;
             *old = wish;
             differs
+        });
+    }
+
+    /// Tells what keeps this host out of the fabric that it joins, for Events; `None` = nothing.
+    pub(crate) fn tell_trouble(&self, host: &str, problem: Option<&str>) {
+        self.channels.troubles.send_if_modified(|troubles| {
+            let before = troubles.len();
+            troubles.retain(|known, _| self.joins.as_ref().is_some_and(|(name, _)| known.fabric == *name));
+            let is_less = troubles.len() != before;
+            let Some((name, uid)) = &self.joins else { return is_less };
+            let problem = problem.map(|why| format!("{host} cannot join: {why}"));
+            let subject = Subject { fabric: name.clone(), reason: "JoinFailed" };
+            note(troubles, subject, uid, problem, Instant::now()) || is_less
         });
     }
 
@@ -247,6 +268,7 @@ pub(crate) fn wish(
         mac: mac.0,
         mtu,
         seen: member.own.cloned(),
+        lacks_claim: member.lacks_claim,
         proven,
         annotated,
     }))

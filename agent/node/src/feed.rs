@@ -22,7 +22,10 @@ use balancing_core::{
 use balancing_kube::source::{KubeSource, Scope, WatchStats, stored::StateDir};
 use balancing_kube::{
     client::{Connection, connect},
-    events::Events,
+    events::{
+        Events,
+        fabric::{FabricEvents, Troubles},
+    },
     member::{Membership, Report, Wish},
 };
 
@@ -34,8 +37,8 @@ pub(crate) struct Feed {
     /// Ends only when it is aborted.
     task: JoinHandle<()>,
     pub(crate) counters: Counters,
-    /// Writes Events; a directory has no place for them.
-    events: Option<JoinHandle<()>>,
+    /// Write Events; a directory has no place for them.
+    events: Vec<JoinHandle<()>>,
     /// Writes what this host is in the fabric; in a directory an administrator does.
     member: Option<JoinHandle<()>>,
     /// How that goes.
@@ -46,6 +49,16 @@ pub(crate) struct Feed {
 #[derive(Clone, Default)]
 pub(crate) struct Counters {
     watches: Option<Arc<WatchStats>>,
+}
+
+/// What those listen to that write to the API server.
+pub(crate) struct Tasks {
+    /// Policies that fail.
+    pub(crate) health: watch::Receiver<Health>,
+    /// What keeps this host out of its fabric.
+    pub(crate) troubles: watch::Receiver<Troubles>,
+    /// What it wants to be there.
+    pub(crate) wishes: watch::Receiver<Wish>,
 }
 
 /// A source that can be started: its settings are good.
@@ -76,14 +89,20 @@ impl Origin {
         state_dir: Option<PathBuf>,
         batches: mpsc::Sender<Batch>,
         status: watch::Sender<SourceStatus>,
-        health: watch::Receiver<Health>,
-        wishes: watch::Receiver<Wish>,
+        tasks: Tasks,
     ) -> Feed {
+        let Tasks { health, troubles, wishes } = tasks;
         let (reports, membership) = watch::channel(Report::default());
         let (connection, namespace) = match self {
             Self::Dir(source) => {
                 let task = tokio::spawn(source.run(batches, status, std::future::pending()));
-                return Feed { task, counters: Counters::default(), events: None, member: None, membership };
+                return Feed {
+                    task,
+                    counters: Counters::default(),
+                    events: Vec::new(),
+                    member: None,
+                    membership,
+                };
             }
             Self::Kube(connection, namespace) => (connection, namespace),
         };
@@ -103,11 +122,14 @@ impl Origin {
         };
         let node = (settings.role == Role::Node).then(|| settings.node_name.clone());
         let member = Membership::new(connection.client.clone(), node, &namespace);
-        let events = Events::new(connection.client, &settings.node_name);
+        let name = &settings.node_name;
+        let over = ("Joined", format!("{name} has joined"));
+        let of_fabric = FabricEvents::new(connection.client.clone(), name, Some(over));
+        let events = Events::new(connection.client, name);
         Feed {
             task,
             counters,
-            events: Some(tokio::spawn(events.run(health))),
+            events: vec![tokio::spawn(events.run(health)), tokio::spawn(of_fabric.run(troubles))],
             member: Some(tokio::spawn(member.run(wishes, reports))),
             membership,
         }

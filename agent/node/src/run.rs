@@ -15,7 +15,7 @@ use crate::{
     control,
     dataplane::{self, Handle, Inputs},
     error::RunError,
-    feed::{BATCHES, Counters, Origin},
+    feed::{BATCHES, Counters, Origin, Tasks},
     http, lock, monitor,
 };
 
@@ -38,9 +38,10 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let (health_in, health) = watch::channel(Default::default());
     let (names_in, names) = watch::channel(Default::default());
     let (wishes_in, wishes) = watch::channel(Wish::Unknown);
+    let (troubles_in, troubles) = watch::channel(Default::default());
     // The source reads while the programs are loaded.
-    let feed =
-        origin.start(&config.settings, config.place.state_dir.clone(), batches_in, status_in, health, wishes);
+    let tasks = Tasks { health, troubles, wishes };
+    let feed = origin.start(&config.settings, config.place.state_dir.clone(), batches_in, status_in, tasks);
     let counters: Counters = feed.counters.clone();
     let inputs = Inputs {
         batches,
@@ -49,6 +50,7 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
         health: health_in,
         names: names_in,
         wishes: wishes_in,
+        troubles: troubles_in,
         membership: feed.membership.clone(),
         addresses,
         counters,

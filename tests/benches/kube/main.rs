@@ -10,6 +10,7 @@
 use std::{env, process::ExitCode, time::Instant};
 
 mod changes;
+mod fabric;
 mod fleet;
 mod kubelets;
 mod large;
@@ -26,11 +27,12 @@ use world::World;
 
 /// `true` = quick.
 type Measure = fn(&mut Report, &mut World, bool);
-const PARTS: [(&str, Measure); 4] = [
+const PARTS: [(&str, Measure); 5] = [
     ("latency", latency::measure),
     ("scale", scale::measure),
     ("watch", watch::measure),
     ("large", large::measure),
+    ("fabric", fabric::measure),
 ];
 
 fn main() -> ExitCode {

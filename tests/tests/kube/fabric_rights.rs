@@ -93,7 +93,9 @@ fn a_node_describes_itself_and_no_other() {
     );
 
     let theirs = world.plane.client().create(&claim("Node", &n2, "10.211.0.10")).unwrap();
-    let other = world.plane.client().create(&member("Node", &n2, "192.0.2.2")).unwrap();
+    // With its own address: whoever has that of another claim is deleted.
+    let other = member("Node", &n2, "192.0.2.2").with("/spec/addresses", json!(["10.211.0.10"]));
+    let other = world.plane.client().create(&other).unwrap();
     refused(stolen.patch(&other, "", json!({"spec": {"underlay": {"ipv4": "10.66.6.6"}}})), own);
     refused(stolen.delete(&other), own);
     refused(stolen.delete(&theirs), own);

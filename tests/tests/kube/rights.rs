@@ -66,7 +66,7 @@ fn everybody_may_do_what_they_do_and_nothing_else() {
         (0, ("create", "externalhosts.balancing.elf.io", "")),
         (0, ("patch", "externalhosts.balancing.elf.io", "")),
         (node | external | controller, ("watch", "endpointslices.discovery.k8s.io", NAMESPACE)),
-        (node | external, ("create", "events.events.k8s.io", "default")),
+        (node | external | controller, ("create", "events.events.k8s.io", "default")),
         (node | controller, ("watch", "localredirectpolicies.balancing.elf.io", "")),
         (node | controller, ("watch", "pods", "")),
         (controller, ("patch", "localredirectpolicies.balancing.elf.io:status", "")),
@@ -159,11 +159,14 @@ fn a_token_of_a_node_speaks_for_that_node_only() {
         assert!(refusal.contains(words), "{refusal}");
     };
     refused(node.create(&event(&policy, "n2")), "for its own node only");
-    refused(node.create(&event(&pod, "n1")), "about policies only");
-    refused(outside.create(&event(&pod, "far")), "about policies only");
+    refused(node.create(&event(&pod, "n1")), "about policies and the fabric only");
+    refused(outside.create(&event(&pod, "far")), "about policies and the fabric only");
+    let controller = world.plane.service_account_kubeconfig(NAMESPACE, "balancing-controller");
+    let controller = world.plane.client_of(&controller);
+    refused(controller.create(&event(&pod, "c1")), "about policies and the fabric only");
     node.create(&event(&policy, "n1")).unwrap();
     outside.create(&event(&policy, "far")).unwrap();
-    refused(host.create(&event(&pod, "far")), "about policies only");
+    refused(host.create(&event(&pod, "far")), "about policies and the fabric only");
     host.create(&event(&policy, "far")).unwrap();
 
     let taken = slice

@@ -51,9 +51,18 @@ pub(super) fn read(name: &str, tree: Result<Value, String>) -> TunnelFabric {
 
 /// As [`read`], for a TunnelNode.
 pub(super) fn read_member(name: &str, tree: Result<Value, String>) -> TunnelNode {
+    let lacks_claim = tree.as_ref().is_ok_and(lacks_claim);
     let (Metadata { uid, created, .. }, spec) =
         object("TunnelNode", name, tree, |spec| member::read(name, spec));
-    TunnelNode { name: name.to_owned(), uid, created, spec }
+    TunnelNode { name: name.to_owned(), uid, created, lacks_claim, spec }
+}
+
+fn lacks_claim(tree: &Value) -> bool {
+    let conditions = tree.pointer("/status/conditions").and_then(Value::as_array);
+    let is = |condition: &Value, field: &str, value: &str| {
+        condition.get(field).and_then(Value::as_str) == Some(value)
+    };
+    conditions.is_some_and(|all| all.iter().any(|it| is(it, "type", "Claimed") && is(it, "status", "False")))
 }
 
 /// As [`read`], for an ExternalHost.

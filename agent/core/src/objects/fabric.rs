@@ -95,6 +95,8 @@ pub struct TunnelNode {
     pub uid: String,
     /// `metadata.creationTimestamp` in seconds since 1970; absent counts as younger than any.
     pub created: Option<i64>,
+    /// Condition `Claimed` of its status is `False`: the controller finds no claim of one of its addresses.
+    pub lacks_claim: bool,
     /// The validated spec, or everything that is wrong with it.
     pub spec: Result<MemberSpec, InvalidSpec>,
 }

@@ -92,6 +92,7 @@ fn a_change_of_the_fabric_is_noticed_once_and_concerns_no_policy() {
         name: "node.n1".to_owned(),
         uid: String::new(),
         created: None,
+        lacks_claim: false,
         spec: Err(InvalidSpec::default()),
     };
     let object = Object::Member(member);

@@ -94,7 +94,7 @@ pub struct UnderlayAddresses {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TunnelNodeStatus {
-    /// Conflicted.
+    /// Conflicted and Claimed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -111,5 +111,8 @@ fn some_family() -> Rule {
 }
 
 fn conditions(_generator: &mut SchemaGenerator) -> Schema {
-    conditions_of("member", "Conflicted: an older TunnelNode has one of its addresses.")
+    conditions_of(
+        "member",
+        "Conflicted: another TunnelNode has a better right to one of its addresses. Claimed: each of its addresses has a claim.",
+    )
 }

@@ -8,7 +8,9 @@ use std::{collections::BTreeMap, time::Instant};
 use jiff::Timestamp;
 use serde_json::Value;
 
-pub(super) use garbage::{Gone, Orphans, Remains};
+pub(super) use garbage::{Gone, Remains};
+pub(super) use news::{TakenBack, news};
+pub(super) use orphans::Orphans;
 pub(super) use status::{Status, in_force};
 
 use crate::source::Kind;
@@ -16,13 +18,17 @@ use balancing_core::snapshot::Snapshot;
 
 mod garbage;
 mod hosts;
+mod news;
+mod orphans;
 mod overlap;
+mod pool;
 mod status;
 #[cfg(test)]
 mod tests;
 
-/// Writes that are decided at once. What is left is decided again.
-pub(super) const WRITES: usize = 64;
+/// Removals, and statuses, that are decided at once: many of the one keep none of the other waiting. What is left is decided
+/// again.
+const WRITES: usize = 32;
 
 /// An object of the fabric, as far as its status goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,23 +85,38 @@ impl Seen {
 }
 
 impl Known<'_> {
-    /// What is left to write, at most [`WRITES`]: the list of hosts first, for they wait for it. `seen` finds what the API
-    /// server has of an object.
+    /// What is left to write, at most [`WRITES`] of each kind: the list of hosts first, for they wait for it. `seen` finds what the
+    /// API server has of an object; statuses begin after that of `last`, so that each has its turn.
     pub(super) fn writes<'s>(
         &self,
         seen: impl Fn(Kind, &str) -> Option<&'s Seen>,
         orphans: &mut Orphans,
+        last: Option<&(Kind, String)>,
         at: Instant,
     ) -> Vec<Write> {
         let wanted = hosts::list(self.snapshot, self.namespace);
         let hosts = (wanted != self.reading.hosts).then_some(Write::Hosts(wanted));
-        let remains = orphans.due(garbage::remains(self), at).into_iter().map(Write::Remove);
-        let statuses = status::wanted(self).into_iter().filter_map(|(kind, name, uid, wanted)| {
-            let seen = seen(kind, &name).filter(|seen| seen.uid == uid)?;
-            let status = wanted.after(seen.status.as_ref(), self.now)?;
-            Some(Write::Status { kind, name, uid, status })
+        let remains = orphans.due(garbage::remains(self), at, WRITES).into_iter().map(Write::Remove);
+        let unclaimed = orphans.unclaimed(status::unclaimed(self), at);
+        let statuses =
+            status::wanted(self, &unclaimed).into_iter().filter_map(|(kind, name, uid, wanted)| {
+                let seen = seen(kind, &name).filter(|seen| seen.uid == uid)?;
+                let status = wanted.after(seen.status.as_ref(), self.now)?;
+                Some((kind, name, uid, status))
+            });
+        let mut statuses: Vec<_> = statuses.collect();
+        let is_last = |(kind, name, ..): &(Kind, String, String, Status)| {
+            last.is_some_and(|(last_kind, last_name)| (kind, name) == (last_kind, last_name))
+        };
+        let turn = statuses.iter().position(is_last).map_or(0, |at| at + 1);
+        statuses.rotate_left(turn);
+        let statuses = statuses.into_iter().take(WRITES).map(|(kind, name, uid, status)| Write::Status {
+            kind,
+            name,
+            uid,
+            status,
         });
-        hosts.into_iter().chain(remains).chain(statuses).take(WRITES).collect()
+        hosts.into_iter().chain(remains).chain(statuses).collect()
     }
 
     /// Whether there is anything of a fabric.

@@ -9,7 +9,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 use balancing_abi::model::{Clients, PolicyKind};
 use kube::Client;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
     time::sleep_until,
 };
@@ -21,7 +21,10 @@ use super::{
     store::Store,
     watch_event::{Observed, WatchEvent},
 };
-use crate::source::Delivery;
+use crate::{
+    events::fabric::{FabricEvents, Troubles},
+    source::Delivery,
+};
 use balancing_core::{
     objects::PolicyRef,
     resolve::{ClusterPods, Engine, Role, Settings},
@@ -66,10 +69,16 @@ struct Leader<'a> {
 pub(super) async fn lead(
     client: &Client,
     namespace: &str,
+    identity: &str,
     mut deliveries: mpsc::Receiver<Delivery>,
     stats: &ClusterStats,
 ) -> String {
-    let fabric = FabricWork::new(FabricWriter::new(client, namespace), namespace, Instant::now());
+    let (troubles_in, troubles) = watch::channel(Troubles::default());
+    let writer = FabricWriter::new(client, namespace);
+    let fabric = FabricWork::new(writer, namespace, troubles_in, Instant::now());
+    // It ends with the term.
+    let mut events = JoinSet::new();
+    events.spawn(FabricEvents::new(client.clone(), identity, None).run(troubles));
     let mut leader = Leader::new(Writer::new(client, namespace), fabric, stats);
     loop {
         let due = leader.next_due();

@@ -1,6 +1,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -13,12 +14,9 @@ use balancing_abi::model::PolicyKind;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
 
+use super::writer::{NOTE, shortened};
 use super::*;
-use balancing_core::objects::PolicyRef;
-use balancing_core::{
-    failure::FailureReason,
-    health::{PolicyHealth, Problem},
-};
+use balancing_core::{failure::FailureReason, health::Problem};
 
 /// An API server that takes Events. It first gives the answers of the list, then takes everything.
 #[derive(Clone)]
@@ -133,7 +131,8 @@ fn the_end_of_a_failure_is_normal() {
     let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let events = Events::new(kube::Client::try_from(config).unwrap(), "n1");
     let policy = PolicyRef { kind: PolicyKind::Balancing, name: "web".to_owned() };
-    let notice = Notice { policy, uid: "u".to_owned(), frontends: 3, problem: None };
+    let notice =
+        Notice { subject: policy, state: PolicyHealth { uid: "u".to_owned(), frontends: 3, problem: None } };
     let (event, regarding) = events.event(&notice);
     assert_eq!((event.type_, event.reason.as_str()), (EventType::Normal, "Programmed"));
     assert_eq!(event.note.as_deref(), Some("all 3 frontends are programmed on n1"));

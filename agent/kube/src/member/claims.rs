@@ -1,6 +1,10 @@
 //! The addresses of this host: which it has, and how it gets one.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use balancing_core::{
     claims::{Exhausted, candidates, claim_name, first_free},
@@ -10,10 +14,18 @@ use ipnetwork::IpNetwork;
 use tokio::time::Instant;
 
 use super::{
-    Addresses, MemberWish, RECHECK,
+    Addresses, MemberWish,
     requests::{Requests, WriteError},
 };
 
+/// Time between two looks at claims that are held, while the TunnelNode is there: nobody but an administrator deletes one, and the
+/// controller says so. 5,000 members that asked every ten minutes would be 17 requests a second at rest.
+const RECHECK: Duration = Duration::from_secs(3600);
+/// The same while the controller says that one is gone, and after one was taken up again that nobody used: the controller may have
+/// been about to delete it.
+const RECHECK_SOON: Duration = Duration::from_secs(10);
+/// First and longest time after which a full pool is looked at again.
+const FULL: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// Addresses that are tried one after the other before all claims are read.
 const TRIES: usize = 8;
 /// Times that all claims are read because others were faster.
@@ -29,6 +41,16 @@ pub(super) struct Claims {
     fabric: String,
     held: Held,
     checked: Option<Instant>,
+    /// Some were claimed before, and not in use.
+    is_adopted: bool,
+    full: BTreeMap<IpNetwork, Full>,
+}
+
+/// A pool without an address for this host.
+struct Full {
+    message: String,
+    wait: Duration,
+    until: Instant,
 }
 
 impl Claims {
@@ -42,20 +64,67 @@ impl Claims {
         if self.owner.as_ref() != Some(&wish.owner) || self.fabric != wish.fabric {
             *self = Self { owner: Some(wish.owner.clone()), fabric: wish.fabric.clone(), ..Self::default() };
         }
+        self.full.retain(|pool, _| wish.pools.contains(pool));
         // While the fabric knows the host by its addresses nobody takes their claims; whoever took the TunnelNode may have taken them too.
         let seen = wish.seen.as_ref().map_or(&[][..], |seen| &seen.addresses);
         let is_known = self.wanted(wish).values().all(|address| seen.contains(address));
-        let is_fresh = is_known && self.checked.is_some_and(|at| now < at + RECHECK);
-        if is_fresh && wish.pools.iter().all(|pool| self.held.contains_key(pool)) {
-            return Ok(self.wanted(wish));
-        }
-        let mut held = Held::new();
+        let is_fresh = is_known && self.checked.is_some_and(|at| now < at + self.recheck(wish));
+        self.is_adopted &= is_fresh;
         for pool in &wish.pools {
-            held.insert(*pool, self.hold_one(requests, wish, *pool).await?);
+            let is_settled = match self.full.get(pool) {
+                Some(full) => now < full.until,
+                None => is_fresh && self.held.contains_key(pool),
+            };
+            if !is_settled {
+                self.settle(requests, wish, *pool, now).await?;
+            }
         }
-        self.held.extend(held);
-        self.checked = Some(now);
-        Ok(self.wanted(wish))
+        if !is_fresh {
+            self.checked = Some(now);
+        }
+        let held = self.wanted(wish);
+        match self.lacking() {
+            Some(why) if held.is_empty() => Err(WriteError::Exhausted(why)),
+            _ => Ok(held),
+        }
+    }
+
+    /// What pools have no address for this host, in words.
+    pub(super) fn lacking(&self) -> Option<String> {
+        let full: Vec<&str> = self.full.values().map(|full| full.message.as_str()).collect();
+        (!full.is_empty()).then(|| full.join("; "))
+    }
+
+    /// When to look again.
+    pub(super) fn due(&self, wish: &MemberWish, now: Instant) -> Instant {
+        let recheck = now + self.recheck(wish);
+        self.full.values().map(|full| full.until).fold(recheck, Instant::min)
+    }
+
+    fn recheck(&self, wish: &MemberWish) -> Duration {
+        if wish.lacks_claim || self.is_adopted { RECHECK_SOON } else { RECHECK }
+    }
+
+    async fn settle(
+        &mut self,
+        requests: &Requests,
+        wish: &MemberWish,
+        pool: IpNetwork,
+        now: Instant,
+    ) -> Result<(), WriteError> {
+        match self.hold_one(requests, wish, pool).await {
+            Ok(address) => {
+                self.full.remove(&pool);
+                self.held.insert(pool, address);
+            }
+            Err(WriteError::Exhausted(message)) => {
+                self.held.remove(&pool);
+                let wait = self.full.get(&pool).map_or(FULL.0, |full| (full.wait * 2).min(FULL.1));
+                self.full.insert(pool, Full { message, wait, until: now + wait });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn wanted(&self, wish: &MemberWish) -> Held {
@@ -64,7 +133,7 @@ impl Claims {
 
     /// The address that is held, the one of an earlier start, any that was ever claimed, a new one: in this order.
     async fn hold_one(
-        &self,
+        &mut self,
         requests: &Requests,
         wish: &MemberWish,
         pool: IpNetwork,
@@ -77,10 +146,11 @@ impl Claims {
             }
         }
         let ours = requests.claims_of(&wish.owner).await?;
-        if let Some(claim) =
-            ours.iter().find(|claim| claim.fabric == wish.fabric && pool.contains(claim.address))
-        {
-            return Ok(claim.address);
+        for claim in ours.iter().filter(|it| it.fabric == wish.fabric && pool.contains(it.address)) {
+            if take(requests, wish, claim.address).await? {
+                self.is_adopted = true;
+                return Ok(claim.address);
+            }
         }
         for address in candidates(pool, wish.owner.kind, &wish.owner.name).take(TRIES) {
             if take(requests, wish, address).await? {

@@ -31,8 +31,6 @@ use crate::source::cause;
 const ANSWER: Duration = Duration::from_secs(10);
 /// Times that a claim is created which is deleted in the moment in which it is met.
 const CREATES: usize = 3;
-/// Claims of a page.
-const PAGE: u32 = 1000;
 /// Label of a claim with the uid of its owner: by it a host finds its own.
 const LABEL_OWNER: &str = "balancing.elf.io/owner-uid";
 
@@ -116,25 +114,18 @@ impl Requests {
         Ok(Taken { is_ours: false, is_new: false })
     }
 
-    /// The claims of an owner.
+    /// The claims of an owner, as they are now: the API server makes sure that its cache is new enough (Kubernetes 1.31).
     pub(super) async fn claims_of(&self, owner: &Owner) -> Result<Vec<ClaimSpec>, WriteError> {
         let params = ListParams::default().labels(&format!("{LABEL_OWNER}={}", owner.uid));
         let list = answer(|| "list own TunnelAddressClaims".to_owned(), self.claims.list(&params)).await?;
         Ok(list.items.iter().filter_map(read_claim).filter(|claim| claim.owner == *owner).collect())
     }
 
-    /// Every address that is claimed.
+    /// Every address that is claimed, as the API server's cache has them: only the attempt to create a claim shows what is free.
     pub(super) async fn taken(&self) -> Result<BTreeSet<IpAddr>, WriteError> {
-        let (mut taken, mut token) = (BTreeSet::new(), None::<String>);
-        loop {
-            let params = ListParams { limit: Some(PAGE), continue_token: token, ..ListParams::default() };
-            let list = answer(|| "list TunnelAddressClaims".to_owned(), self.claims.list(&params)).await?;
-            taken.extend(list.items.iter().filter_map(read_claim).map(|claim| claim.address));
-            token = list.metadata.continue_.filter(|token| !token.is_empty());
-            if token.is_none() {
-                return Ok(taken);
-            }
-        }
+        let params = ListParams::default().match_any();
+        let list = answer(|| "list TunnelAddressClaims".to_owned(), self.claims.list(&params)).await?;
+        Ok(list.items.iter().filter_map(read_claim).map(|claim| claim.address).collect())
     }
 
     /// Writes the TunnelNode of this host.

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    backoff::Backoff,
+    backoff::{Backoff, random},
     failure::{Failure, Verdict},
     kind::{Kind, Target},
     read::Reading,
@@ -39,6 +39,12 @@ const STEADY: Duration = Duration::from_secs(5);
 const SILENCE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(30) };
 /// So long lists are pages after a stream that was refused or did not end.
 const PAGES: Duration = Duration::from_secs(600);
+
+/// TunnelNodes from which on the agents of a cluster spread their lists, and the time for each: everybody lists what everybody is,
+/// all at once after the API server has started anew, and hardly any of it has changed meanwhile.
+const MANY_MEMBERS: u32 = 1000;
+const SPREAD: Duration = Duration::from_millis(10);
+const MOST: Duration = Duration::from_secs(60);
 
 /// What a watch has to say.
 #[derive(Debug)]
@@ -82,6 +88,8 @@ pub(super) struct Watch {
     /// Until then lists are pages.
     pages_until: Option<Instant>,
     listed: bool,
+    /// Objects of the last list.
+    size: u32,
 }
 
 enum State {
@@ -113,6 +121,7 @@ impl Watch {
             contact,
             pages_until: None,
             listed: false,
+            size: 0,
         }
     }
 
@@ -177,6 +186,12 @@ impl Watch {
         self.absences.reset();
     }
 
+    /// Objects of a list have come.
+    fn count_objects(&mut self, first: bool, count: usize) {
+        let before = if first { 0 } else { self.size };
+        self.size = before.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
     /// A list is complete.
     fn count_list(&mut self) {
         if std::mem::replace(&mut self.listed, true) {
@@ -190,7 +205,9 @@ impl Watch {
         let failure = match verdict {
             Verdict::Expired => {
                 self.answered();
-                self.delay = Some(self.expiries.next());
+                let spread = spread(self.target.kind, self.size).as_millis();
+                let random = u32::try_from(spread).ok().filter(|spread| *spread > 0).map_or(0, random);
+                self.delay = Some(self.expiries.next() + Duration::from_millis(random.into()));
                 return None;
             }
             Verdict::Again(failure) => {
@@ -217,5 +234,22 @@ impl Watch {
             tracing::debug!(kind = self.target.kind.name(), "the API server sent an object without a name");
         }
         reading
+    }
+}
+
+/// The time over which the next list is spread after one of that size.
+fn spread(kind: Kind, size: u32) -> Duration {
+    if kind == Kind::TunnelNode && size >= MANY_MEMBERS { (SPREAD * size).min(MOST) } else { Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_lists_of_large_fabrics_are_spread() {
+        assert_eq!(spread(Kind::TunnelNode, 5000), Duration::from_secs(50));
+        assert_eq!(spread(Kind::TunnelNode, MANY_MEMBERS - 1), Duration::ZERO);
+        assert_eq!(spread(Kind::Service, 50_000), Duration::ZERO);
     }
 }

@@ -66,6 +66,11 @@ impl Reconciler<World> for FabricReconciler {
             Ok(Standing::Waits(why, until)) => Outcome::Partly(why, Some(until)),
             Err(error) => Outcome::Failed(error.to_string()),
         };
+        let problem = match &outcome {
+            Outcome::Partly(why, _) | Outcome::Failed(why) => Some(why.as_str()),
+            _ => None,
+        };
+        world.fabric.tell_trouble(&world.owner.engine().settings().node_name, problem);
         let news = if world.fabric.addresses == before { News::NONE } else { News::PROXY };
         (outcome, news)
     }
@@ -79,6 +84,7 @@ fn look(world: &mut World, everything: bool) -> Result<Standing, FabricError> {
     let annotated: Vec<IpAddr> = node.map(|node| node.proxy_ips.to_vec()).unwrap_or_default();
     let member = match membership(snapshot, engine.settings()) {
         Membership::Outside(_) => {
+            fabric.joins = None;
             fabric.wish(Wish::Outside { is_annotated: !annotated.is_empty() });
             if fabric.has_remains() {
                 fabric.remove()?;
@@ -89,6 +95,7 @@ fn look(world: &mut World, everything: bool) -> Result<Standing, FabricError> {
         Membership::Waiting(why) => return Ok(Standing::Lacks(why)),
         Membership::Member(member) => member,
     };
+    fabric.joins = Some((member.fabric.name.clone(), member.fabric.uid.clone()));
     let joined = join(fabric, &member, everything);
     // Nobody is sent to a host whose tunnel cannot be kept up.
     let (told, failed) = match joined {

@@ -76,6 +76,7 @@ items:
   spec:
     {fabric: f, kind: ExternalHost, name: db-1, uid: u1, underlay: {ipv4: 192.0.2.1, ipv6: "2001:db8::1"}, port: 7710,
      mac: "66:00:00:00:00:0f", addresses: [10.211.0.9, "fd00::9"], mtu: 1450}
+  status: {conditions: [{type: Conflicted, status: "False"}, {type: Claimed, status: "False"}]}
 - kind: ExternalHost
   apiVersion: balancing.elf.io/v1beta1
   metadata: {name: db-1, uid: u1}
@@ -89,6 +90,7 @@ items:
     let [Object::Member(member), Object::ExternalHost(host), Object::Claim(claim)] = list.as_slice() else {
         panic!("{list:?}")
     };
+    assert!(member.lacks_claim);
     let owner = Owner { kind: MemberKind::ExternalHost, name: "db-1".to_owned(), uid: "u1".to_owned() };
     let member = member.spec.clone().unwrap();
     assert_eq!(member.owner(), owner);

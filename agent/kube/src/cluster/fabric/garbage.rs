@@ -1,130 +1,179 @@
-//! What members of a fabric left behind: TunnelNodes and TunnelAddressClaims that nobody owns any more.
+//! What members of a fabric left behind or have no right to: TunnelNodes and TunnelAddressClaims.
 //!
-//! An owner is a Node or ExternalHost with the uid that the object names; another one of the same name inherits nothing. A
+//! An address is whose claim of it is; a TunnelNode with the address of another claim goes, and so does one with the underlay
+//! address of another Node, for whoever has stolen a member's token writes what he likes. An owner is a Node or ExternalHost with the uid that the object names; another one of the same name inherits nothing. A
 //! claim is kept for a while, so that a member that is made anew does not meet its own address in other hands.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use super::Known;
 use crate::source::Kind;
-use balancing_core::objects::{ExternalHostSpec, MemberKind, MemberSpec, Owner};
+use balancing_core::{
+    membership::{Belongs, NodeAddresses, fabric_of},
+    objects::{ClaimSpec, ExternalHostSpec, MemberKind, MemberSpec, Owner, TunnelAddressClaim},
+};
 
-/// How long an address stays taken without an owner.
+/// How long an address stays taken without an owner, and a TunnelNode without its fabric, which may be made again.
 const GRACE: Duration = Duration::from_secs(15 * 60);
 /// The same of a TunnelNode: objects of different kinds are not heard of in the order in which they were made.
 const GRACE_OF_MEMBER: Duration = Duration::from_secs(2);
+/// So long an agent may take to describe itself to another fabric, and a kubelet to report an address that has moved.
+const GRACE_OF_MOVE: Duration = Duration::from_secs(15);
+/// Claims that an owner may have beside those in use: an agent that is killed leaves at most one of each pool.
+const SPARE: usize = 4;
 /// Seconds of silence after which a host outside the cluster has left.
 const SILENCE: i64 = 24 * 60 * 60;
 
-/// An object that nobody owns.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// An object that nobody owns, or to which its owner has no right.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Remains {
     /// TunnelNode or TunnelAddressClaim.
     pub(in crate::cluster) kind: Kind,
     pub(in crate::cluster) name: String,
     pub(in crate::cluster) uid: String,
+    /// The fabric that it names.
+    pub(in crate::cluster) fabric: String,
     /// Whom it names.
     pub(in crate::cluster) owner: Owner,
     /// Why it may go.
     pub(in crate::cluster) why: Gone,
 }
 
-/// Why something has no owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Why something may go. Before that the API server is asked about whatever is of another object, for objects are not heard of in
+/// order.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) enum Gone {
-    /// There is none with this uid. Before something is deleted because of that the API server is asked.
+    /// There is none with this uid.
     Owner,
     /// The host is paused.
     Paused,
     /// The host may not have this underlay address.
     Underlay,
+    /// The underlay address is one of another Node.
+    UnderlayOf { address: IpAddr, node: String },
     /// The host has not been heard of for a day.
     Silent,
+    /// The owner belongs to another fabric, or to none.
+    Outside,
+    /// There is no such fabric.
+    NoFabric,
+    /// Somebody else has claimed an address that it has.
+    Claimed { address: IpAddr, by: Owner },
     /// The TunnelNode of the owner does not have the address.
-    Unused,
+    Unused(IpAddr),
+    /// The same, and the owner has many of these.
+    Surplus(IpAddr),
 }
 
-/// Objects without an owner, and since when that is known.
-#[derive(Debug, Default)]
-pub(in crate::cluster) struct Orphans {
-    since: BTreeMap<(Kind, String, String), Instant>,
-    asked: Option<Instant>,
-}
-
-impl Gone {
-    /// In words.
-    pub(in crate::cluster) fn as_str(self) -> &'static str {
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Owner => "its owner is gone",
-            Self::Paused => "its ExternalHost is paused",
-            Self::Underlay => "its underlay address is not of its ExternalHost's networks",
-            Self::Silent => "its host has not renewed its Lease for a day",
-            Self::Unused => "the TunnelNode of its owner does not have the address",
+            Self::Owner => f.write_str("its owner is gone"),
+            Self::Paused => f.write_str("its ExternalHost is paused"),
+            Self::Underlay => f.write_str("its underlay address is not of its ExternalHost's networks"),
+            Self::UnderlayOf { address, node } => {
+                write!(f, "its underlay address {address} is an address of Node {node}")
+            }
+            Self::Silent => f.write_str("its host has not renewed its Lease for a day"),
+            Self::Outside => f.write_str("its owner is not in that fabric any more"),
+            Self::NoFabric => f.write_str("its fabric is gone"),
+            Self::Claimed { address, by } => {
+                write!(f, "its address {address} is claimed by {} {}", by.kind.kind(), by.name)
+            }
+            Self::Unused(_) => f.write_str("the TunnelNode of its owner does not have the address"),
+            Self::Surplus(_) => {
+                write!(
+                    f,
+                    "its owner has claimed more than {SPARE} addresses that its TunnelNode does not have"
+                )
+            }
         }
     }
 }
 
-impl Orphans {
-    /// Takes in what has no owner now; what has had none for long enough. Whatever has an owner again begins anew.
-    pub(super) fn due(&mut self, remains: Vec<Remains>, now: Instant) -> Vec<Remains> {
-        let key = |it: &Remains| (it.kind, it.name.clone(), it.uid.clone());
-        let since = remains.iter().map(|it| {
-            let key = key(it);
-            let since = self.since.get(&key).copied().unwrap_or(now);
-            (key, since)
-        });
-        self.since = since.collect();
-        self.asked = Some(now);
-        let is_due = |it: &Remains| {
-            self.since.get(&key(it)).is_some_and(|since| now.duration_since(*since) >= grace(it.kind))
-        };
-        remains.into_iter().filter(is_due).collect()
-    }
-
-    /// When something becomes due that was not when this was asked last.
-    pub(in crate::cluster) fn next_due(&self) -> Option<Instant> {
-        let ends = self.since.iter().map(|((kind, ..), since)| *since + grace(*kind));
-        ends.filter(|end| self.asked.is_none_or(|asked| *end > asked)).min()
+impl Remains {
+    /// How long it stays.
+    pub(super) fn grace(&self) -> Duration {
+        match (&self.why, self.kind) {
+            (Gone::Surplus(_) | Gone::UnderlayOf { .. } | Gone::Outside, _) => GRACE_OF_MOVE,
+            (Gone::NoFabric, _) => GRACE,
+            (_, Kind::TunnelNode) => GRACE_OF_MEMBER,
+            _ => GRACE,
+        }
     }
 }
 
-fn grace(kind: Kind) -> Duration {
-    if kind == Kind::TunnelNode { GRACE_OF_MEMBER } else { GRACE }
-}
-
-/// Everything that has no owner now.
+/// Everything that may go now.
 pub(super) fn remains(known: &Known<'_>) -> Vec<Remains> {
+    let nodes = NodeAddresses::of(known.snapshot);
+    let claims = claims(known);
     let members = known.snapshot.members().filter_map(|member| {
         let spec = member.spec.as_ref().ok()?;
-        let why = member_is_gone(known, spec)?;
+        let why = member_is_gone(known, spec).or_else(|| is_claimed(&claims, spec)).or_else(|| {
+            nodes
+                .other_holder(spec)
+                .map(|(address, node)| Gone::UnderlayOf { address, node: node.to_owned() })
+        })?;
         Some(Remains {
             kind: Kind::TunnelNode,
             name: member.name.clone(),
             uid: member.uid.clone(),
+            fabric: spec.fabric.clone(),
             owner: spec.owner(),
             why,
         })
     });
-    let claims = known.snapshot.claims().filter_map(|claim| {
-        let spec = claim.spec.as_ref().ok()?;
+    members.chain(claims_left(known)).collect()
+}
+
+/// The valid claims by address.
+pub(super) fn claims<'a>(known: &Known<'a>) -> BTreeMap<IpAddr, &'a ClaimSpec> {
+    let valid = known.snapshot.claims().filter_map(|claim| claim.spec.as_ref().ok());
+    valid.map(|spec| (spec.address, spec)).collect()
+}
+
+fn is_claimed(claims: &BTreeMap<IpAddr, &ClaimSpec>, member: &MemberSpec) -> Option<Gone> {
+    let owner = member.owner();
+    let claimed = member.addresses.iter().filter_map(|address| claims.get(address));
+    let other = claimed.into_iter().find(|claim| claim.owner != owner)?;
+    Some(Gone::Claimed { address: other.address, by: other.owner.clone() })
+}
+
+fn claims_left(known: &Known<'_>) -> Vec<Remains> {
+    let mut all: Vec<(&TunnelAddressClaim, &ClaimSpec)> =
+        known.snapshot.claims().filter_map(|claim| Some((claim, claim.spec.as_ref().ok()?))).collect();
+    // The first ones of an owner stay longer.
+    all.sort_by_key(|(claim, _)| (claim.created.unwrap_or(i64::MAX), &claim.name));
+    let mut spare = BTreeMap::<&Owner, usize>::new();
+    let left = all.into_iter().filter_map(|(claim, spec)| {
         let unused = || {
-            let member = known.snapshot.member(&spec.owner.kind.object_name(&spec.owner.name))?;
-            let member = member.spec.as_ref().ok().filter(|member| member.uid == spec.owner.uid)?;
-            (!member.addresses.contains(&spec.address)).then_some(Gone::Unused)
+            if is_in_use(known, spec) {
+                return None;
+            }
+            let count = spare.entry(&spec.owner).or_default();
+            *count += 1;
+            Some(if *count > SPARE { Gone::Surplus(spec.address) } else { Gone::Unused(spec.address) })
         };
         let why = owner_is_gone(known, &spec.owner).or_else(unused)?;
         Some(Remains {
             kind: Kind::TunnelAddressClaim,
             name: claim.name.clone(),
             uid: claim.uid.clone(),
+            fabric: spec.fabric.clone(),
             owner: spec.owner.clone(),
             why,
         })
     });
-    members.chain(claims).collect()
+    left.collect()
+}
+
+/// Whether the owner's TunnelNode has the address. Of one that cannot be read it is not known.
+fn is_in_use(known: &Known<'_>, claim: &ClaimSpec) -> bool {
+    let member = known.snapshot.member(&claim.owner.kind.object_name(&claim.owner.name));
+    member.is_some_and(|member| match &member.spec {
+        Ok(spec) => spec.owner() == claim.owner && spec.addresses.contains(&claim.address),
+        Err(_) => true,
+    })
 }
 
 fn owner_is_gone(known: &Known<'_>, owner: &Owner) -> Option<Gone> {
@@ -142,7 +191,8 @@ fn owner_is_gone(known: &Known<'_>, owner: &Owner) -> Option<Gone> {
 }
 
 fn member_is_gone(known: &Known<'_>, member: &MemberSpec) -> Option<Gone> {
-    let gone = owner_is_gone(known, &member.owner());
+    let owner = member.owner();
+    let gone = owner_is_gone(known, &owner).or_else(|| has_left(known, &owner, &member.fabric));
     if gone.is_some() || member.kind == MemberKind::Node {
         return gone;
     }
@@ -151,6 +201,15 @@ fn member_is_gone(known: &Known<'_>, member: &MemberSpec) -> Option<Gone> {
         return Some(Gone::Paused);
     }
     (!may_have_underlay(host, member)).then_some(Gone::Underlay)
+}
+
+fn has_left(known: &Known<'_>, owner: &Owner, fabric: &str) -> Option<Gone> {
+    match fabric_of(known.snapshot, owner) {
+        Belongs::Unclear(_) => None,
+        Belongs::To(of_owner, _) if of_owner.name == fabric => None,
+        _ if known.snapshot.fabrics().any(|it| it.name == fabric) => Some(Gone::Outside),
+        _ => Some(Gone::NoFabric),
+    }
 }
 
 fn may_have_underlay(host: &ExternalHostSpec, member: &MemberSpec) -> bool {

@@ -1,22 +1,24 @@
 //! What the `status` of fabrics, members and hosts outside the cluster says.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Known, overlap::overlap};
+use super::{Known, garbage::claims, overlap::overlap, pool::exhausted};
 use crate::source::Kind;
 use balancing_core::{
-    claims::capacity,
-    objects::{ExternalHost, FabricSpec, InvalidSpec, MemberKind, TunnelFabric, TunnelNode},
+    objects::{ClaimSpec, ExternalHost, InvalidSpec, MemberKind, TunnelFabric, TunnelNode},
     snapshot::Snapshot,
 };
 
 /// Our conditions, in the order in which they are written.
-const CONDITIONS: [&str; 4] = ["Accepted", "Exhausted", "Conflicted", "Joined"];
+const CONDITIONS: [&str; 5] = ["Accepted", "Exhausted", "Conflicted", "Claimed", "Joined"];
 /// Seconds that a clock outside the cluster may be wrong by.
 const SKEW: i64 = 60;
 /// Seconds for which the last renewal that is told may be out of date.
@@ -45,12 +47,18 @@ pub(in crate::cluster) struct Status {
 pub(super) struct Wanted {
     status: Status,
     conditions: Vec<Said>,
-    /// It is not told to somebody who has no status yet.
-    only_as_change: bool,
 }
 
-/// Type, status, reason and message of a condition.
-type Said = (&'static str, bool, &'static str, String);
+/// A condition.
+#[derive(Debug)]
+struct Said {
+    name: &'static str,
+    is_true: bool,
+    reason: &'static str,
+    message: String,
+    /// It is told only to somebody who was told the contrary.
+    only_as_change: bool,
+}
 
 impl Status {
     /// Our part of a status; `None` when it is none that a version of ours wrote.
@@ -66,13 +74,16 @@ impl Status {
 impl Wanted {
     /// The status to write after the present one; `None` = that says the same.
     pub(super) fn after(self, current: Option<&Status>, now: Timestamp) -> Option<Status> {
-        if self.only_as_change && current.is_none_or(|current| current.conditions.is_empty()) {
+        let before = current.map_or(&[][..], |current| &current.conditions);
+        let is_told = |said: &Said| !said.only_as_change || before.iter().any(|it| it.type_ == said.name);
+        let conditions: Vec<Said> = self.conditions.into_iter().filter(is_told).collect();
+        if conditions.is_empty() && before.is_empty() {
             return None;
         }
-        let conditions = self.conditions.into_iter();
         let mut status = self.status;
+        let observed = status.observed_generation;
         status.conditions =
-            conditions.map(|said| condition(said, status.observed_generation, current, now)).collect();
+            conditions.into_iter().map(|said| condition(said, observed, before, now)).collect();
         if let Some((old, new)) = current.and_then(|current| current.last_renewal).zip(status.last_renewal)
             && (0..COARSE).contains(&(new.as_second() - old.as_second()))
         {
@@ -83,14 +94,13 @@ impl Wanted {
 }
 
 fn condition(
-    (name, is_true, reason, message): Said,
+    Said { name, is_true, reason, message, .. }: Said,
     observed_generation: Option<i64>,
-    current: Option<&Status>,
+    before: &[Condition],
     now: Timestamp,
 ) -> Condition {
     let status = if is_true { "True" } else { "False" };
-    let before = current.and_then(|current| current.conditions.iter().find(|it| it.type_ == name));
-    let before = before.filter(|before| before.status == status);
+    let before = before.iter().find(|it| it.type_ == name && it.status == status);
     // Times in a status are whole seconds.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     Condition {
@@ -103,16 +113,25 @@ fn condition(
     }
 }
 
-/// Kind, name and uid of every object, and what its status shall say.
-pub(super) fn wanted(known: &Known<'_>) -> Vec<(Kind, String, String, Wanted)> {
-    let in_force = in_force(known.snapshot);
+fn said(name: &'static str, (is_true, reason, message): (bool, &'static str, String)) -> Said {
+    Said { name, is_true, reason, message, only_as_change: false }
+}
+
+/// Kind, name and uid of every object, and what its status shall say. `unclaimed`: TunnelNodes by uid that have an address without
+/// a claim.
+pub(super) fn wanted(known: &Known<'_>, unclaimed: &BTreeSet<String>) -> Vec<(Kind, String, String, Wanted)> {
     let fabrics = known.snapshot.fabrics().map(|fabric| {
-        let wanted = of_fabric(known, fabric, in_force);
+        let wanted = of_fabric(known, fabric);
         (Kind::TunnelFabric, fabric.name.clone(), fabric.uid.clone(), wanted)
     });
-    let owners = first_with_each_address(known);
+    let claims = claims(known);
+    let owners = owners(known, &claims);
     let members = known.snapshot.members().map(|member| {
-        (Kind::TunnelNode, member.name.clone(), member.uid.clone(), of_member(member, &owners))
+        let wanted = Wanted {
+            status: Status::default(),
+            conditions: vec![conflicted(member, &owners), claimed(member, &claims, unclaimed)],
+        };
+        (Kind::TunnelNode, member.name.clone(), member.uid.clone(), wanted)
     });
     let hosts = known
         .snapshot
@@ -127,7 +146,7 @@ pub(in crate::cluster) fn in_force(snapshot: &Snapshot) -> Option<&TunnelFabric>
     valid.min_by_key(|fabric| (fabric.created.unwrap_or(i64::MAX), &fabric.name))
 }
 
-fn of_fabric(known: &Known<'_>, fabric: &TunnelFabric, in_force: Option<&TunnelFabric>) -> Wanted {
+fn of_fabric(known: &Known<'_>, fabric: &TunnelFabric) -> Wanted {
     let members = known.snapshot.members().filter_map(|member| member.spec.as_ref().ok());
     let claims = known.snapshot.claims().filter_map(|claim| claim.spec.as_ref().ok());
     let count = |n: usize| u64::try_from(n).ok();
@@ -137,31 +156,31 @@ fn of_fabric(known: &Known<'_>, fabric: &TunnelFabric, in_force: Option<&TunnelF
         claims: count(claims.filter(|spec| spec.fabric == fabric.name).count()),
         ..Status::default()
     };
-    let accepted = match &fabric.spec {
-        Err(invalid) => (false, "InvalidSpec", problems(invalid)),
-        Ok(_) if in_force.is_some_and(|first| first.name != fabric.name) => {
-            let first = in_force.map(|first| first.name.as_str()).unwrap_or_default();
-            (false, "NotInForce", format!("the older TunnelFabric {first} is in force; delete one of them"))
+    let accepted = match refused(known, fabric) {
+        Some((reason, message)) => (false, reason, message),
+        None => {
+            let message = "the spec keeps all rules, and the pools overlap nothing of the cluster";
+            (true, "Accepted", message.to_owned())
         }
-        Ok(spec) => match overlap(spec, known.snapshot) {
-            Some(message) => (false, "PoolOverlaps", message),
-            None => (
-                true,
-                "Accepted",
-                "the spec keeps all rules, and the pools overlap nothing of the cluster".to_owned(),
-            ),
-        },
     };
     let exhausted = match fabric.spec.as_ref().ok().and_then(|spec| exhausted(known, spec)) {
         Some(message) => (true, "PoolExhausted", message),
         None => (false, "AddressesLeft", "every pool has addresses that nobody claims".to_owned()),
     };
-    let said = |name, (is_true, reason, message)| (name, is_true, reason, message);
-    Wanted {
-        status,
-        conditions: vec![said("Accepted", accepted), said("Exhausted", exhausted)],
-        only_as_change: false,
+    Wanted { status, conditions: vec![said("Accepted", accepted), said("Exhausted", exhausted)] }
+}
+
+/// Why a fabric is not accepted, as reason and message.
+pub(super) fn refused(known: &Known<'_>, fabric: &TunnelFabric) -> Option<(&'static str, String)> {
+    let spec = match &fabric.spec {
+        Err(invalid) => return Some(("InvalidSpec", problems(invalid))),
+        Ok(spec) => spec,
+    };
+    if let Some(first) = in_force(known.snapshot).filter(|first| first.name != fabric.name) {
+        let message = format!("the older TunnelFabric {} is in force; delete one of them", first.name);
+        return Some(("NotInForce", message));
     }
+    overlap(spec, known.snapshot).map(|message| ("PoolOverlaps", message))
 }
 
 fn problems(invalid: &InvalidSpec) -> String {
@@ -169,52 +188,80 @@ fn problems(invalid: &InvalidSpec) -> String {
     problems.collect::<Vec<_>>().join("; ")
 }
 
-fn exhausted(known: &Known<'_>, spec: &FabricSpec) -> Option<String> {
-    spec.pools().find_map(|pool| {
-        let claims = known.snapshot.claims().filter_map(|claim| claim.spec.as_ref().ok());
-        let taken = claims.filter(|claim| pool.contains(claim.address)).count() as u128;
-        (taken >= capacity(pool)).then(|| {
-            format!("all {taken} addresses of the pool {pool} are claimed; members that come later get none")
-        })
-    })
-}
-
 type Owners<'a> = BTreeMap<IpAddr, &'a TunnelNode>;
+type Claims<'a> = BTreeMap<IpAddr, &'a ClaimSpec>;
 
-fn first_with_each_address<'a>(known: &Known<'a>) -> Owners<'a> {
-    let mut first = Owners::new();
+/// Whose each address is: his who has claimed it, of several without a claim the oldest one's.
+fn owners<'a>(known: &Known<'a>, claims: &Claims<'_>) -> Owners<'a> {
+    let mut owners = Owners::new();
     for member in known.snapshot.members() {
         for address in member.spec.iter().flat_map(|spec| &spec.addresses) {
-            let known = first.entry(*address).or_insert(member);
-            if age(member) < age(known) {
+            let known = owners.entry(*address).or_insert(member);
+            if rank(member, *address, claims) < rank(known, *address, claims) {
                 *known = member;
             }
         }
     }
-    first
+    owners
 }
 
-fn age(member: &TunnelNode) -> (i64, &str) {
-    (member.created.unwrap_or(i64::MAX), &member.name)
+fn rank<'a>(member: &'a TunnelNode, address: IpAddr, claims: &Claims<'_>) -> (bool, i64, &'a str) {
+    let owner = member.spec.as_ref().ok().map(|spec| spec.owner());
+    let has_claim = claims.get(&address).is_some_and(|claim| Some(&claim.owner) == owner.as_ref());
+    (!has_claim, member.created.unwrap_or(i64::MAX), &member.name)
 }
 
 /// Members are many and hardly ever in conflict: none is told that it is not, unless it has been told that it is.
-fn of_member(member: &TunnelNode, owners: &Owners<'_>) -> Wanted {
+fn conflicted(member: &TunnelNode, owners: &Owners<'_>) -> Said {
     let addresses = member.spec.iter().flat_map(|spec| &spec.addresses);
     let lost = addresses.filter_map(|address| Some((address, owners.get(address)?)));
     let lost = lost.filter(|(_, owner)| owner.name != member.name).map(|(address, owner)| {
         format!(
-            "{address} is an address of the older TunnelNode {}, too; its agent claims another one",
+            "{address} belongs to TunnelNode {}, which has its claim or is older; this one's agent claims another",
             owner.name
         )
     });
     let lost: Vec<String> = lost.collect();
-    let said = if lost.is_empty() {
-        ("Conflicted", false, "NoConflict", "no older TunnelNode has one of its addresses".to_owned())
-    } else {
-        ("Conflicted", true, "DuplicateAddress", lost.join("; "))
+    if lost.is_empty() {
+        let message = "no other TunnelNode has a better right to one of its addresses".to_owned();
+        return Said { only_as_change: true, ..said("Conflicted", (false, "NoConflict", message)) };
+    }
+    said("Conflicted", (true, "DuplicateAddress", lost.join("; ")))
+}
+
+/// TunnelNodes an address of which belongs to another one, by fabric.
+pub(super) fn conflicted_members<'a>(known: &Known<'a>) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let owners = owners(known, &claims(known));
+    let mut found = BTreeMap::<&str, Vec<&str>>::new();
+    for member in known.snapshot.members() {
+        let Ok(spec) = &member.spec else { continue };
+        let lost = |address| owners.get(address).is_some_and(|owner| owner.name != member.name);
+        if spec.addresses.iter().any(lost) {
+            found.entry(&spec.fabric).or_default().push(&member.name);
+        }
+    }
+    found
+}
+
+/// The agent looks after its claims when it is told.
+fn claimed(member: &TunnelNode, claims: &Claims<'_>, unclaimed: &BTreeSet<String>) -> Said {
+    if !unclaimed.contains(&member.uid) {
+        let message = "each of its addresses has a claim".to_owned();
+        return Said { only_as_change: true, ..said("Claimed", (true, "Claimed", message)) };
+    }
+    let addresses = member.spec.iter().flat_map(|spec| &spec.addresses);
+    let lacking: Vec<_> = addresses.filter(|it| !claims.contains_key(*it)).map(ToString::to_string).collect();
+    let message = format!("there is no claim of {}; its agent makes it again", lacking.join(", "));
+    said("Claimed", (false, "NoClaim", message))
+}
+
+/// TunnelNodes that have an address without a claim, by uid.
+pub(super) fn unclaimed(known: &Known<'_>) -> BTreeSet<String> {
+    let claims = claims(known);
+    let lacks = |member: &&TunnelNode| {
+        member.spec.iter().flat_map(|spec| &spec.addresses).any(|address| !claims.contains_key(address))
     };
-    Wanted { only_as_change: !said.1, status: Status::default(), conditions: vec![said] }
+    known.snapshot.members().filter(lacks).map(|member| member.uid.clone()).collect()
 }
 
 fn of_host(known: &Known<'_>, host: &ExternalHost) -> Wanted {
@@ -246,5 +293,5 @@ fn of_host(known: &Known<'_>, host: &ExternalHost) -> Wanted {
         last_renewal: renewed.and_then(|seconds| Timestamp::from_second(seconds).ok()),
         ..Status::default()
     };
-    Wanted { status, conditions: vec![("Joined", joined, reason, message)], only_as_change: false }
+    Wanted { status, conditions: vec![said("Joined", (joined, reason, message))] }
 }

@@ -10,15 +10,17 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::{Done, Leader};
 use crate::{
     cluster::{
         cache::{Cache, Item},
-        fabric::{Known, Orphans, Reading, Seen, Write},
+        fabric::{Known, Orphans, Reading, Seen, TakenBack, Write, news},
         rate_limit::Backoff,
         requests::{FabricWriter, WriteError},
     },
+    events::fabric::{Subject, Troubles, note},
     source::{Event, Kind},
 };
 
@@ -40,6 +42,11 @@ pub(super) struct FabricWork {
     reading: Option<Reading>,
     read_at: Instant,
     orphans: Orphans,
+    /// The status that was written last.
+    last: Option<(Kind, String)>,
+    taken_back: TakenBack,
+    /// What Events are written of.
+    troubles: watch::Sender<Troubles>,
     failures: Backoff<()>,
     is_running: bool,
     /// Objects as of the last round.
@@ -49,8 +56,17 @@ pub(super) struct FabricWork {
     next_round: Instant,
 }
 
-/// What is known of an object after its status was written.
-type Answer = Result<Option<Item<Seen>>, WriteError>;
+/// What came of a write.
+pub(super) enum Sent {
+    /// Nothing is known, or nothing was there to be written.
+    Nothing,
+    /// What is known of an object after its status was written.
+    Written(Item<Seen>),
+    /// It is deleted.
+    Removed,
+}
+
+type Answer = Result<Sent, WriteError>;
 
 /// The end of a round.
 pub(super) enum RoundEnd {
@@ -59,7 +75,12 @@ pub(super) enum RoundEnd {
 }
 
 impl FabricWork {
-    pub(super) fn new(writer: FabricWriter, namespace: &str, now: Instant) -> Self {
+    pub(super) fn new(
+        writer: FabricWriter,
+        namespace: &str,
+        troubles: watch::Sender<Troubles>,
+        now: Instant,
+    ) -> Self {
         Self {
             writer,
             namespace: namespace.to_owned(),
@@ -69,6 +90,9 @@ impl FabricWork {
             reading: None,
             read_at: now,
             orphans: Orphans::default(),
+            last: None,
+            taken_back: TakenBack::default(),
+            troubles,
             failures: Backoff::default(),
             is_running: false,
             revision: 0,
@@ -147,9 +171,14 @@ impl Leader<'_> {
             return;
         };
         let mut orphans = std::mem::take(&mut self.fabric.orphans);
-        let writes =
-            self.known(&reading).writes(|kind, name| self.fabric.seen(kind, name), &mut orphans, now);
+        self.tell_troubles(&reading, now);
+        let seen = |kind, name: &str| self.fabric.seen(kind, name);
+        let writes = self.known(&reading).writes(seen, &mut orphans, self.fabric.last.as_ref(), now);
         self.fabric.orphans = orphans;
+        self.fabric.last = writes.iter().rev().find_map(|write| match write {
+            Write::Status { kind, name, .. } => Some((*kind, name.clone())),
+            Write::Hosts(_) | Write::Remove(_) => None,
+        });
         self.fabric.revision = self.engine.snapshot().fabric_revision();
         // What does not fit into one round is found by the next.
         self.fabric.is_stale = !writes.is_empty();
@@ -167,6 +196,20 @@ impl Leader<'_> {
                 }
             });
             Done::Fabric(RoundEnd::Written(sent.buffer_unordered(WRITES).collect().await))
+        });
+    }
+
+    fn tell_troubles(&self, reading: &Reading, now: Instant) {
+        let news = news(&self.known(reading), &self.fabric.taken_back, now);
+        self.fabric.troubles.send_if_modified(|troubles| {
+            let before = troubles.len();
+            troubles.retain(|subject, trouble| {
+                news.contains_key(&(subject.fabric.clone(), trouble.uid.clone(), subject.reason))
+            });
+            let is_less = troubles.len() != before;
+            news.into_iter().fold(is_less, |changed, ((fabric, uid, reason), text)| {
+                note(troubles, Subject { fabric, reason }, &uid, Some(text), now) || changed
+            })
         });
     }
 
@@ -212,11 +255,12 @@ impl Leader<'_> {
                     reading.hosts = hosts;
                 }
             }
-            (Write::Status { kind, .. }, Some((name, version, seen))) => {
+            (Write::Status { kind, .. }, Sent::Written((name, version, seen))) => {
                 if let Some(cache) = self.fabric.cache(kind) {
                     cache.put(name, version, Some(seen));
                 }
             }
+            (Write::Remove(remains), Sent::Removed) => self.fabric.taken_back.note(&remains, Instant::now()),
             (Write::Status { .. } | Write::Remove(_), _) => {}
         }
         true
@@ -225,14 +269,18 @@ impl Leader<'_> {
 
 async fn send(writer: &FabricWriter, write: &Write) -> Answer {
     match write {
-        Write::Hosts(hosts) => writer.hosts(hosts).await.map(|()| None),
-        Write::Status { kind, name, uid, status } => writer.status(*kind, name, uid, status).await,
+        Write::Hosts(hosts) => writer.hosts(hosts).await.map(|()| Sent::Nothing),
+        Write::Status { kind, name, uid, status } => {
+            let written = writer.status(*kind, name, uid, status).await?;
+            Ok(written.map_or(Sent::Nothing, Sent::Written))
+        }
         Write::Remove(remains) => {
-            if writer.remove(remains).await? {
-                let (kind, name) = (remains.kind.name(), &remains.name);
-                tracing::info!(kind, name, "deleted: {}", remains.why.as_str());
+            if !writer.remove(remains).await? {
+                return Ok(Sent::Nothing);
             }
-            Ok(None)
+            let (kind, name) = (remains.kind.name(), &remains.name);
+            tracing::info!(kind, name, "deleted: {}", remains.why);
+            Ok(Sent::Removed)
         }
     }
 }

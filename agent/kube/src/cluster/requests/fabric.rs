@@ -1,9 +1,9 @@
 //! The requests of the controller for the fabric.
 //!
-//! What is deleted is read again just before, and so is the owner that is said to be gone: objects of different kinds are
-//! heard of in any order. It is deleted only as it was read.
+//! What is deleted is read again just before, and so is whatever else it is deleted for: objects of different kinds are heard of
+//! in any order. It is deleted only as it was read.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -29,6 +29,7 @@ use crate::{
     source::Kind,
 };
 use balancing_core::{
+    claims::claim_name,
     names::{EXTERNAL_HOSTS, FIELD_MANAGER, GROUP, VERSION},
     objects::{MemberKind, Owner},
 };
@@ -55,7 +56,8 @@ impl FabricWriter {
 
     /// Reads what is not watched.
     pub(in crate::cluster) async fn read(&self) -> Result<Reading, WriteError> {
-        let leases = answer(self.leases.list(&ListParams::default())).await?;
+        // A moment old is good enough, and costs the API server no question to etcd.
+        let leases = answer(self.leases.list(&ListParams::default().match_any())).await?;
         let hosts = answer(self.config_maps.get_opt(EXTERNAL_HOSTS)).await?;
         let hosts = hosts.and_then(|map| map.data).unwrap_or_default();
         let leases = leases.items.into_iter().filter_map(|lease| {
@@ -105,7 +107,7 @@ impl FabricWriter {
     pub(in crate::cluster) async fn remove(&self, remains: &Remains) -> Result<bool, WriteError> {
         let api = self.objects(remains.kind);
         let Some(object) = answer(api.get_opt(&remains.name)).await? else { return Ok(false) };
-        if !is_still(&object, remains) || remains.why == Gone::Owner && self.lives(&remains.owner).await? {
+        if !is_still(&object, remains) || !self.is_proven(remains).await? {
             return Ok(false);
         }
         let ObjectMeta { uid, resource_version, .. } = object.metadata;
@@ -116,6 +118,38 @@ impl FabricWriter {
             Err(WriteError::Request(error)) if is_outdated(&error) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether what is said of other objects is so now.
+    async fn is_proven(&self, remains: &Remains) -> Result<bool, WriteError> {
+        let owner = &remains.owner;
+        match &remains.why {
+            Gone::Owner => Ok(!self.lives(owner).await?),
+            Gone::Claimed { address, by } => {
+                let claim =
+                    answer(self.objects(Kind::TunnelAddressClaim).get_opt(&claim_name(*address))).await?;
+                let uid = claim.as_ref().and_then(|claim| claim.data.pointer("/spec/owner/uid")?.as_str());
+                Ok(uid == Some(&by.uid))
+            }
+            Gone::UnderlayOf { address, node } => {
+                let its_own =
+                    owner.kind == MemberKind::Node && self.has_address(&owner.name, *address).await?;
+                Ok(!its_own && self.has_address(node, *address).await?)
+            }
+            // A claim never changes, so a member that has just taken it up again is to be seen in its TunnelNode only.
+            Gone::Unused(address) | Gone::Surplus(address) => {
+                let name = owner.kind.object_name(&owner.name);
+                let member = answer(self.objects(Kind::TunnelNode).get_opt(&name)).await?;
+                Ok(!member.is_some_and(|member| has_tunnel_address(&member, owner, *address)))
+            }
+            Gone::Paused | Gone::Underlay | Gone::Silent | Gone::Outside | Gone::NoFabric => Ok(true),
+        }
+    }
+
+    async fn has_address(&self, node: &str, address: IpAddr) -> Result<bool, WriteError> {
+        let node = answer(Api::<Node>::all(self.client.clone()).get_opt(node)).await?;
+        let addresses = node.and_then(|node| node.status?.addresses).unwrap_or_default();
+        Ok(addresses.iter().any(|it| it.address.parse() == Ok(address)))
     }
 
     async fn lives(&self, owner: &Owner) -> Result<bool, WriteError> {
@@ -137,6 +171,13 @@ impl FabricWriter {
         let resource = GroupVersionKind::gvk(GROUP, VERSION, kind.name());
         Api::all_with(self.client.clone(), &ApiResource::from_gvk_with_plural(&resource, kind.plural()))
     }
+}
+
+fn has_tunnel_address(member: &DynamicObject, owner: &Owner, address: IpAddr) -> bool {
+    let uid = member.data.pointer("/spec/uid").and_then(|uid| uid.as_str());
+    let addresses = member.data.pointer("/spec/addresses").and_then(|addresses| addresses.as_array());
+    let is_it = |it: &serde_json::Value| it.as_str().and_then(|it| it.parse().ok()) == Some(address);
+    uid == Some(&owner.uid) && addresses.is_some_and(|addresses| addresses.iter().any(is_it))
 }
 
 /// The object is the one that was judged, and names the same owner.

@@ -1,7 +1,9 @@
 use balancing_abi::model::PolicyKind;
 
 use super::*;
-use balancing_core::failure::FailureReason;
+use balancing_core::{failure::FailureReason, health::Health, objects::PolicyRef};
+
+type Policies = Schedule<PolicyRef, PolicyHealth>;
 
 fn policy(number: usize) -> PolicyRef {
     PolicyRef { kind: PolicyKind::LocalRedirect, name: format!("p{number:05}") }
@@ -29,14 +31,14 @@ impl Clock {
     }
 }
 
-fn start() -> (Clock, Schedule) {
+fn start() -> (Clock, Policies) {
     let now = Instant::now();
-    (Clock(now), Schedule::new(now))
+    (Clock(now), Policies::new(now))
 }
 
-fn told(next: Next) -> Option<String> {
+fn told(next: Next<PolicyRef, PolicyHealth>) -> Option<String> {
     match next {
-        Next::Tell(notice) => notice.problem.map(|problem| problem.message),
+        Next::Tell(notice) => notice.state.problem.map(|problem| problem.message),
         other => panic!("{other:?}"),
     }
 }

@@ -141,6 +141,7 @@ impl Watch {
             WatchEvent::Error(_) => return None,
         };
         open.list = List::GoesOn;
+        self.count_objects(first, objects.len());
         if let Some(version) = &last {
             self.count_list();
             open.list = List::Ended;

@@ -35,6 +35,7 @@ impl Watch {
             }
         };
         self.answered();
+        self.count_objects(first, objects.len());
         let last = match &next {
             Next::Page(_) => None,
             Next::Watch(version) => {

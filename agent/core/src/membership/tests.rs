@@ -1,0 +1,171 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::{
+    objects::{ExternalHost, InvalidSpec, Node, Object},
+    resolve::fixtures::*,
+};
+
+fn fabric(name: &str, created: i64, selector: LabelSelector) -> TunnelFabric {
+    let spec = FabricSpec {
+        node_selector: selector,
+        ipv4_pool: Some("10.211.0.0/16".parse().unwrap()),
+        ipv6_pool: None,
+        vni: 7710,
+        port: 7710,
+        mtu: None,
+        underlay: Default::default(),
+        accept_from: Default::default(),
+        proxy_ports: (20000, 29999),
+    };
+    TunnelFabric { name: name.into(), uid: "f".into(), created: Some(created), generation: 1, spec: Ok(spec) }
+}
+
+fn tunnel_node(kind: MemberKind, name: &str, uid: &str, address: &str, created: i64) -> TunnelNode {
+    let spec = MemberSpec {
+        fabric: "f".into(),
+        kind,
+        name: name.into(),
+        uid: uid.into(),
+        underlay_v4: Some(Ipv4Addr::new(192, 0, 2, created as u8)),
+        underlay_v6: None,
+        port: 7710,
+        mac: [0x66, 0, 0, 0, 0, created as u8],
+        addresses: vec![ip(address)],
+        mtu: 1450,
+    };
+    TunnelNode {
+        name: kind.object_name(name),
+        uid: "t".into(),
+        created: Some(created),
+        lacks_claim: false,
+        spec: Ok(spec),
+    }
+}
+
+fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
+    let mut snapshot = Snapshot::new(Some(HERE));
+    snapshot.apply(objects.into_iter().map(|object| (object.key(), Some(object))));
+    snapshot
+}
+
+fn node(uid: &str, pairs: &[(&str, &str)]) -> Object {
+    Node { uid: uid.into(), labels: labels(pairs), ..mk_node(HERE, &["192.0.2.1"], &[]) }.into()
+}
+
+/// What is said about this node.
+fn says(objects: impl IntoIterator<Item = Object>) -> String {
+    match membership(&snapshot(objects), &mk_settings()) {
+        Membership::Outside(why) => format!("outside: {why}"),
+        Membership::Waiting(why) => format!("waiting: {why}"),
+        Membership::Member(member) => {
+            let own = member.own.map(|own| own.addresses[0].to_string()).unwrap_or_default();
+            let peers: Vec<_> = member.peers.keys().copied().collect();
+            format!("{} {own} {}", member.fabric.name, peers.join(" ")).trim_end().to_owned()
+        }
+    }
+}
+
+#[test]
+fn the_oldest_fabric_that_selects_the_node() {
+    let everyone = LabelSelector::default;
+    let some = || selector(&[("a", "b")]);
+    assert_eq!(says([node("1", &[])]), "outside: there is no TunnelFabric");
+    assert!(says([fabric("f", 1, everyone()).into()]).starts_with("waiting: Node "));
+    let both = |labels| [node("1", labels), fabric("g", 1, some()).into(), fabric("f", 2, everyone()).into()];
+    assert_eq!(says(both(&[])), "f");
+    assert_eq!(says(both(&[("a", "b")])), "g");
+    assert!(says([node("1", &[]), fabric("g", 1, some()).into()]).starts_with("outside: no TunnelFabric's"));
+    let broken = TunnelFabric { spec: Err(InvalidSpec::default()), ..fabric("f", 1, everyone()) };
+    assert!(says([node("1", &[]), broken.into()]).starts_with("waiting: TunnelFabric f is not valid"));
+}
+
+#[test]
+fn another_node_of_the_name_inherits_nothing_and_a_duplicate_address_is_left_out() {
+    let base = || [node("1", &[]), fabric("f", 1, LabelSelector::default()).into()];
+    let own = |uid| Object::from(tunnel_node(MemberKind::Node, HERE, uid, "10.211.0.5", 1));
+    assert_eq!(says(base().into_iter().chain([own("1")])), "f 10.211.0.5");
+    assert_eq!(says(base().into_iter().chain([own("0")])), "f");
+    let peers = [
+        tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2),
+        tunnel_node(MemberKind::ExternalHost, "c", "3", "10.211.0.6", 3),
+        tunnel_node(MemberKind::Node, "elsewhere", "4", "10.99.0.1", 4),
+    ];
+    let all = base().into_iter().chain([own("1")]).chain(peers.map(Object::from));
+    assert_eq!(says(all), "f 10.211.0.5 node.b");
+    // A younger one that copies the MAC or the underlay address takes nobody's place.
+    let thief = |change: &dyn Fn(&mut MemberSpec)| {
+        let mut thief = tunnel_node(MemberKind::ExternalHost, "a", "6", "10.211.0.7", 6);
+        change(thief.spec.as_mut().unwrap());
+        let victim = tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2);
+        says(base().into_iter().chain([own("1"), victim.into(), thief.into()]))
+    };
+    assert_eq!(thief(&|_| ()), "f 10.211.0.5 host.a node.b");
+    assert_eq!(thief(&|spec| spec.mac[5] = 2), "f 10.211.0.5 node.b");
+    assert_eq!(thief(&|spec| spec.underlay_v4 = Some(Ipv4Addr::new(192, 0, 2, 2))), "f 10.211.0.5 node.b");
+}
+
+#[test]
+fn a_host_outside_is_a_member_by_permission() {
+    let permission = ExternalHostSpec {
+        fabric: "f".into(),
+        user: Some("h".into()),
+        service_account: None,
+        underlay_cidrs: vec!["198.51.100.0/24".parse().unwrap()],
+        paused: false,
+    };
+    let host = |spec: &ExternalHostSpec| ExternalHost {
+        name: "h".into(),
+        uid: "9".into(),
+        created: Some(1),
+        spec: Ok(spec.clone()),
+    };
+    let settings = Settings { role: Role::External, node_name: "h".into(), ..mk_settings() };
+    let fabric: Object = fabric("f", 1, selector(&[("no", "node")])).into();
+    let known = snapshot([fabric.clone(), host(&permission).into()]);
+    let Membership::Member(member) = membership(&known, &settings) else { panic!() };
+    assert_eq!((member.name().as_str(), member.permission), ("host.h", Some(&permission)));
+    let paused = ExternalHostSpec { paused: true, ..permission.clone() };
+    for objects in [vec![fabric.clone(), host(&paused).into()], vec![fabric], vec![host(&permission).into()]]
+    {
+        assert!(matches!(membership(&snapshot(objects), &settings), Membership::Outside(_)));
+    }
+}
+
+/// What is said of the peers of this node, whose status has 192.0.2.1, and of the others.
+fn peers_of(peers: impl IntoIterator<Item = TunnelNode>) -> (Vec<String>, Vec<String>) {
+    let base = [node("1", &[]), fabric("f", 1, LabelSelector::default()).into()];
+    let snapshot = snapshot(base.into_iter().chain(peers.into_iter().map(Object::from)));
+    let Membership::Member(member) = membership(&snapshot, &mk_settings()) else { panic!() };
+    (member.peers.keys().map(|name| (*name).to_owned()).collect(), member.problems)
+}
+
+#[test]
+fn the_address_of_a_node_is_nobody_elses_underlay_however_old_he_is() {
+    let older = |address: &str| {
+        let mut older = tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2);
+        older.spec.as_mut().unwrap().underlay_v4 = Some(address.parse().unwrap());
+        peers_of([older, tunnel_node(MemberKind::Node, HERE, "1", "10.211.0.5", 9)])
+    };
+    assert_eq!(older("192.0.2.7"), (vec!["node.b".to_owned()], vec![]));
+    let (peers, problems) = older("192.0.2.1");
+    assert!(peers.is_empty());
+    let said = format!(
+        "TunnelNode node.b has the underlay address 192.0.2.1, which is an address of Node {HERE}: it is left out"
+    );
+    assert_eq!(problems, [said]);
+    let (peers, problems) = older("10.211.0.9");
+    assert!(peers.is_empty() && problems[0].contains("which is of the fabric's own pool"), "{problems:?}");
+}
+
+#[test]
+fn a_node_whose_own_tunnelnode_is_broken_still_sees_who_is_a_peer_and_who_no_more() {
+    let own = TunnelNode {
+        spec: Err(InvalidSpec::default()),
+        ..tunnel_node(MemberKind::Node, HERE, "1", "10.211.0.5", 1)
+    };
+    let peer = tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2);
+    let (peers, problems) = peers_of([own.clone(), peer]);
+    assert_eq!((peers, problems.len()), (vec!["node.b".to_owned()], 1));
+    assert!(peers_of([own]).0.is_empty());
+}
