@@ -268,7 +268,7 @@ impl Proxy {
             programs,
             links: Links::new(links, options.tcx),
             tables,
-            sweeper: Sweeper::new(),
+            sweeper: Sweeper::default(),
             sizes: options.sizes,
         })
     }
@@ -310,21 +310,15 @@ impl Proxy {
     /// # Errors
     /// A full table or a refused operation; then the port is as it was before.
     pub fn publish(&mut self, key: FrontendKey, service: &Service) -> Result<(), Error> {
-        if self.tables.publish(key, service)? {
-            self.sweeper.hurry();
-        }
-        Ok(())
+        self.tables.publish(key, service)
     }
 
-    /// Takes a port back. TCP connections drain; UDP, and TCP that was not answered yet, end with the next sweep.
+    /// Takes a port back. TCP connections drain; UDP, and TCP that was not answered yet, end with the next packet.
     ///
     /// # Errors
     /// A refused operation.
     pub fn remove(&mut self, key: &FrontendKey) -> Result<(), Error> {
-        if self.tables.remove(key)? {
-            self.sweeper.hurry();
-        }
-        Ok(())
+        self.tables.remove(key)
     }
 
     /// What happened to packets.
@@ -358,8 +352,7 @@ impl Proxy {
         ])
     }
 
-    /// Removes rows of connections that have ended, in bounded steps; after backends have left at once those of UDP to
-    /// them, and those of TCP that they have not answered yet.
+    /// Removes rows of connections that have ended: in one call at most so many as are read in a few steps.
     ///
     /// # Errors
     /// The table cannot be read.

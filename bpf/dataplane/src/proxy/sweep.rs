@@ -1,24 +1,19 @@
 //! Removes the rows of connections that have ended.
 //!
 //! Programs do not count them any more, but they take room, and in a table that is full the kernel drops what was not used for long,
-//! living or not. UDP whose backend has left the set is ended here as well, and TCP that such a backend has not answered yet: to the
-//! programs its row is as good as any.
+//! living or not. Nothing else depends on it: whether a row's backend is still there is seen at the packet.
 
 use std::{io, os::fd::AsFd as _};
 
 use balancing_abi::{
-    UDP,
-    proxy::{Connection, ConnectionKey, direction, kind, maps, state},
+    proxy::{Connection, ConnectionKey, maps},
 };
 use nix::time::{ClockId, clock_gettime};
 
 use super::{Error, Swept, tables::Tables};
-use crate::{
-    sys::batch::{self, Position},
-    tables::codec,
-};
+use crate::sys::batch::{self, Position};
 
-/// Reads of up to 4,096 rows that one sweep makes, unless it is in a hurry.
+/// Reads of up to 4,096 rows that one sweep makes.
 const STEPS: usize = 4;
 
 /// How far the sweeping has come.
@@ -29,21 +24,9 @@ pub(super) struct Sweeper {
     seen: u32,
     /// Rows that were left by the last complete sweep.
     rows: u32,
-    /// Backends have left: the whole table is to be looked at.
-    hurries: bool,
 }
 
 impl Sweeper {
-    /// One that has seen nothing. An earlier agent may have ended between a change and its sweep.
-    pub(super) fn new() -> Self {
-        Self { hurries: true, ..Self::default() }
-    }
-
-    /// The next sweep looks at everything.
-    pub(super) fn hurry(&mut self) {
-        self.hurries = true;
-    }
-
     /// Rows in use as of the last complete sweep.
     pub(super) fn rows(&self) -> u32 {
         self.rows
@@ -52,25 +35,19 @@ impl Sweeper {
     pub(super) fn sweep(&mut self, tables: &mut Tables) -> Result<Swept, Error> {
         let now = now().map_err(failed("read the clock"))?;
         let mut swept = Swept::default();
-        if self.hurries {
-            (self.position, self.seen) = (Position::default(), 0);
-        }
-        for step in 0.. {
-            if step >= STEPS && !self.hurries {
-                break;
-            }
+        for _ in 0..STEPS {
             let fd = tables.connections().fd().as_fd().try_clone_to_owned();
             let read = fd.and_then(|fd| batch::next(fd.as_fd(), &mut self.position));
             let (rows, ended) = read.map_err(failed("read"))?;
             swept.seen += rows.len() as u32;
-            let gone = rows.iter().filter(|(key, row)| has_ended(key, row, now, tables));
+            let gone = rows.iter().filter(|(key, row)| has_ended(key, row, now));
             let gone: Vec<_> = gone.copied().collect();
             self.seen += (rows.len() - gone.len()) as u32;
             for (key, _) in gone {
                 swept.removed += u32::from(end(&key, now, tables)?);
             }
             if ended {
-                (self.rows, self.seen, self.hurries, swept.complete) = (self.seen, 0, false, true);
+                (self.rows, self.seen, swept.complete) = (self.seen, 0, true);
                 break;
             }
         }
@@ -80,7 +57,7 @@ impl Sweeper {
 
 /// Ends a connection, unless another one has taken its place meanwhile.
 fn end(key: &ConnectionKey, now: u64, tables: &mut Tables) -> Result<bool, Error> {
-    let Some(row) = tables.connection(key).filter(|row| has_ended(key, row, now, tables)) else {
+    let Some(row) = tables.connection(key).filter(|row| has_ended(key, row, now)) else {
         return Ok(false);
     };
     tables.forget(key)?;
@@ -92,17 +69,9 @@ fn end(key: &ConnectionKey, now: u64, tables: &mut Tables) -> Result<bool, Error
     Ok(true)
 }
 
-/// Whether a row does not count any more, or must not.
-fn has_ended(key: &ConnectionKey, row: &Connection, now: u64, tables: &Tables) -> bool {
-    if !Connection::is_alive(row.seen, key.protocol, row.state, now) {
-        return true;
-    }
-    let drains = key.protocol != UDP && row.state & state::REPLIED != 0;
-    if drains || row.kind != kind::PROXIED || key.direction != direction::INGRESS {
-        return false;
-    }
-    let frontend = codec::plain_frontend(&key.destination, key.destination_port, key.protocol);
-    !frontend.is_some_and(|frontend| tables.leads_to(&frontend, &row.address, row.port))
+/// Whether a row does not count any more.
+fn has_ended(key: &ConnectionKey, row: &Connection, now: u64) -> bool {
+    !Connection::is_alive(row.seen, key.protocol, row.state, now)
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -5,14 +5,15 @@ use core::arch::asm;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use balancing_abi::{
     TCP,
-    proxy::{Connection, ConnectionKey, direction, kind, state},
+    proxy::{Connection, ConnectionKey, FrontendKey, direction, state},
 };
 
 use crate::{
     headers::{ACK, FIN, RST, SYN},
-    local::same,
+    local::{self, same},
     packet::Packet,
     scratch::Scratch,
+    services,
     tables::connections,
 };
 
@@ -46,7 +47,8 @@ pub(crate) fn look(room: &mut Scratch) -> u32 {
     u32::from(Connection::is_alive(room.row.seen, room.key.protocol, room.row.state, room.now))
 }
 
-/// Finds the living row of the packet, which the packet keeps alive: 1 when there is one. A dead one is removed.
+/// Finds the living row of the packet, which the packet keeps alive: 1 when there is one. A dead one is removed, and one that
+/// leads to a backend that is not declared any more.
 #[inline(never)]
 pub(crate) fn find(room: &mut Scratch, way: u8) -> u32 {
     room.key = key(&room.packet, way);
@@ -55,14 +57,20 @@ pub(crate) fn find(room: &mut Scratch, way: u8) -> u32 {
     room.row = unsafe { *pointer };
     let protocol = room.key.protocol;
     let starts = protocol == TCP && room.packet.flags & (SYN | ACK) == SYN;
+    let follows = room.row.backend != 0
+        && way == direction::INGRESS
+        && Connection::follows(protocol, room.row.state, starts);
     if !Connection::is_alive(room.row.seen, protocol, room.row.state, room.now)
         || starts && Connection::is_closed(room.row.state)
+        || follows && is_led(room, pointer) == 0
     {
         forget(room);
         return 0;
     }
     let bits = learn(&room.packet, way, &room.row);
-    if bits & !room.row.state != 0 || room.now > room.row.seen + Connection::REFRESH {
+    // A SYN is no sign of life of an established connection: whoever is called tells what it knows of it.
+    let refreshes = !(starts && room.row.state & state::ESTABLISHED != 0);
+    if bits & !room.row.state != 0 || refreshes && room.now > room.row.seen + Connection::REFRESH {
         touch(pointer, bits, room.now);
         room.row.state |= bits;
         room.row.seen = room.now;
@@ -71,10 +79,29 @@ pub(crate) fn find(room: &mut Scratch, way: u8) -> u32 {
     1
 }
 
+/// Whether the row's backend is declared at the port that the packet goes to: 1 when it is.
+#[inline(never)]
+fn is_led(room: &mut Scratch, row: *mut Connection) -> u32 {
+    if room.row.generation == local::generation_seen() {
+        return 1;
+    }
+    let generation = local::generation();
+    let key = &room.key;
+    let frontend =
+        FrontendKey { address: key.destination, port: key.destination_port, protocol: key.protocol, pad: 0 };
+    let Some(service) = services::find(&frontend) else { return 0 };
+    if services::backend(service, room.row.backend).is_none() {
+        return 0;
+    }
+    // SAFETY: a field of a live element; another CPU may write it as well, with as much reason.
+    unsafe { (&raw mut (*row).generation).write_volatile(generation) };
+    1
+}
+
 /// What the packet tells about its connection.
 #[inline(always)]
 fn learn(packet: &Packet, direction: u8, row: &Connection) -> u32 {
-    let caller = (direction == direction::INGRESS) == (row.kind == kind::PROXIED);
+    let caller = (direction == direction::INGRESS) == (row.backend != 0);
     let mut bits = if caller { 0 } else { state::REPLIED };
     if packet.protocol == TCP {
         if caller && row.state & state::REPLIED != 0 && packet.flags & (SYN | ACK) == ACK {

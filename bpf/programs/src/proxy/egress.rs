@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use balancing_abi::{
     TCP,
-    proxy::{Connection, counter, direction, kind, state},
+    proxy::{Connection, counter, direction, state},
 };
 
 use crate::{
@@ -73,8 +73,8 @@ fn start(room: &mut Scratch, is_own: bool) -> u32 {
         port: packet.source_port,
         other_port: packet.destination_port,
         state: if old { state::REPLIED } else { 0 },
-        kind: kind::STARTED,
-        pad: 0,
+        backend: 0,
+        generation: 0,
     };
     let opened = number(open(room));
     if opened == 0 {

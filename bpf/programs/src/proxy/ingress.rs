@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use balancing_abi::{
     TCP, is_mapped,
-    proxy::{AffinityKey, Connection, FrontendKey, counter, direction, kind},
+    proxy::{AffinityKey, Connection, FrontendKey, counter, direction},
 };
 
 use crate::{
@@ -73,6 +73,8 @@ fn try_accept(room: &mut Scratch) -> Result<(), u32> {
     let packet = &room.packet;
     let (port, protocol) = (packet.destination_port, packet.protocol);
     let frontend = FrontendKey { address: packet.destination, port, protocol, pad: 0 };
+    // Before the service is looked for: a backend that leaves later is of a later generation.
+    let generation = local::generation();
     let service = services::find(&frontend).ok_or(counter::UNDECLARED_PORT)?;
     if protocol == TCP && packet.flags & (SYN | ACK | RST | FIN) != SYN {
         return Err(counter::NO_CONNECTION);
@@ -86,9 +88,9 @@ fn try_accept(room: &mut Scratch) -> Result<(), u32> {
     };
     let backend = backend.ok_or(counter::NO_BACKEND)?;
     // SAFETY: as above.
-    let (address, port) = unsafe { ((*backend).address, (*backend).port) };
+    let (address, port, backend) = unsafe { ((*backend).address, (*backend).port, (*backend).id) };
     let (seen, other_port) = (room.now, room.packet.source_port);
-    room.row = Connection { seen, address, port, other_port, state: 0, kind: kind::PROXIED, pad: 0 };
+    room.row = Connection { seen, address, port, other_port, state: 0, backend, generation };
     open(room)?;
     count::add(counter::PROXIED, 1);
     Ok(())
