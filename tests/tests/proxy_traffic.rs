@@ -16,6 +16,7 @@ use balancing_tests::{
     proxied::{Proxied, frontend, service},
     require_kernel, wait_until,
 };
+use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A port of the proxy, and the pod behind it.
@@ -311,4 +312,23 @@ fn new_connections_from_many_threads_all_arrive() {
     assert_eq!((counters.drops["no_port"], counters.drops["table_full"]), (0, 0));
     let swept = world.server.proxy.sweep().unwrap();
     assert!(swept.complete && swept.seen as usize >= 2 * THREADS * EACH, "{swept:?}");
+}
+
+#[test]
+fn a_packet_that_is_not_cut_yet_counts_as_its_segments_also_where_it_is_dropped() {
+    if !require_kernel() {
+        return;
+    }
+    const SEGMENTS: u64 = 10;
+    let world = Proxied::new("traffic-segments");
+    let mut far = world.start_on(2, "traffic-segments-far");
+    let client = caller(world.host(2), address(PORTS[0].0), 0);
+    setsockopt(&client, UdpGsoSegment, &100).unwrap();
+    let whole = vec![7; 100 * SEGMENTS as usize];
+    client.send(&whole).unwrap();
+    assert_eq!(far.proxy.counters().unwrap().egress.0, SEGMENTS);
+    wait_until(PATIENCE, || world.dropped("undeclared_port") == SEGMENTS);
+    far.proxy.set_local(&Default::default()).unwrap();
+    client.send(&whole).ok();
+    assert_eq!(far.proxy.counters().unwrap().drops["no_address"], SEGMENTS);
 }

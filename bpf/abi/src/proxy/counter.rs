@@ -1,4 +1,4 @@
-//! Indices of the counters. Every packet is counted once: as forwarded, or under the reason why it was dropped.
+//! Indices of the counters. Every packet on the wire is counted once: as forwarded, or under the reason why it was dropped.
 
 /// Packets that came through the tunnel and went on; the bytes follow.
 pub const INGRESS: u32 = 0;

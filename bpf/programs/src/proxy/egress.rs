@@ -24,12 +24,11 @@ const WAY: u8 = direction::EGRESS;
 
 #[classifier]
 fn egress(ctx: TcContext) -> i32 {
-    count::verdict(&ctx, counter::EGRESS, decide(&ctx))
+    count::verdict(&ctx, counter::EGRESS, scratch::with(|room| decide(&ctx, room)))
 }
 
 #[inline(always)]
-fn decide(ctx: &TcContext) -> Result<(), u32> {
-    let room = scratch::get()?;
+fn decide(ctx: &TcContext, room: &mut Scratch) -> Result<(), u32> {
     let skb = ctx.as_ptr().cast::<__sk_buff>();
     answer(packet::read(skb, room))?;
     room.own = local::address(room.packet.v6).ok_or(counter::NO_ADDRESS)?;

@@ -25,12 +25,11 @@ const WAY: u8 = direction::INGRESS;
 
 #[classifier]
 fn ingress(ctx: TcContext) -> i32 {
-    count::verdict(&ctx, counter::INGRESS, decide(&ctx))
+    count::verdict(&ctx, counter::INGRESS, scratch::with(|room| decide(&ctx, room)))
 }
 
 #[inline(always)]
-fn decide(ctx: &TcContext) -> Result<(), u32> {
-    let room = scratch::get()?;
+fn decide(ctx: &TcContext, room: &mut Scratch) -> Result<(), u32> {
     let skb = ctx.as_ptr().cast::<__sk_buff>();
     answer(packet::read(skb, room))?;
     room.own = local::address(room.packet.v6).ok_or(counter::NOT_FOR_US)?;
