@@ -352,7 +352,7 @@ impl Proxy {
         ])
     }
 
-    /// Removes rows of connections that have ended: in one call at most so many as are read in a few steps.
+    /// Removes rows of connections that have ended, among the next few thousand.
     ///
     /// # Errors
     /// The table cannot be read.

@@ -13,9 +13,6 @@ use nix::time::{ClockId, clock_gettime};
 use super::{Error, Swept, tables::Tables};
 use crate::sys::batch::{self, Position};
 
-/// Reads of up to 4,096 rows that one sweep makes.
-const STEPS: usize = 4;
-
 /// How far the sweeping has come.
 #[derive(Debug, Default)]
 pub(super) struct Sweeper {
@@ -34,22 +31,17 @@ impl Sweeper {
 
     pub(super) fn sweep(&mut self, tables: &mut Tables) -> Result<Swept, Error> {
         let now = now().map_err(failed("read the clock"))?;
-        let mut swept = Swept::default();
-        for _ in 0..STEPS {
-            let fd = tables.connections().fd().as_fd().try_clone_to_owned();
-            let read = fd.and_then(|fd| batch::next(fd.as_fd(), &mut self.position));
-            let (rows, ended) = read.map_err(failed("read"))?;
-            swept.seen += rows.len() as u32;
-            let gone = rows.iter().filter(|(key, row)| has_ended(key, row, now));
-            let gone: Vec<_> = gone.copied().collect();
-            self.seen += (rows.len() - gone.len()) as u32;
-            for (key, _) in gone {
-                swept.removed += u32::from(end(&key, now, tables)?);
-            }
-            if ended {
-                (self.rows, self.seen, swept.complete) = (self.seen, 0, true);
-                break;
-            }
+        let fd = tables.connections().fd().as_fd();
+        let read = batch::next::<ConnectionKey, Connection>(fd, &mut self.position);
+        let (rows, complete) = read.map_err(failed("read"))?;
+        let gone: Vec<_> = rows.iter().filter(|(key, row)| has_ended(key, row, now)).collect();
+        self.seen += (rows.len() - gone.len()) as u32;
+        if complete {
+            (self.rows, self.seen) = (self.seen, 0);
+        }
+        let mut swept = Swept { seen: rows.len() as u32, removed: 0, complete };
+        for (key, _) in gone {
+            swept.removed += u32::from(end(key, now, tables)?);
         }
         Ok(swept)
     }
