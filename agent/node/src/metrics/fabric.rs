@@ -36,6 +36,9 @@ impl FabricSample {
         out.counts("tunnel_connections", "Connections through the tunnel", connections)?;
         let dropped = self.drops().into_iter().map(|(reason, count)| ([("reason", reason)], count));
         out.counts("tunnel_drops", "Packets of the tunnel that were dropped, as many as on the wire", dropped)?;
+        let forgotten = self.traffic.iter().map(|counters| ([("table", "connections")], counters.forgotten));
+        let help = "Entries that a full table of the proxy has forgotten, at least";
+        out.counts("proxy_table_forgotten", help, forgotten)?;
         let used = self.tables.iter().map(|usage| ([("table", usage.table)], usage.used));
         out.values("proxy_table_entries", "Entries in use in a table of the proxy", used)?;
         let capacity = self.tables.iter().map(|usage| ([("table", usage.table)], usage.capacity));

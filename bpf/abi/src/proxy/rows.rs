@@ -9,7 +9,7 @@ plain!(
     AffinityKey = 20,
     FragmentKey = 40,
     Fragment = 32,
-    Control = 76
+    Control = 88
 );
 
 /// A port of the proxy.
@@ -137,4 +137,8 @@ pub struct Control {
     pub last_backend_id: u32,
     /// Changes whenever a backend leaves a service.
     pub generation: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Rows of connections that user space has removed; for user space.
+    pub rows_swept: u64,
 }

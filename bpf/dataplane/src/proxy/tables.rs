@@ -36,6 +36,7 @@ use crate::{
 const ACTIVE: usize = offset_of!(Control, active);
 const LAST_BACKEND_ID: usize = offset_of!(Control, last_backend_id);
 const GENERATION: usize = offset_of!(Control, generation);
+const ROWS_SWEPT: usize = offset_of!(Control, rows_swept);
 
 /// Services that wait for a grace period before the wait is worth its time.
 const RETIRED_ENOUGH: usize = maps::size::SPARE as usize / 2;
@@ -346,10 +347,19 @@ impl Tables {
         self.connections.get(&Raw(*key), 0).ok().map(|Raw(row)| row)
     }
 
+    /// Rows that were removed here, by earlier agents as well.
+    pub(super) fn rows_swept(&self) -> u64 {
+        self.control.load64(0, ROWS_SWEPT)
+    }
+
     /// Removes a row of a connection; one that is gone already is no failure.
     pub(super) fn forget(&mut self, key: &ConnectionKey) -> Result<(), Error> {
         match self.connections.remove(&Raw(*key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => {
+                self.control.store64(0, ROWS_SWEPT, self.rows_swept() + 1);
+                Ok(())
+            }
+            Err(MapError::KeyNotFound) => Ok(()),
             Err(error) if crate::tables::pins::errno(&error) == Some(libc::ENOENT) => Ok(()),
             Err(error) => Err(operation("delete", maps::CONNECTIONS, "a connection that has ended")(error)),
         }

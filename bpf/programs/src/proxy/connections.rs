@@ -5,10 +5,11 @@ use core::arch::asm;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use balancing_abi::{
     TCP,
-    proxy::{Connection, ConnectionKey, FrontendKey, direction, state},
+    proxy::{Connection, ConnectionKey, FrontendKey, counter, direction, state},
 };
 
 use crate::{
+    count,
     headers::{ACK, FIN, RST, SYN},
     local::{self, same},
     packet::Packet,
@@ -35,6 +36,25 @@ fn key(packet: &Packet, direction: u8) -> ConnectionKey {
 #[inline(always)]
 pub(crate) fn agree(a: &Connection, b: &Connection) -> bool {
     same(&a.address, &b.address) && a.port == b.port && a.other_port == b.other_port
+}
+
+/// Makes a row where there is none: 1 when it is made.
+#[inline(never)]
+pub(crate) fn insert(key: &ConnectionKey, row: &Connection) -> u32 {
+    if connections.insert(key, row, u64::from(BPF_NOEXIST)).is_err() {
+        return 0;
+    }
+    count::add(counter::ROWS_MADE, 1);
+    1
+}
+
+/// Removes a row, if it is there.
+#[inline(never)]
+pub(crate) fn remove(key: &ConnectionKey) -> u32 {
+    if connections.remove(key).is_ok() {
+        count::add(counter::ROWS_REMOVED, 1);
+    }
+    0
 }
 
 /// Finds the living row of a key, whatever the packet: 1 when there is one.
@@ -139,7 +159,7 @@ fn refresh_other(room: &mut Scratch) -> u32 {
         }
         Some(_) => {}
         None => {
-            connections.insert(&room.other_key, &room.other_row, u64::from(BPF_NOEXIST)).ok();
+            insert(&room.other_key, &room.other_row);
         }
     }
     0
@@ -154,8 +174,8 @@ fn forget(room: &mut Scratch) -> u32 {
         // SAFETY: a live element.
         && agree(unsafe { &*other }, &room.other_row)
     {
-        connections.remove(&room.other_key).ok();
+        remove(&room.other_key);
     }
-    connections.remove(&room.key).ok();
+    remove(&room.key);
     0
 }

@@ -1,16 +1,13 @@
 //! What is about to leave through the tunnel.
 
-use aya_ebpf::{
-    EbpfContext as _, bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, macros::classifier,
-    programs::TcContext,
-};
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, macros::classifier, programs::TcContext};
 use balancing_abi::{
     TCP,
     proxy::{Connection, counter, direction, state},
 };
 
 use crate::{
-    connections, count, fragments,
+    clock, connections, count, fragments,
     headers::{ACK, FIN, RST, SYN},
     icmp::{self, Message},
     local,
@@ -32,8 +29,7 @@ fn decide(ctx: &TcContext, room: &mut Scratch) -> Result<(), u32> {
     let skb = ctx.as_ptr().cast::<__sk_buff>();
     answer(packet::read(skb, room))?;
     room.own = local::address(room.packet.v6).ok_or(counter::NO_ADDRESS)?;
-    // SAFETY: no arguments.
-    room.now = unsafe { bpf_ktime_get_ns() };
+    room.now = clock::now();
     if room.packet.piece == Piece::Later {
         return answer(rewrite::piece(skb, room, WAY));
     }

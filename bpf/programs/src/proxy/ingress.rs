@@ -1,16 +1,13 @@
 //! What came through the tunnel.
 
-use aya_ebpf::{
-    EbpfContext as _, bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, macros::classifier,
-    programs::TcContext,
-};
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, macros::classifier, programs::TcContext};
 use balancing_abi::{
     TCP, is_mapped,
     proxy::{AffinityKey, Connection, FrontendKey, counter, direction},
 };
 
 use crate::{
-    affinity, connections, count, fragments,
+    affinity, clock, connections, count, fragments,
     headers::{ACK, FIN, RST, SYN},
     icmp::{self, Message},
     local,
@@ -39,8 +36,7 @@ fn decide(ctx: &TcContext, room: &mut Scratch) -> Result<(), u32> {
     if local::same(&room.packet.source, &room.own) || is_nobody(&room.packet.source) {
         return Err(counter::BAD_SOURCE);
     }
-    // SAFETY: no arguments.
-    room.now = unsafe { bpf_ktime_get_ns() };
+    room.now = clock::now();
     if room.packet.piece == Piece::Later {
         return answer(rewrite::piece(skb, room, WAY));
     }
