@@ -88,13 +88,18 @@ pub(crate) fn find(room: &mut Scratch, way: u8) -> u32 {
         return 0;
     }
     let bits = learn(&room.packet, way, &room.row);
-    // A SYN is no sign of life of an established connection: whoever is called tells what it knows of it.
-    let refreshes = !(starts && room.row.state & state::ESTABLISHED != 0);
-    if bits & !room.row.state != 0 || refreshes && room.now > room.row.seen + Connection::REFRESH {
+    // A SYN is no sign of life of an established connection: whoever is called tells what it knows of it. One that is sent again
+    // may have had no answer because the answer found no row.
+    let is_new = room.row.state & state::ESTABLISHED == 0;
+    let is_due = if starts { is_new } else { room.now > room.row.seen + Connection::REFRESH };
+    if bits & !room.row.state != 0 || is_due {
         touch(pointer, bits, room.now);
         room.row.state |= bits;
         room.row.seen = room.now;
-        refresh_other(room);
+        if refresh_other(room) == 0 {
+            remove(&room.key);
+            return 0;
+        }
     }
     1
 }
@@ -147,22 +152,26 @@ fn touch(row: *mut Connection, bits: u32, now: u64) {
     }
 }
 
-/// Brings the other direction's row up to date, and makes it again when the table has dropped it.
+/// Brings the other direction's row up to date, and makes it again when the table has dropped it: 0 when another connection has
+/// taken its place, so that this one is over.
 #[inline(never)]
 fn refresh_other(room: &mut Scratch) -> u32 {
     room.other_key = room.key.reverse(&room.row);
     room.other_row = room.key.reverse_row(&room.row);
-    match connections.get_ptr_mut(&room.other_key) {
+    if let Some(other) = connections.get_ptr_mut(&room.other_key) {
         // SAFETY: a live element.
-        Some(other) if agree(unsafe { &*other }, &room.other_row) => {
+        let found = unsafe { &*other };
+        if agree(found, &room.other_row) {
             touch(other, room.other_row.state, room.other_row.seen);
+            return 1;
         }
-        Some(_) => {}
-        None => {
-            insert(&room.other_key, &room.other_row);
+        if Connection::is_alive(found.seen, room.other_key.protocol, found.state, room.now) {
+            return 0;
         }
+        remove(&room.other_key);
     }
-    0
+    insert(&room.other_key, &room.other_row);
+    1
 }
 
 /// Removes the row of the packet, and the other direction's if it still is that.

@@ -46,20 +46,22 @@ pub(crate) fn open(room: &mut Scratch) -> Result<(), u32> {
     answer(yield_to_winner(room, u32::from(claimed == MADE)))
 }
 
-/// Another CPU has made the row of the packet: it counts.
+/// Another CPU has made the row of the packet: it counts, unless it is gone already.
 #[inline(never)]
 fn yield_to_winner(room: &mut Scratch, made: u32) -> u32 {
-    let Some(winner) = connections.get_ptr(&room.key) else { return counter::TABLE_FULL };
-    // SAFETY: a live element.
-    let winner = unsafe { &*winner };
-    if !Connection::is_alive(winner.seen, room.key.protocol, winner.state, room.row.seen) {
-        return counter::TABLE_FULL;
+    if let Some(winner) = connections.get_ptr(&room.key) {
+        // SAFETY: a live element.
+        let winner = unsafe { &*winner };
+        if Connection::is_alive(winner.seen, room.key.protocol, winner.state, room.row.seen) {
+            if made != 0 && !agree(winner, &room.row) {
+                remove(&room.other_key);
+            }
+            room.row = *winner;
+            return 0;
+        }
+        remove(&room.key);
     }
-    if made != 0 && !agree(winner, &room.row) {
-        remove(&room.other_key);
-    }
-    room.row = *winner;
-    0
+    if insert(&room.key, &room.row) != 0 { 0 } else { counter::TABLE_FULL }
 }
 
 /// Ingress leaves the address of the caller as it is, so its port has to give way; egress has one address for all.
