@@ -38,6 +38,17 @@ pub(crate) fn agree(a: &Connection, b: &Connection) -> bool {
     same(&a.address, &b.address) && a.port == b.port && a.other_port == b.other_port
 }
 
+/// Reads a row by words; the compiler would copy it byte by byte. Time and state may change meanwhile, which is as good a moment sooner
+/// or later.
+#[inline(always)]
+pub(crate) fn read(from: *const Connection, to: &mut Connection) {
+    let to = (&raw mut *to).cast::<u64>();
+    for word in 0..size_of::<Connection>() / size_of::<u64>() {
+        // SAFETY: a live element and a row, both of that many aligned words.
+        unsafe { to.add(word).write(from.cast::<u64>().add(word).read_volatile()) };
+    }
+}
+
 /// Makes a row where there is none: 1 when it is made.
 #[inline(never)]
 pub(crate) fn insert(key: &ConnectionKey, row: &Connection) -> u32 {
@@ -61,9 +72,7 @@ pub(crate) fn remove(key: &ConnectionKey) -> u32 {
 #[inline(always)]
 pub(crate) fn look(room: &mut Scratch) -> u32 {
     let Some(row) = connections.get_ptr(&room.key) else { return 0 };
-    // SAFETY: a live element.
-    let row = unsafe { &*row };
-    room.row = *row;
+    read(row, &mut room.row);
     u32::from(Connection::is_alive(room.row.seen, room.key.protocol, room.row.state, room.now))
 }
 
@@ -73,8 +82,7 @@ pub(crate) fn look(room: &mut Scratch) -> u32 {
 pub(crate) fn find(room: &mut Scratch, way: u8) -> u32 {
     room.key = key(&room.packet, way);
     let Some(pointer) = connections.get_ptr_mut(&room.key) else { return 0 };
-    // SAFETY: a live element; time and state may change meanwhile, which is as good a moment sooner or later.
-    room.row = unsafe { *pointer };
+    read(pointer, &mut room.row);
     let protocol = room.key.protocol;
     let starts = protocol == TCP && room.packet.flags & (SYN | ACK) == SYN;
     let follows = room.row.backend != 0

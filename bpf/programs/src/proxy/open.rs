@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use balancing_abi::proxy::{Connection, counter, direction};
 
 use crate::{
-    connections::{agree, insert, remove},
+    connections::{agree, insert, read, remove},
     scratch::{Scratch, answer},
     tables::connections,
 };
@@ -49,14 +49,14 @@ pub(crate) fn open(room: &mut Scratch) -> Result<(), u32> {
 /// Another CPU has made the row of the packet: it counts, unless it is gone already.
 #[inline(never)]
 fn yield_to_winner(room: &mut Scratch, made: u32) -> u32 {
-    if let Some(winner) = connections.get_ptr(&room.key) {
+    if let Some(pointer) = connections.get_ptr(&room.key) {
         // SAFETY: a live element.
-        let winner = unsafe { &*winner };
+        let winner = unsafe { &*pointer };
         if Connection::is_alive(winner.seen, room.key.protocol, winner.state, room.row.seen) {
             if made != 0 && !agree(winner, &room.row) {
                 remove(&room.other_key);
             }
-            room.row = *winner;
+            read(pointer, &mut room.row);
             return 0;
         }
         remove(&room.key);
