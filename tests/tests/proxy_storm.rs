@@ -89,7 +89,9 @@ impl Caller {
         match answered {
             Some(flow) if flow == self.called.back() => self.counts.right += 1,
             // A pod that begins to talk by itself bears its own port, or a random one.
-            Some(flow) if flow.source.port() < 20_080 || flow.source.port() >= 0x8000 => self.counts.lost += 1,
+            Some(flow) if flow.source.port() < 20_080 || flow.source.port() >= 0x8000 => {
+                self.counts.lost += 1
+            }
             None => self.counts.lost += 1,
             Some(_) => self.counts.crossed += 1,
         }
@@ -160,7 +162,6 @@ fn storm(trial: &mut Trial, ports: u64, sweeps: bool) -> Counts {
     let (all, after) = (all.unwrap(), trial.counters());
     let dropped = after.drops.iter().map(|(reason, count)| count - before.drops[reason]).sum::<u64>();
     assert_eq!(packets(&after) - packets(&before) + dropped, all.tried, "each is counted once");
-    println!("{all:?}, {after:?}");
     all
 }
 
@@ -175,7 +176,8 @@ fn nobody_is_answered_in_the_name_of_another() {
     let counters = trial.counters();
     assert_eq!(counters.drops["table_full"], 0);
     // Everything ends.
-    let used = |trial: &Trial| trial.proxy.usage().unwrap().iter().find(|u| u.table == "connections").unwrap().used;
+    let used =
+        |trial: &Trial| trial.proxy.usage().unwrap().iter().find(|u| u.table == "connections").unwrap().used;
     while !trial.proxy.sweep().unwrap().complete {}
     wait_until(PATIENCE, || {
         let swept = trial.proxy.sweep().unwrap();

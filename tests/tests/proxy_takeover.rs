@@ -308,7 +308,11 @@ fn nothing_is_lost_while_no_agent_is_there_and_when_the_next_one_comes() {
             let mut number = [0; 8];
             while !done.load(Ordering::Relaxed) {
                 if datagrams.recv(&mut number).is_ok() {
-                    assert_eq!(u64::from_be_bytes(number), heard.load(Ordering::Relaxed), "lost or out of order");
+                    assert_eq!(
+                        u64::from_be_bytes(number),
+                        heard.load(Ordering::Relaxed),
+                        "lost or out of order"
+                    );
                     heard.fetch_add(1, Ordering::Relaxed);
                 }
             }

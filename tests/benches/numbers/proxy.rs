@@ -92,7 +92,12 @@ impl Record {
         );
         let (load, target) = (Load::Connections, Some(Bound::AtLeast(1.0)));
         self.ratio(report, (load, Way::Proxy), "new TCP connections, tunnel and proxy, of nftables", target);
-        self.ratio(report, (load, Way::Tunnel), "new TCP connections, tunnel without either, of nftables", None);
+        self.ratio(
+            report,
+            (load, Way::Tunnel),
+            "new TCP connections, tunnel without either, of nftables",
+            None,
+        );
     }
 
     fn plain(&self, report: &mut Report, of: (Load, Way), name: &str, unit: &'static str) {

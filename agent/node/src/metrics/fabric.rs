@@ -35,7 +35,11 @@ impl FabricSample {
         let connections = connections.map(|(kind, count)| ([("kind", kind)], count));
         out.counts("tunnel_connections", "Connections through the tunnel", connections)?;
         let dropped = self.drops().into_iter().map(|(reason, count)| ([("reason", reason)], count));
-        out.counts("tunnel_drops", "Packets of the tunnel that were dropped, as many as on the wire", dropped)?;
+        out.counts(
+            "tunnel_drops",
+            "Packets of the tunnel that were dropped, as many as on the wire",
+            dropped,
+        )?;
         let forgotten = self.traffic.iter().map(|counters| ([("table", "connections")], counters.forgotten));
         let help = "Entries that a full table of the proxy has forgotten, at least";
         out.counts("proxy_table_forgotten", help, forgotten)?;

@@ -5,9 +5,7 @@
 
 use std::{io, os::fd::AsFd as _};
 
-use balancing_abi::{
-    proxy::{Connection, ConnectionKey, counter, maps},
-};
+use balancing_abi::proxy::{Connection, ConnectionKey, counter, maps};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{Error, Swept, tables::Tables};

@@ -40,8 +40,7 @@ pub(super) fn measure(report: &mut Report) {
     }
     report.at_most("one port more", median(&mut more), "ms", 20.0);
     report.at_most("one port less", median(&mut less), "ms", 20.0);
-    let mut taken: Vec<f64> =
-        (0..RUNS).map(|_| milliseconds(|| trial.reload(Sizes::default()))).collect();
+    let mut taken: Vec<f64> = (0..RUNS).map(|_| milliseconds(|| trial.reload(Sizes::default()))).collect();
     report.tell("those ports taken over by the next agent, programs loaded", median(&mut taken), "ms");
     drop(trial);
     full(report);
