@@ -74,18 +74,13 @@ impl Sweeper {
     }
 }
 
-/// Ends a connection, unless another one has taken its place meanwhile.
+/// Removes a row, unless another one has taken its place meanwhile. That of the other direction ends with it and is met on its own.
 fn end(key: &ConnectionKey, now: u64, tables: &mut Tables) -> Result<bool, Error> {
-    let Some(row) = tables.connection(key).filter(|row| has_ended(key, row, now)) else {
-        return Ok(false);
-    };
-    tables.forget(key)?;
-    let (other_key, other) = (key.reverse(&row), key.reverse_row(&row));
-    let leads = |row: &Connection| (row.address, row.port, row.other_port);
-    if tables.connection(&other_key).is_some_and(|found| leads(&found) == leads(&other)) {
-        tables.forget(&other_key)?;
+    let has_ended = tables.connection(key).is_some_and(|row| has_ended(key, &row, now));
+    if has_ended {
+        tables.forget(key)?;
     }
-    Ok(true)
+    Ok(has_ended)
 }
 
 /// Whether a row does not count any more.
