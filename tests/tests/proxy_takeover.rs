@@ -356,6 +356,8 @@ fn nothing_is_lost_while_no_agent_is_there_and_when_the_next_one_comes() {
     let counters = next.unwrap().counters().unwrap();
     assert_eq!(counters.proxied, 2);
     assert!(sent.load(Ordering::Relaxed) > AWAY + 400);
-    let dropped: Vec<_> = counters.drops.iter().filter(|(_, count)| **count > 0).collect();
+    // The hosts ask for routers and the like by themselves, which does not pass.
+    let is_ours = |(reason, count): &(&&str, &u64)| **reason != "unsupported" && **count > 0;
+    let dropped: Vec<_> = counters.drops.iter().filter(is_ours).collect();
     assert!(dropped.is_empty(), "{dropped:?}");
 }
