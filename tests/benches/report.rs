@@ -13,10 +13,21 @@ struct Row {
     unit: &'static str,
     /// The bound, when design gives one.
     target: Option<f64>,
+    /// The bound is the least that the value may be, not the most.
+    at_least: bool,
     pass: bool,
     verdict: Verdict,
     #[serde(flatten)]
     detail: Detail,
+}
+
+/// What a figure must keep to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Bound {
+    /// It may not be more.
+    AtMost(f64),
+    /// It may not be less.
+    AtLeast(f64),
 }
 
 /// What a figure comes to.
@@ -70,8 +81,8 @@ pub(crate) struct Figure {
     pub(crate) value: f64,
     /// Its unit.
     pub(crate) unit: &'static str,
-    /// What it must not exceed.
-    pub(crate) target: Option<f64>,
+    /// What it must keep to.
+    pub(crate) target: Option<Bound>,
     /// Whether what it rests on differed too much from run to run.
     pub(crate) noisy: bool,
     /// What stands behind it.
@@ -84,7 +95,8 @@ impl Figure {
             // A figure that is no number is never within its bound.
             _ if self.noisy || !self.value.is_finite() => Verdict::Noisy,
             None => Verdict::Told,
-            Some(target) if self.value <= target => Verdict::Ok,
+            Some(Bound::AtMost(target)) if self.value <= target => Verdict::Ok,
+            Some(Bound::AtLeast(target)) if self.value >= target => Verdict::Ok,
             Some(_) => Verdict::Missed,
         }
     }
@@ -97,7 +109,7 @@ pub(crate) struct Report(Vec<Row>);
 impl Report {
     /// A value that must not exceed a bound.
     pub(crate) fn at_most(&mut self, name: &str, value: f64, unit: &'static str, target: f64) {
-        self.figure(plain(name, value, unit, Some(target)));
+        self.figure(plain(name, value, unit, Some(Bound::AtMost(target))));
     }
 
     /// A value that is only told.
@@ -109,11 +121,14 @@ impl Report {
     pub(crate) fn figure(&mut self, figure: Figure) {
         let verdict = figure.verdict();
         let Figure { name, value, unit, target, detail, .. } = figure;
-        let bound = target.map(|t| format!("(target <= {t})")).unwrap_or_default();
+        let at_least = matches!(target, Some(Bound::AtLeast(_)));
+        let target = target.map(|(Bound::AtMost(target) | Bound::AtLeast(target))| target);
+        let sign = if at_least { ">=" } else { "<=" };
+        let bound = target.map(|t| format!("(target {sign} {t})")).unwrap_or_default();
         let word = verdict.word();
         eprintln!("{name:78} {value:>10.2} {unit:8} {bound:18} {word:7}{}", detail.text());
         let pass = matches!(verdict, Verdict::Ok | Verdict::Told);
-        self.0.push(Row { name, value, unit, target, pass, verdict, detail });
+        self.0.push(Row { name, value, unit, target, at_least, pass, verdict, detail });
     }
 
     /// Writes a file of `target/bench`, and the same as a table of Markdown beside it, and says how many figures missed
@@ -135,12 +150,13 @@ impl Report {
         let mut text = String::from(
             "| figure | value | by medians | target | | ns: p10 / median | ns inside |\n|---|---|---|---|---|---|---|\n",
         );
-        for Row { name, value, unit, target, verdict, detail, .. } in &self.0 {
+        for Row { name, value, unit, target, at_least, verdict, detail, .. } in &self.0 {
             let number =
                 |value: Option<f64>, digits| value.map(|v| format!("{v:.digits$}")).unwrap_or_default();
             let name = name.trim_start();
+            let sign = if *at_least { "≥" } else { "≤" };
             let (value, median) = (number(Some(*value), 2), number(detail.median, 2));
-            let target = target.map(|target| format!("≤ {target}")).unwrap_or_default();
+            let target = target.map(|target| format!("{sign} {target}")).unwrap_or_default();
             let ns = [detail.p10_ns, detail.median_ns].map(|ns| number(ns, 0));
             let ns = if ns[0].is_empty() { String::new() } else { ns.join(" / ") };
             let inside = number(detail.inside_ns, 0);
@@ -166,7 +182,7 @@ impl Detail {
     }
 }
 
-fn plain(name: &str, value: f64, unit: &'static str, target: Option<f64>) -> Figure {
+fn plain(name: &str, value: f64, unit: &'static str, target: Option<Bound>) -> Figure {
     Figure { name: name.to_owned(), value, unit, target, noisy: false, detail: Detail::default() }
 }
 

@@ -44,7 +44,9 @@ pub fn frontend(address: &str, protocol: Protocol) -> FrontendKey {
 pub struct Trial {
     /// The proxy.
     pub proxy: Proxy,
+    options: Options,
     // Last: dropping it removes the pins.
+    #[allow(dead_code, reason = "it lives as long as this")]
     bpffs: Bpffs,
 }
 
@@ -58,16 +60,29 @@ impl Trial {
     /// As [`Self::new`], with other capacities.
     #[must_use]
     pub fn with(topic: &str, sizes: Sizes) -> Self {
+        Self::hurried(topic, sizes, 0)
+    }
+
+    /// As [`Self::with`], with a time that runs 2 to the power of `time_shift` as fast.
+    #[must_use]
+    pub fn hurried(topic: &str, sizes: Sizes, time_shift: u32) -> Self {
         let bpffs = Bpffs::new(topic);
-        let mut proxy = Proxy::load(&Options { sizes, ..Options::new(bpffs.path()) }).must("load the proxy");
+        let options = Options { sizes, time_shift, ..Options::new(bpffs.path()) };
+        let mut proxy = Proxy::load(&options).must("load the proxy");
         proxy.set_local(&own(OWN.map(ip))).must("set the own addresses");
-        Self { proxy, bpffs }
+        Self { proxy, options, bpffs }
     }
 
     /// A newer agent: loads the programs again and takes the tables over.
     pub fn reload(&mut self, sizes: Sizes) {
-        let options = Options { sizes, ..Options::new(self.bpffs.path()) };
-        self.proxy = Proxy::load(&options).must("load the proxy again");
+        self.options.sizes = sizes;
+        self.proxy = self.another();
+    }
+
+    /// Another handle on the same tables, to try frames with.
+    #[must_use]
+    pub fn another(&self) -> Proxy {
+        Proxy::load(&self.options).must("load the proxy again")
     }
 
     /// Leads a port to backends.

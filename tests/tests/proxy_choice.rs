@@ -129,12 +129,12 @@ fn a_connection_that_has_ended_makes_room_for_a_new_one_from_the_same_port() {
         assert_eq!(led(trial, &called.tcp(ACK, b"")), address(at));
     };
     establish(&trial, A);
+    assert_eq!(led(&trial, &called.tcp(FIN | ACK, b"")), address(A));
+    assert_eq!(led(&trial, &called.tcp(SYN, b"")), address(A), "half closed is not closed");
     trial.declare(PORT, Tcp, &service(&[B]));
     // It drains: what belongs to it goes on, also after the client's FIN.
-    assert_eq!(led(&trial, &called.tcp(ACK, b"data")), address(A));
-    assert_eq!(led(&trial, &called.tcp(FIN | ACK, b"")), address(A));
+    assert_eq!(led(&trial, &called.tcp(ACK, b"")), address(A));
     _ = trial.pass(Egress, &served(A).tcp(ACK, b"half closed"));
-    assert_eq!(led(&trial, &called.tcp(SYN, b"")), address(A), "half closed is not closed");
     _ = trial.pass(Egress, &served(A).tcp(FIN | ACK, b""));
     assert_eq!(led(&trial, &called.tcp(ACK, b"")), address(A), "the last word");
     establish(&trial, B);
@@ -165,11 +165,11 @@ fn two_ports_that_lead_to_one_backend_are_kept_apart() {
 }
 
 #[test]
-fn a_sweep_ends_udp_of_backends_that_are_gone_and_nothing_else() {
+fn packets_leave_a_backend_that_is_gone_without_a_sweep_and_tcp_drains() {
     if !require_kernel() {
         return;
     }
-    let mut trial = Trial::new("choice-sweep");
+    let mut trial = Trial::new("choice-gone");
     for protocol in [Tcp, Udp] {
         trial.declare(PORT, protocol, &service(&[A]));
     }
@@ -177,20 +177,67 @@ fn a_sweep_ends_udp_of_backends_that_are_gone_and_nothing_else() {
     assert_eq!(led(&trial, &datagram.udp(b"")), address(A));
     assert_eq!(led(&trial, &segment.tcp(SYN, b"")), address(A));
     _ = trial.pass(Egress, &segment.to(address(A)).back().tcp(SYN | ACK, b""));
-    let swept = trial.proxy.sweep().unwrap();
-    assert_eq!((swept.seen, swept.removed, swept.complete), (4, 0, true));
     for protocol in [Tcp, Udp] {
         trial.declare(PORT, protocol, &service(&[B]));
     }
-    let swept = trial.proxy.sweep().unwrap();
-    assert_eq!((swept.seen, swept.removed, swept.complete), (4, 1, true));
     assert_eq!(led(&trial, &datagram.udp(b"")), address(B));
     assert_eq!(led(&trial, &segment.tcp(ACK, b"")), address(A));
     trial.proxy.remove(&frontend(PORT, Udp)).unwrap();
-    // Also by an agent that takes over in between.
-    trial.reload(balancing_tests::proxied::SIZES);
-    assert_eq!(trial.proxy.sweep().unwrap().removed, 1);
     assert_eq!(trial.drop_reason(Ingress, &datagram.udp(b"")), "undeclared_port");
+    assert_eq!(led(&trial, &segment.tcp(ACK, b"")), address(A));
+    // What is not asked for keeps its backend, whatever else leaves.
+    trial.declare(PORT, Udp, &service(&[A, B, C]));
+    let first: Vec<_> = (2..40).map(|client| led(&trial, &flow(client, 1).udp(b""))).collect();
+    trial.declare(PORT, Udp, &service(&[A, B]));
+    for (client, first) in (2..40).zip(first) {
+        let now = led(&trial, &flow(client, 1).udp(b""));
+        assert!(now == first || first == address(C), "{now} after {first}");
+        assert_eq!(led(&trial, &flow(client, 1).udp(b"")), now);
+    }
+}
+
+#[test]
+fn an_agent_that_takes_over_tells_what_an_earlier_one_could_not() {
+    if !require_kernel() {
+        return;
+    }
+    let mut trial = Trial::new("choice-told");
+    trial.declare(PORT, Udp, &service(&[A]));
+    assert_eq!(led(&trial, &flow(2, 4000).udp(b"")), address(A));
+    trial.declare(PORT, Udp, &service(&[B]));
+    trial.reload(balancing_tests::proxied::SIZES);
+    assert_eq!(led(&trial, &flow(2, 4000).udp(b"")), address(B));
+}
+
+#[test]
+fn a_client_that_begins_anew_leaves_a_pod_that_is_gone_and_asks_one_that_is_there() {
+    if !require_kernel() {
+        return;
+    }
+    let mut trial = Trial::new("choice-anew");
+    trial.declare(PORT, Tcp, &service(&[A]));
+    let called = flow(2, 4000);
+    let served = |at: &str| called.to(address(at)).back();
+    let establish = |trial: &Trial, at: &str| {
+        assert_eq!(led(trial, &called.tcp(SYN, b"")), address(at));
+        _ = trial.pass(Egress, &served(at).tcp(SYN | ACK, b""));
+        assert_eq!(led(trial, &called.tcp(ACK, b"")), address(at));
+    };
+    establish(&trial, A);
+    // The client's host was reset and takes the port once more. The pod that is there tells it what it still knows of, and the client ends
+    // that.
+    assert_eq!(led(&trial, &called.tcp(SYN, b"")), address(A));
+    assert_eq!(ends(&trial.pass(Egress, &served(A).tcp(ACK, b""))), Some(called.back()));
+    assert_eq!(led(&trial, &called.tcp(RST, b"")), address(A));
+    establish(&trial, A);
+    assert_eq!(trial.counters().proxied, 2);
+    // A pod that is gone would never answer.
+    trial.declare(PORT, Tcp, &service(&[B]));
+    assert_eq!(led(&trial, &called.tcp(ACK, b"drains")), address(A));
+    establish(&trial, B);
+    assert_eq!(trial.drop_reason(Egress, &served(A).tcp(ACK, b"late")), "no_connection");
+    trial.declare(PORT, Tcp, &service(&[]));
+    assert_eq!(trial.drop_reason(Ingress, &called.tcp(SYN, b"")), "no_backend");
 }
 
 #[test]
@@ -203,6 +250,5 @@ fn a_connection_that_nobody_answered_leaves_a_backend_that_is_gone() {
     let called = flow(2, 4000);
     assert_eq!(led(&trial, &called.tcp(SYN, b"")), address(A));
     trial.declare(PORT, Tcp, &service(&[B]));
-    trial.proxy.sweep().unwrap();
     assert_eq!(led(&trial, &called.tcp(SYN, b"")), address(B), "the same SYN once more");
 }

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
-    net::{TcpStream, UdpSocket},
+    io::{Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use balancing_dataplane::{
 use balancing_tests::{
     Bpffs, NetNs, TempDir, address,
     frames::{Flow, ends},
-    proxied::{Proxied, SIZES, Trial, device, frontend, service},
+    proxied::{AtWork, Proxied, SIZES, Trial, device, frontend, service},
     require_kernel, wait_until,
 };
 
@@ -33,6 +34,15 @@ fn udp(namespace: &NetNs, at: &str) -> UdpSocket {
     let socket = namespace.run(|| UdpSocket::bind(address(at))).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
+}
+
+/// Says that a test is over, also where it fails: whoever still runs would never end.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A pod that sends everything back, until it is told to stop.
@@ -256,4 +266,98 @@ fn a_full_table_says_so_and_leaves_what_there_is() {
     assert_eq!(trial.proxy.entries()[&key(2)], service(&[POD]));
     trial.proxy.remove(&key(1)).unwrap();
     trial.proxy.publish(key(3), &service(&[POD])).unwrap();
+}
+
+/// A pod's stream that sends everything back, until the client is through.
+fn echo_stream(listener: &TcpListener) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut buffer = [0; 8];
+    while stream.read_exact(&mut buffer).is_ok() {
+        stream.write_all(&buffer).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_lost_while_no_agent_is_there_and_when_the_next_one_comes() {
+    if !require_kernel() {
+        return;
+    }
+    const PACE: Duration = Duration::from_millis(5);
+    /// Packets while there is no agent: 20 s of them.
+    const AWAY: u64 = 4000;
+    let mut world = Proxied::new("takeover-away");
+    let pod = world.pod(1, 1);
+    for protocol in [Tcp, Udp] {
+        world.declare(PORT, protocol, &service(&[POD]));
+    }
+    let Proxied { members, server: AtWork { proxy, bpffs } } = world;
+    let (host, client) = (&members.hosts[0].namespace, &members.hosts[1].namespace);
+    let (server, datagrams) = (udp(&pod, POD), udp(client, "0.0.0.0:0"));
+    datagrams.connect(address(PORT)).unwrap();
+    let listener = pod.run(|| TcpListener::bind(address(POD))).unwrap();
+    let mut stream = client.run(|| TcpStream::connect_timeout(&address(PORT), PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (sent, heard, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let mut next = None;
+    thread::scope(|scope| {
+        let end = End(&done);
+        scope.spawn(|| echo(&server, &done));
+        scope.spawn(|| echo_stream(&listener));
+        scope.spawn(|| {
+            datagrams.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            let mut number = [0; 8];
+            while !done.load(Ordering::Relaxed) {
+                if datagrams.recv(&mut number).is_ok() {
+                    assert_eq!(
+                        u64::from_be_bytes(number),
+                        heard.load(Ordering::Relaxed),
+                        "lost or out of order"
+                    );
+                    heard.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let sending = scope.spawn(|| {
+            let (start, mut number) = (Instant::now(), 0);
+            while !done.load(Ordering::Relaxed) {
+                let word = u64::to_be_bytes(number);
+                datagrams.send(&word).unwrap();
+                stream.write_all(&word).unwrap();
+                let mut back = [0; 8];
+                stream.read_exact(&mut back).expect("the connection was reset, or waits");
+                assert_eq!(back, word);
+                number += 1;
+                sent.store(number, Ordering::Relaxed);
+                let due = PACE * u32::try_from(number).unwrap();
+                thread::sleep(due.saturating_sub(start.elapsed()));
+            }
+            drop(stream);
+        });
+        let go_on = |more: u64| {
+            let before = sent.load(Ordering::Relaxed);
+            wait_until(PATIENCE + PACE * 4000, || sent.load(Ordering::Relaxed) >= before + more);
+        };
+        go_on(200);
+        drop(proxy);
+        go_on(AWAY);
+        let mut newer = Proxy::load(&Options { sizes: SIZES, ..Options::new(bpffs.path()) }).unwrap();
+        let index = device(host);
+        assert!(host.run(|| newer.attach(index)).unwrap(), "nothing was replaced");
+        newer.publish(frontend(PORT, Udp), &service(&[POD])).unwrap();
+        go_on(200);
+        wait_until(PATIENCE, || {
+            let sent = sent.load(Ordering::Relaxed);
+            heard.load(Ordering::Relaxed) >= sent.saturating_sub(2)
+        });
+        drop(end);
+        sending.join().unwrap();
+        next = Some(newer);
+    });
+    let counters = next.unwrap().counters().unwrap();
+    assert_eq!(counters.proxied, 2);
+    assert!(sent.load(Ordering::Relaxed) > AWAY + 400);
+    // The hosts ask for routers and the like by themselves, which does not pass.
+    let is_ours = |(reason, count): &(&&str, &u64)| **reason != "unsupported" && **count > 0;
+    let dropped: Vec<_> = counters.drops.iter().filter(is_ours).collect();
+    assert!(dropped.is_empty(), "{dropped:?}");
 }

@@ -14,6 +14,10 @@
 //! none: of two CPUs that meet the same first packet, the later one takes what it finds. A row that has expired does not count; it is
 //! removed by who meets it.
 //!
+//! **A backend that leaves.** The writer adds to [`Control::generation`] after each change by which a backend has left a
+//! service. A row bears the generation for which its backend was last found there; a packet of a row of another generation
+//! makes the program look again. So nothing has to be removed when a backend leaves, however many rows there are.
+//!
 //! **Own address.** [`Control::local`] holds two copies; [`Control::active`] says which one counts, and the other one is written
 //! after a grace period.
 //!
@@ -26,7 +30,7 @@ pub mod maps;
 mod rows;
 
 pub use self::{
-    connection::{Connection, ConnectionKey, direction, kind, state},
+    connection::{Connection, ConnectionKey, direction, state},
     rows::{AffinityKey, Backend, Control, Fragment, FragmentKey, FrontendKey, Service, flags},
 };
 

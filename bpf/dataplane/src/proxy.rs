@@ -41,6 +41,8 @@ pub struct Options {
     pub sizes: Sizes,
     /// Links of tcx, where the kernel has them; otherwise filters, as everywhere before Linux 6.6.
     pub tcx: bool,
+    /// Time runs 2 to the power of this as fast for connections, for tests that cannot wait for hours. Else 0.
+    pub time_shift: u32,
 }
 
 /// Capacities of the tables. A pinned table keeps the capacity it was made with.
@@ -91,6 +93,9 @@ pub struct Counters {
     pub proxied: u64,
     /// Connections that were started here.
     pub started: u64,
+    /// Rows of connections that the kernel has forgotten because the table was full; at least so many, as of the last complete
+    /// sweep.
+    pub forgotten: u64,
     /// Dropped packets by reason.
     pub drops: BTreeMap<&'static str, u64>,
 }
@@ -214,7 +219,7 @@ impl Options {
     /// The usual capacities.
     #[must_use]
     pub fn new(bpffs: &Path) -> Self {
-        Self { bpffs: bpffs.to_owned(), sizes: Sizes::default(), tcx: true }
+        Self { bpffs: bpffs.to_owned(), sizes: Sizes::default(), tcx: true, time_shift: 0 }
     }
 }
 
@@ -262,13 +267,13 @@ impl Proxy {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
             made.map_err(|source| Error::Directory { operation: "create", path: path.clone(), source })?;
         }
-        let programs = load::load(&maps, &options.sizes)?;
+        let programs = load::load(&maps, options)?;
         let tables = Tables::open(&maps, options.sizes)?;
         Ok(Self {
             programs,
             links: Links::new(links, options.tcx),
             tables,
-            sweeper: Sweeper::new(),
+            sweeper: Sweeper::new(options.time_shift),
             sizes: options.sizes,
         })
     }
@@ -310,21 +315,15 @@ impl Proxy {
     /// # Errors
     /// A full table or a refused operation; then the port is as it was before.
     pub fn publish(&mut self, key: FrontendKey, service: &Service) -> Result<(), Error> {
-        if self.tables.publish(key, service)? {
-            self.sweeper.hurry();
-        }
-        Ok(())
+        self.tables.publish(key, service)
     }
 
-    /// Takes a port back. TCP connections drain; UDP, and TCP that was not answered yet, end with the next sweep.
+    /// Takes a port back. TCP connections drain; UDP, and TCP that was not answered yet, end with the next packet.
     ///
     /// # Errors
     /// A refused operation.
     pub fn remove(&mut self, key: &FrontendKey) -> Result<(), Error> {
-        if self.tables.remove(key)? {
-            self.sweeper.hurry();
-        }
-        Ok(())
+        self.tables.remove(key)
     }
 
     /// What happened to packets.
@@ -341,6 +340,7 @@ impl Proxy {
             egress: (at(counter::EGRESS), at(counter::EGRESS + 1)),
             proxied: at(counter::PROXIED),
             started: at(counter::STARTED),
+            forgotten: self.sweeper.forgotten(),
             drops: reasons.map(|(reason, number)| (*reason, at(counter::drop(number)))).collect(),
         })
     }
@@ -358,8 +358,7 @@ impl Proxy {
         ])
     }
 
-    /// Removes rows of connections that have ended, in bounded steps; after backends have left at once those of UDP to
-    /// them, and those of TCP that they have not answered yet.
+    /// Removes rows of connections that have ended, among the next few thousand.
     ///
     /// # Errors
     /// The table cannot be read.

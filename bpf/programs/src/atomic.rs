@@ -40,3 +40,21 @@ pub(crate) unsafe fn compare_exchange(word: *mut u64, expected: u64, new: u64) -
     }
     seen
 }
+
+/// Reads a word before whatever is read after it.
+///
+/// # Safety
+/// `word` is a live, aligned map element.
+#[inline(always)]
+pub(crate) unsafe fn load(word: *mut u32) -> u32 {
+    let mut value = 0_u32;
+    // SAFETY: the caller's promise; the word stays as it is.
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_or((u32 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(wreg) value,
+        );
+    }
+    value
+}

@@ -16,6 +16,7 @@ mod kubelets;
 mod large;
 mod latency;
 #[path = "../report.rs"]
+#[allow(dead_code, reason = "the other bench uses the rest of it")]
 mod report;
 mod scale;
 mod starts;

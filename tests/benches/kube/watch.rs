@@ -12,7 +12,7 @@ use crate::{
     Report,
     fleet::{Fleet, Shape},
     kubelets::{Kubelets, PERIOD},
-    report::{Detail, Figure},
+    report::{Bound, Detail, Figure},
     world::{NODES, World},
 };
 
@@ -51,7 +51,14 @@ pub(crate) fn measure(report: &mut Report, world: &mut World, quick: bool) {
     {
         let name = format!("  {what} that an idle agent receives, of all but its own Node");
         let noisy = signs < wanted * ENOUGH;
-        report.figure(Figure { name, value, unit, target: Some(target), noisy, detail: Detail::default() });
+        report.figure(Figure {
+            name,
+            value,
+            unit,
+            target: Some(Bound::AtMost(target)),
+            noisy,
+            detail: Detail::default(),
+        });
     }
     let _own = Kubelets::start(world, own..=own);
     let heard = listen(world, Duration::from_secs(time / 2));

@@ -15,7 +15,6 @@ mod cases;
 mod figures;
 mod inside;
 mod rounds;
-mod statistics;
 mod work;
 
 /// Measures in a thread of its own: it changes its network namespace.

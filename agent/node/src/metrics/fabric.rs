@@ -28,14 +28,21 @@ impl FabricSample {
         out.value("fabric_peers", "Other members of the fabric", self.peers)?;
         let ways = self.traffic.iter().flat_map(|c| [("in", c.ingress), ("out", c.egress)]);
         let packets = ways.clone().map(|(way, (packets, _))| ([("direction", way)], packets));
-        out.counts("tunnel_packets", "Packets through the tunnel", packets)?;
+        out.counts("tunnel_packets", "Packets through the tunnel, as many as on the wire", packets)?;
         let bytes = ways.map(|(way, (_, bytes))| ([("direction", way)], bytes));
         out.counts("tunnel_bytes", "Bytes through the tunnel", bytes)?;
         let connections = self.traffic.iter().flat_map(|c| [("proxied", c.proxied), ("started", c.started)]);
         let connections = connections.map(|(kind, count)| ([("kind", kind)], count));
         out.counts("tunnel_connections", "Connections through the tunnel", connections)?;
         let dropped = self.drops().into_iter().map(|(reason, count)| ([("reason", reason)], count));
-        out.counts("tunnel_drops", "Packets of the tunnel that were dropped", dropped)?;
+        out.counts(
+            "tunnel_drops",
+            "Packets of the tunnel that were dropped, as many as on the wire",
+            dropped,
+        )?;
+        let forgotten = self.traffic.iter().map(|counters| ([("table", "connections")], counters.forgotten));
+        let help = "Entries that a full table of the proxy has forgotten, at least";
+        out.counts("proxy_table_forgotten", help, forgotten)?;
         let used = self.tables.iter().map(|usage| ([("table", usage.table)], usage.used));
         out.values("proxy_table_entries", "Entries in use in a table of the proxy", used)?;
         let capacity = self.tables.iter().map(|usage| ([("table", usage.table)], usage.capacity));

@@ -21,6 +21,8 @@ use crate::{owner::Owner, world::World};
 
 /// Time between two sweeps of connections that have ended.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Time between two parts of a sweep.
+const PART: Duration = Duration::from_millis(100);
 /// Why nothing is changed.
 const LACKING: &str =
     "policies, Services or Pods could not be listed yet: what the proxy forwards stays as it is";
@@ -91,9 +93,10 @@ impl ForwardsReconciler {
         };
         let swept = made.and_then(|()| tools.proxy.sweep());
         match swept {
-            Ok(_) => {
+            Ok(swept) => {
                 self.made_for = Some(addresses);
-                (Outcome::Again(Instant::now() + SWEEP), News::NONE)
+                let rest = if swept.complete { SWEEP } else { PART };
+                (Outcome::Again(Instant::now() + rest), News::NONE)
             }
             Err(error) => (Outcome::Failed(error.to_string()), News::NONE),
         }

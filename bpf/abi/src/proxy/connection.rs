@@ -12,14 +12,6 @@ pub mod direction {
     pub const EGRESS: u8 = 1;
 }
 
-/// Values of [`Connection::kind`]: who started it.
-pub mod kind {
-    /// A member of the tunnel, to a declared port.
-    pub const PROXIED: u32 = 0;
-    /// Somebody on this host.
-    pub const STARTED: u32 = 1;
-}
-
 /// Bits of [`Connection::state`]. They are only ever set.
 pub mod state {
     /// Who was called has answered.
@@ -68,10 +60,10 @@ pub struct Connection {
     pub other_port: u16,
     /// Bits of [`state`], of the connection and not of the direction.
     pub state: u32,
-    /// [`kind`].
-    pub kind: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Id of the backend that a member of the tunnel was led to; 0 = somebody on this host started the connection.
+    pub backend: u32,
+    /// [`super::Control::generation`] for which the backend was found declared.
+    pub generation: u32,
 }
 
 impl ConnectionKey {
@@ -104,7 +96,15 @@ impl ConnectionKey {
         } else {
             (self.source, self.source_port, self.destination_port)
         };
-        Connection { seen: row.seen, address, port, other_port, state: row.state, kind: row.kind, pad: 0 }
+        Connection {
+            seen: row.seen,
+            address,
+            port,
+            other_port,
+            state: row.state,
+            backend: row.backend,
+            generation: row.generation,
+        }
     }
 
     /// Whether packets of the key are IPv4.
@@ -147,6 +147,14 @@ impl Connection {
         bits & state::RESET != 0 || bits & state::FINS == state::FINS
     }
 
+    /// Whether packets of the row, by which a member talks to a backend, go on only while the backend is declared. TCP that the
+    /// backend has answered drains, unless it begins anew: then the caller knows of no connection any more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn follows(protocol: u8, bits: u32, starts: bool) -> bool {
+        protocol != TCP || bits & state::REPLIED == 0 || starts
+    }
+
     /// Whether the row counts. Another CPU may have read its clock a little later than this one.
     #[inline(always)]
     #[must_use]
@@ -179,8 +187,8 @@ mod tests {
             port: 6,
             other_port: 7,
             state: state::REPLIED,
-            kind: kind::PROXIED,
-            pad: 0,
+            backend: 8,
+            generation: 1,
         }
     }
 
@@ -203,6 +211,14 @@ mod tests {
         let named = key.reverse_row(&row);
         assert_eq!((named.address, named.port), (key.destination, key.destination_port));
         assert_eq!(named.other_port, key.source_port);
+    }
+
+    #[test]
+    fn who_follows_the_set_of_backends() {
+        assert!(Connection::follows(UDP, state::REPLIED, false));
+        assert!(Connection::follows(TCP, 0, true) && Connection::follows(TCP, 0, false));
+        assert!(!Connection::follows(TCP, state::REPLIED | state::ESTABLISHED, false), "it drains");
+        assert!(Connection::follows(TCP, state::REPLIED | state::ESTABLISHED, true), "it begins anew");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Indices of the counters. Every packet is counted once: as forwarded, or under the reason why it was dropped.
+//! Indices of the counters. Every packet on the wire is counted once: as forwarded, or under the reason why it was dropped.
 
 /// Packets that came through the tunnel and went on; the bytes follow.
 pub const INGRESS: u32 = 0;
@@ -8,8 +8,13 @@ pub const EGRESS: u32 = 2;
 pub const PROXIED: u32 = 4;
 /// Connections that the host, its pods and other local addresses started through the tunnel.
 pub const STARTED: u32 = 5;
+/// Rows of connections that were made.
+pub const ROWS_MADE: u32 = 6;
+/// Rows of connections that programs have removed. Those that are neither here, nor swept by user space, nor in the table were
+/// forgotten by the kernel, which does so in a full table without a word.
+pub const ROWS_REMOVED: u32 = 7;
 /// First of the reasons.
-pub const DROPS: u32 = 6;
+pub const DROPS: u32 = 8;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $word:literal;)+) => {

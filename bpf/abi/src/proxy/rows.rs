@@ -9,7 +9,7 @@ plain!(
     AffinityKey = 20,
     FragmentKey = 40,
     Fragment = 32,
-    Control = 72
+    Control = 88
 );
 
 /// A port of the proxy.
@@ -135,4 +135,10 @@ pub struct Control {
     pub active: u32,
     /// The backend id that was given away last; for user space.
     pub last_backend_id: u32,
+    /// Changes whenever a backend leaves a service.
+    pub generation: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Rows of connections that user space has removed; for user space.
+    pub rows_swept: u64,
 }

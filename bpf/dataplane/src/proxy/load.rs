@@ -14,7 +14,7 @@ use balancing_abi::proxy::{
     maps,
 };
 
-use super::{Error, Sizes};
+use super::{Error, Options, Sizes};
 use crate::{loader::chain, sys};
 
 /// The compiled programs.
@@ -27,9 +27,11 @@ pub(super) struct Programs {
 }
 
 /// Loads everything; maps that are pinned already are used.
-pub(super) fn load(directory: &Path, sizes: &Sizes) -> Result<Programs, Error> {
+pub(super) fn load(directory: &Path, options: &Options) -> Result<Programs, Error> {
+    let sizes = &options.sizes;
     check_shapes(directory, sizes)?;
     let mut loader = EbpfLoader::new();
+    loader.override_global("TIME_SHIFT", &options.time_shift, true);
     for name in maps::ALL {
         loader.map_pin_path(name, directory.join(name));
         if let Some(entries) = sizes.entries(name) {

@@ -1,47 +1,40 @@
 //! Removes the rows of connections that have ended.
 //!
 //! Programs do not count them any more, but they take room, and in a table that is full the kernel drops what was not used for long,
-//! living or not. UDP whose backend has left the set is ended here as well, and TCP that such a backend has not answered yet: to the
-//! programs its row is as good as any.
+//! living or not. Nothing else depends on it: whether a row's backend is still there is seen at the packet.
 
 use std::{io, os::fd::AsFd as _};
 
-use balancing_abi::{
-    UDP,
-    proxy::{Connection, ConnectionKey, direction, kind, maps, state},
-};
+use balancing_abi::proxy::{Connection, ConnectionKey, counter, maps};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{Error, Swept, tables::Tables};
-use crate::{
-    sys::batch::{self, Position},
-    tables::codec,
-};
-
-/// Reads of up to 4,096 rows that one sweep makes, unless it is in a hurry.
-const STEPS: usize = 4;
+use crate::sys::batch::{self, Position};
 
 /// How far the sweeping has come.
 #[derive(Debug, Default)]
 pub(super) struct Sweeper {
+    /// How much faster time runs, as the programs have it.
+    time_shift: u32,
     position: Position,
-    /// Rows seen since the begin of the table.
-    seen: u32,
+    /// Rows seen since the begin of the table, and of these those that were left.
+    seen: (u32, u32),
     /// Rows that were left by the last complete sweep.
     rows: u32,
-    /// Backends have left: the whole table is to be looked at.
-    hurries: bool,
+    /// Rows that had been made before the table was begun.
+    made: u64,
+    /// Rows that the kernel has forgotten, at least.
+    forgotten: u64,
 }
 
 impl Sweeper {
-    /// One that has seen nothing. An earlier agent may have ended between a change and its sweep.
-    pub(super) fn new() -> Self {
-        Self { hurries: true, ..Self::default() }
+    pub(super) fn new(time_shift: u32) -> Self {
+        Self { time_shift, ..Self::default() }
     }
 
-    /// The next sweep looks at everything.
-    pub(super) fn hurry(&mut self) {
-        self.hurries = true;
+    /// Rows that the kernel has forgotten in a full table, at least, as of the last complete sweep.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Rows in use as of the last complete sweep.
@@ -50,59 +43,49 @@ impl Sweeper {
     }
 
     pub(super) fn sweep(&mut self, tables: &mut Tables) -> Result<Swept, Error> {
-        let now = now().map_err(failed("read the clock"))?;
-        let mut swept = Swept::default();
-        if self.hurries {
-            (self.position, self.seen) = (Position::default(), 0);
+        let now = now().map_err(failed("read the clock"))? << self.time_shift;
+        if self.seen == (0, 0) {
+            self.made = tables.counter(counter::ROWS_MADE)?;
         }
-        for step in 0.. {
-            if step >= STEPS && !self.hurries {
-                break;
-            }
-            let fd = tables.connections().fd().as_fd().try_clone_to_owned();
-            let read = fd.and_then(|fd| batch::next(fd.as_fd(), &mut self.position));
-            let (rows, ended) = read.map_err(failed("read"))?;
-            swept.seen += rows.len() as u32;
-            let gone = rows.iter().filter(|(key, row)| has_ended(key, row, now, tables));
-            let gone: Vec<_> = gone.copied().collect();
-            self.seen += (rows.len() - gone.len()) as u32;
-            for (key, _) in gone {
-                swept.removed += u32::from(end(&key, now, tables)?);
-            }
-            if ended {
-                (self.rows, self.seen, self.hurries, swept.complete) = (self.seen, 0, false, true);
-                break;
-            }
+        let fd = tables.connections().fd().as_fd();
+        let read = batch::next::<ConnectionKey, Connection>(fd, &mut self.position);
+        let (rows, complete) = read.map_err(failed("read"))?;
+        let gone: Vec<_> = rows.iter().filter(|(key, row)| has_ended(key, row, now)).collect();
+        self.seen.0 += rows.len() as u32;
+        self.seen.1 += (rows.len() - gone.len()) as u32;
+        let mut swept = Swept { seen: rows.len() as u32, removed: 0, complete };
+        if complete {
+            self.count_forgotten(tables)?;
+            (self.rows, self.seen) = (self.seen.1, (0, 0));
+        }
+        for (key, _) in gone {
+            swept.removed += u32::from(end(key, now, tables)?);
         }
         Ok(swept)
     }
+
+    /// Every row that was there at the begin of the table has been seen since, or has been removed, or was forgotten. What
+    /// came and went meanwhile makes the number too small, never too large.
+    fn count_forgotten(&mut self, tables: &Tables) -> Result<(), Error> {
+        let removed = tables.counter(counter::ROWS_REMOVED)? + tables.rows_swept();
+        let forgotten = self.made.saturating_sub(removed + u64::from(self.seen.0));
+        self.forgotten = self.forgotten.max(forgotten);
+        Ok(())
+    }
 }
 
-/// Ends a connection, unless another one has taken its place meanwhile.
+/// Removes a row, unless another one has taken its place meanwhile. That of the other direction ends with it and is met on its own.
 fn end(key: &ConnectionKey, now: u64, tables: &mut Tables) -> Result<bool, Error> {
-    let Some(row) = tables.connection(key).filter(|row| has_ended(key, row, now, tables)) else {
-        return Ok(false);
-    };
-    tables.forget(key)?;
-    let (other_key, other) = (key.reverse(&row), key.reverse_row(&row));
-    let leads = |row: &Connection| (row.address, row.port, row.other_port);
-    if tables.connection(&other_key).is_some_and(|found| leads(&found) == leads(&other)) {
-        tables.forget(&other_key)?;
+    let has_ended = tables.connection(key).is_some_and(|row| has_ended(key, &row, now));
+    if has_ended {
+        tables.forget(key)?;
     }
-    Ok(true)
+    Ok(has_ended)
 }
 
-/// Whether a row does not count any more, or must not.
-fn has_ended(key: &ConnectionKey, row: &Connection, now: u64, tables: &Tables) -> bool {
-    if !Connection::is_alive(row.seen, key.protocol, row.state, now) {
-        return true;
-    }
-    let drains = key.protocol != UDP && row.state & state::REPLIED != 0;
-    if drains || row.kind != kind::PROXIED || key.direction != direction::INGRESS {
-        return false;
-    }
-    let frontend = codec::plain_frontend(&key.destination, key.destination_port, key.protocol);
-    !frontend.is_some_and(|frontend| tables.leads_to(&frontend, &row.address, row.port))
+/// Whether a row does not count any more.
+fn has_ended(key: &ConnectionKey, row: &Connection, now: u64) -> bool {
+    !Connection::is_alive(row.seen, key.protocol, row.state, now)
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {

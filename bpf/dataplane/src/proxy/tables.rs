@@ -35,6 +35,8 @@ use crate::{
 
 const ACTIVE: usize = offset_of!(Control, active);
 const LAST_BACKEND_ID: usize = offset_of!(Control, last_backend_id);
+const GENERATION: usize = offset_of!(Control, generation);
+const ROWS_SWEPT: usize = offset_of!(Control, rows_swept);
 
 /// Services that wait for a grace period before the wait is worth its time.
 const RETIRED_ENOUGH: usize = maps::size::SPARE as usize / 2;
@@ -132,6 +134,8 @@ impl Tables {
         }
         self.ranges.settle();
         self.ids.go_on(self.control.load32(0, LAST_BACKEND_ID));
+        // An earlier agent may have ended between a change and telling of it.
+        self.tell_loss();
         // What an earlier agent retired is free here, but programs may still look at it.
         wait_for_programs();
         Ok(())
@@ -175,19 +179,17 @@ impl Tables {
         self.placed.values().filter_map(|placed| placed.range).map(|range| range.count).sum()
     }
 
-    /// Whether UDP to this backend goes on.
-    pub(super) fn leads_to(&self, key: &FrontendKey, address: &[u32; 4], port: u16) -> bool {
-        let (address, port) = (codec::address(address), u16::from_be(port));
-        let is = |backend: &Backend| backend.address == address && backend.port == port;
-        self.entries.get(key).is_some_and(|service| service.backends.iter().any(is))
+    /// Makes programs look whether the backends of their connections are still there.
+    fn tell_loss(&mut self) {
+        self.control.store32(0, GENERATION, self.control.load32(0, GENERATION).wrapping_add(1));
     }
 
-    /// Puts a service into force; whether a backend has left it.
-    pub(super) fn publish(&mut self, key: FrontendKey, service: &Service) -> Result<bool, Error> {
+    /// Puts a service into force.
+    pub(super) fn publish(&mut self, key: FrontendKey, service: &Service) -> Result<(), Error> {
         let mut service = service.clone();
         service.backends.sort_unstable();
         if self.entries.get(&key) == Some(&service) {
-            return Ok(false);
+            return Ok(());
         }
         let placed = self.place(&key, service.backends.len() as u32)?;
         self.write(&key, &service, placed);
@@ -197,26 +199,29 @@ impl Tables {
             self.retired.push(placed);
             return Err(self.refused(&key, error));
         }
-        let has_lost = self.entries.get(&key).is_some_and(|before| has_lost(before, &service));
+        if self.entries.get(&key).is_some_and(|before| has_lost(before, &service)) {
+            self.tell_loss();
+        }
         let before = self.entries.insert(key, service);
         self.retired.extend(self.placed.insert(key, placed));
         if let Some(before) = &before {
             self.release(before, key.protocol);
         }
-        Ok(has_lost)
+        Ok(())
     }
 
-    /// Takes a port back; whether it had a backend.
-    pub(super) fn remove(&mut self, key: &FrontendKey) -> Result<bool, Error> {
-        let Some(before) = self.entries.get(key).cloned() else { return Ok(false) };
+    /// Takes a port back.
+    pub(super) fn remove(&mut self, key: &FrontendKey) -> Result<(), Error> {
+        let Some(before) = self.entries.get(key).cloned() else { return Ok(()) };
         match self.frontends.remove(&Raw(raw_key(key))) {
             Ok(()) | Err(MapError::KeyNotFound) => {}
             Err(error) => return Err(operation("delete", maps::FRONTENDS, key)(error)),
         }
+        self.tell_loss();
         self.entries.remove(key);
         self.retired.extend(self.placed.remove(key));
         self.release(&before, key.protocol);
-        Ok(!before.backends.is_empty())
+        Ok(())
     }
 
     /// Finds room, waiting for programs if there is none otherwise.
@@ -342,10 +347,19 @@ impl Tables {
         self.connections.get(&Raw(*key), 0).ok().map(|Raw(row)| row)
     }
 
+    /// Rows that were removed here, by earlier agents as well.
+    pub(super) fn rows_swept(&self) -> u64 {
+        self.control.load64(0, ROWS_SWEPT)
+    }
+
     /// Removes a row of a connection; one that is gone already is no failure.
     pub(super) fn forget(&mut self, key: &ConnectionKey) -> Result<(), Error> {
         match self.connections.remove(&Raw(*key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => {
+                self.control.store64(0, ROWS_SWEPT, self.rows_swept() + 1);
+                Ok(())
+            }
+            Err(MapError::KeyNotFound) => Ok(()),
             Err(error) if crate::tables::pins::errno(&error) == Some(libc::ENOENT) => Ok(()),
             Err(error) => Err(operation("delete", maps::CONNECTIONS, "a connection that has ended")(error)),
         }

@@ -18,20 +18,22 @@ pub(crate) fn add(index: u32, amount: u64) {
     unsafe { *counter += amount };
 }
 
-/// Counts the packet and tells the kernel what becomes of it. `direction` is the first counter of the direction.
+/// Counts the packet and tells the kernel what becomes of it. `direction` is the first counter of the direction. What the kernel has
+/// put together, or not yet cut, counts as the packets that it is on the wire.
 #[inline(always)]
 pub(crate) fn verdict(ctx: &TcContext, direction: u32, decision: Result<(), u32>) -> i32 {
+    let skb = ctx.as_ptr().cast::<__sk_buff>();
+    // SAFETY: the context of the program.
+    let (segments, bytes) = unsafe { ((*skb).gso_segs, (*skb).len) };
+    let packets = u64::from(if segments > 1 { segments } else { 1 });
     match decision {
         Ok(()) => {
-            let skb = ctx.as_ptr().cast::<__sk_buff>();
-            // SAFETY: the context of the program.
-            let (segments, bytes) = unsafe { ((*skb).gso_segs, (*skb).len) };
-            add(direction, u64::from(if segments > 1 { segments } else { 1 }));
+            add(direction, packets);
             add(direction + 1, u64::from(bytes));
             TC_ACT_OK
         }
         Err(reason) => {
-            add(counter::drop(reason), 1);
+            add(counter::drop(reason), packets);
             TC_ACT_SHOT
         }
     }

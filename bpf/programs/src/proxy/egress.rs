@@ -1,16 +1,13 @@
 //! What is about to leave through the tunnel.
 
-use aya_ebpf::{
-    EbpfContext as _, bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, macros::classifier,
-    programs::TcContext,
-};
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, macros::classifier, programs::TcContext};
 use balancing_abi::{
     TCP,
-    proxy::{Connection, counter, direction, kind, state},
+    proxy::{Connection, counter, direction, state},
 };
 
 use crate::{
-    connections, count, fragments,
+    clock, connections, count, fragments,
     headers::{ACK, FIN, RST, SYN},
     icmp::{self, Message},
     local,
@@ -24,17 +21,15 @@ const WAY: u8 = direction::EGRESS;
 
 #[classifier]
 fn egress(ctx: TcContext) -> i32 {
-    count::verdict(&ctx, counter::EGRESS, decide(&ctx))
+    count::verdict(&ctx, counter::EGRESS, scratch::with(|room| decide(&ctx, room)))
 }
 
 #[inline(always)]
-fn decide(ctx: &TcContext) -> Result<(), u32> {
-    let room = scratch::get()?;
+fn decide(ctx: &TcContext, room: &mut Scratch) -> Result<(), u32> {
     let skb = ctx.as_ptr().cast::<__sk_buff>();
     answer(packet::read(skb, room))?;
     room.own = local::address(room.packet.v6).ok_or(counter::NO_ADDRESS)?;
-    // SAFETY: no arguments.
-    room.now = unsafe { bpf_ktime_get_ns() };
+    room.now = clock::now();
     if room.packet.piece == Piece::Later {
         return answer(rewrite::piece(skb, room, WAY));
     }
@@ -73,8 +68,8 @@ fn start(room: &mut Scratch, is_own: bool) -> u32 {
         port: packet.source_port,
         other_port: packet.destination_port,
         state: if old { state::REPLIED } else { 0 },
-        kind: kind::STARTED,
-        pad: 0,
+        backend: 0,
+        generation: 0,
     };
     let opened = number(open(room));
     if opened == 0 {

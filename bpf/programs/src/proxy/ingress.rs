@@ -1,16 +1,13 @@
 //! What came through the tunnel.
 
-use aya_ebpf::{
-    EbpfContext as _, bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, macros::classifier,
-    programs::TcContext,
-};
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, macros::classifier, programs::TcContext};
 use balancing_abi::{
     TCP, is_mapped,
-    proxy::{AffinityKey, Connection, FrontendKey, counter, direction, kind},
+    proxy::{AffinityKey, Connection, FrontendKey, counter, direction},
 };
 
 use crate::{
-    affinity, connections, count, fragments,
+    affinity, clock, connections, count, fragments,
     headers::{ACK, FIN, RST, SYN},
     icmp::{self, Message},
     local,
@@ -25,12 +22,11 @@ const WAY: u8 = direction::INGRESS;
 
 #[classifier]
 fn ingress(ctx: TcContext) -> i32 {
-    count::verdict(&ctx, counter::INGRESS, decide(&ctx))
+    count::verdict(&ctx, counter::INGRESS, scratch::with(|room| decide(&ctx, room)))
 }
 
 #[inline(always)]
-fn decide(ctx: &TcContext) -> Result<(), u32> {
-    let room = scratch::get()?;
+fn decide(ctx: &TcContext, room: &mut Scratch) -> Result<(), u32> {
     let skb = ctx.as_ptr().cast::<__sk_buff>();
     answer(packet::read(skb, room))?;
     room.own = local::address(room.packet.v6).ok_or(counter::NOT_FOR_US)?;
@@ -40,8 +36,7 @@ fn decide(ctx: &TcContext) -> Result<(), u32> {
     if local::same(&room.packet.source, &room.own) || is_nobody(&room.packet.source) {
         return Err(counter::BAD_SOURCE);
     }
-    // SAFETY: no arguments.
-    room.now = unsafe { bpf_ktime_get_ns() };
+    room.now = clock::now();
     if room.packet.piece == Piece::Later {
         return answer(rewrite::piece(skb, room, WAY));
     }
@@ -73,6 +68,8 @@ fn try_accept(room: &mut Scratch) -> Result<(), u32> {
     let packet = &room.packet;
     let (port, protocol) = (packet.destination_port, packet.protocol);
     let frontend = FrontendKey { address: packet.destination, port, protocol, pad: 0 };
+    // Before the service is looked for: a backend that leaves later is of a later generation.
+    let generation = local::generation();
     let service = services::find(&frontend).ok_or(counter::UNDECLARED_PORT)?;
     if protocol == TCP && packet.flags & (SYN | ACK | RST | FIN) != SYN {
         return Err(counter::NO_CONNECTION);
@@ -86,9 +83,9 @@ fn try_accept(room: &mut Scratch) -> Result<(), u32> {
     };
     let backend = backend.ok_or(counter::NO_BACKEND)?;
     // SAFETY: as above.
-    let (address, port) = unsafe { ((*backend).address, (*backend).port) };
+    let (address, port, backend) = unsafe { ((*backend).address, (*backend).port, (*backend).id) };
     let (seen, other_port) = (room.now, room.packet.source_port);
-    room.row = Connection { seen, address, port, other_port, state: 0, kind: kind::PROXIED, pad: 0 };
+    room.row = Connection { seen, address, port, other_port, state: 0, backend, generation };
     open(room)?;
     count::add(counter::PROXIED, 1);
     Ok(())

@@ -1,8 +1,8 @@
-//! The own tunnel addresses.
+//! The own tunnel addresses, and the generation of backends.
 
 use core::arch::asm;
 
-use crate::tables::control;
+use crate::{atomic::load, tables::control};
 
 /// The own address of a family, `None` while there is none.
 #[inline(always)]
@@ -18,6 +18,22 @@ pub(crate) fn address(v6: bool) -> Option<[u32; 4]> {
         copies.cast::<[u32; 4]>().add(place as usize).read()
     };
     if address[0] | address[1] | address[2] | address[3] == 0 { None } else { Some(address) }
+}
+
+/// The generation of backends, as this CPU has heard of it last. A row of another one may be wrong.
+#[inline(always)]
+pub(crate) fn generation_seen() -> u32 {
+    let Some(row) = control.get_ptr(0) else { return 0 };
+    // SAFETY: an aligned word of a live array element.
+    unsafe { (&raw const (*row).generation).read_volatile() }
+}
+
+/// The generation of backends; what is read after it is of this one or a later one.
+#[inline(always)]
+pub(crate) fn generation() -> u32 {
+    let Some(row) = control.get_ptr_mut(0) else { return 0 };
+    // SAFETY: an aligned word of a live array element.
+    unsafe { load(&raw mut (*row).generation) }
 }
 
 /// Whether two addresses are one.

@@ -14,6 +14,8 @@ mod affinity;
 #[allow(dead_code, reason = "the socket hooks use the rest of it")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
+mod clock;
+#[cfg(target_arch = "bpf")]
 mod connections;
 #[cfg(target_arch = "bpf")]
 mod count;

@@ -1,10 +1,10 @@
 //! New connections: the row of the answers first, then the row of the packet.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_prandom_u32};
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use balancing_abi::proxy::{Connection, counter, direction};
 
 use crate::{
-    connections::agree,
+    connections::{agree, insert, read, remove},
     scratch::{Scratch, answer},
     tables::connections,
 };
@@ -40,26 +40,28 @@ pub(crate) fn open(room: &mut Scratch) -> Result<(), u32> {
         FULL => return Err(counter::TABLE_FULL),
         _ => {}
     }
-    if connections.insert(&room.key, &room.row, u64::from(BPF_NOEXIST)).is_ok() {
+    if insert(&room.key, &room.row) != 0 {
         return Ok(());
     }
     answer(yield_to_winner(room, u32::from(claimed == MADE)))
 }
 
-/// Another CPU has made the row of the packet: it counts.
+/// Another CPU has made the row of the packet: it counts, unless it is gone already.
 #[inline(never)]
 fn yield_to_winner(room: &mut Scratch, made: u32) -> u32 {
-    let Some(winner) = connections.get_ptr(&room.key) else { return counter::TABLE_FULL };
-    // SAFETY: a live element.
-    let winner = unsafe { &*winner };
-    if !Connection::is_alive(winner.seen, room.key.protocol, winner.state, room.row.seen) {
-        return counter::TABLE_FULL;
+    if let Some(pointer) = connections.get_ptr(&room.key) {
+        // SAFETY: a live element.
+        let winner = unsafe { &*pointer };
+        if Connection::is_alive(winner.seen, room.key.protocol, winner.state, room.row.seen) {
+            if made != 0 && !agree(winner, &room.row) {
+                remove(&room.other_key);
+            }
+            read(pointer, &mut room.row);
+            return 0;
+        }
+        remove(&room.key);
     }
-    if made != 0 && !agree(winner, &room.row) {
-        connections.remove(&room.other_key).ok();
-    }
-    room.row = *winner;
-    0
+    if insert(&room.key, &room.row) != 0 { 0 } else { counter::TABLE_FULL }
 }
 
 /// Ingress leaves the address of the caller as it is, so its port has to give way; egress has one address for all.
@@ -83,7 +85,7 @@ fn random_port() -> u16 {
 #[inline(never)]
 fn claim(room: &mut Scratch) -> u32 {
     let key = &room.other_key;
-    if connections.insert(key, &room.other_row, u64::from(BPF_NOEXIST)).is_ok() {
+    if insert(key, &room.other_row) != 0 {
         return MADE;
     }
     let Some(found) = connections.get_ptr(key) else { return FULL };
@@ -94,6 +96,6 @@ fn claim(room: &mut Scratch) -> u32 {
         return if ours { OURS } else { TAKEN };
     }
     // The row of the other direction, if it is still there, has expired as well, and whoever meets it removes it.
-    connections.remove(key).ok();
-    if connections.insert(key, &room.other_row, u64::from(BPF_NOEXIST)).is_ok() { MADE } else { TAKEN }
+    remove(key);
+    if insert(key, &room.other_row) != 0 { MADE } else { TAKEN }
 }

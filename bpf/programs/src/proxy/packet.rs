@@ -5,7 +5,7 @@ use balancing_abi::{TCP, UDP, is_mapped, mapped, proxy::counter};
 
 use crate::{
     headers::{ETHERNET, Extension, ICMP, ICMPV6, Ipv4, Ipv6, TYPE_IPV4, TYPE_IPV6, Tcp, Udp},
-    scratch::{self, Scratch},
+    scratch::{self, Scratch, number},
 };
 
 /// Extension headers that are looked at.
@@ -49,33 +49,24 @@ pub(crate) struct Packet {
 /// Reads a frame into the room for it.
 #[inline(never)]
 pub(crate) fn read(skb: *mut __sk_buff, room: &mut Scratch) -> u32 {
-    match Packet::read(&scratch::context(skb)) {
-        Ok(packet) => {
-            room.packet = packet;
-            0
-        }
-        Err(reason) => reason,
-    }
+    number(room.packet.read(&scratch::context(skb)))
 }
 
 impl Packet {
-    /// Reads a frame.
+    /// Reads a frame, in place: a copy of what was read would cost as much as reading it.
     #[inline(always)]
-    fn read(ctx: &TcContext) -> Result<Self, u32> {
+    fn read(&mut self, ctx: &TcContext) -> Result<(), u32> {
         let kind = ctx.load::<u16>(12).map_err(|_| counter::MALFORMED)?;
-        let mut packet = match kind {
-            TYPE_IPV4 => Self::ipv4(ctx)?,
-            TYPE_IPV6 => Self::ipv6(ctx)?,
+        match kind {
+            TYPE_IPV4 => self.ipv4(ctx)?,
+            TYPE_IPV6 => self.ipv6(ctx)?,
             _ => return Err(counter::NOT_IP),
-        };
-        if packet.piece != Piece::Later {
-            packet.transport(ctx)?;
         }
-        Ok(packet)
+        if self.piece == Piece::Later { Ok(()) } else { self.transport(ctx) }
     }
 
     #[inline(always)]
-    fn ipv4(ctx: &TcContext) -> Result<Self, u32> {
+    fn ipv4(&mut self, ctx: &TcContext) -> Result<(), u32> {
         let header = ctx.load::<Ipv4>(ETHERNET as usize).map_err(|_| counter::MALFORMED)?;
         let size = u32::from(header.version & 15) * 4;
         if header.version >> 4 != 4 || size < Ipv4::SIZE {
@@ -88,7 +79,7 @@ impl Packet {
         let total = length(ctx, u16::from_be(header.length), size)?;
         let fragment = u16::from_be(header.fragment);
         let (offset, more) = (u32::from(fragment & Ipv4::OFFSET) * 8, fragment & Ipv4::MORE != 0);
-        let mut packet = Self {
+        *self = Self {
             source: mapped(header.source),
             destination: mapped(header.destination),
             transport: ETHERNET + size,
@@ -104,12 +95,11 @@ impl Packet {
             v6: false,
             piece: Piece::Whole,
         };
-        packet.set_piece(offset, more)?;
-        Ok(packet)
+        self.set_piece(offset, more)
     }
 
     #[inline(always)]
-    fn ipv6(ctx: &TcContext) -> Result<Self, u32> {
+    fn ipv6(&mut self, ctx: &TcContext) -> Result<(), u32> {
         let header = ctx.load::<Ipv6>(ETHERNET as usize).map_err(|_| counter::MALFORMED)?;
         if header.version >> 4 != 6 {
             return Err(counter::MALFORMED);
@@ -123,7 +113,7 @@ impl Packet {
             0 => length(ctx, 0, Ipv6::SIZE)?,
             _ => length_of(ctx, u32::from(payload) + Ipv6::SIZE, Ipv6::SIZE)?,
         };
-        let mut packet = Self {
+        *self = Self {
             source: header.source,
             destination: header.destination,
             transport: ETHERNET + Ipv6::SIZE,
@@ -139,8 +129,7 @@ impl Packet {
             v6: true,
             piece: Piece::Whole,
         };
-        packet.extensions(ctx)?;
-        Ok(packet)
+        self.extensions(ctx)
     }
 
     /// Walks over extension headers, one fragment header at most.

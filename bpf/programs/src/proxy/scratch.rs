@@ -1,6 +1,8 @@
 //! What one packet needs on its way: more than a program's stack of 512 bytes has room for beside its calls.
 //!
-//! There is one for each CPU. The kernel runs these programs with softirqs off, and one at a time on a CPU. Functions that the verifier
+//! Each CPU has a few of them. A program stays on its CPU, and most kernels run one at a time there, with softirqs off. A kernel that
+//! preempts softirqs (`PREEMPT_RT`) may run another one before the first has ended, and a run that user space asks for may be
+//! interrupted by a packet; so a program takes a room that nobody is in, and leaves it when it ends. Functions that the verifier
 //! looks at by themselves get the pointer and answer with a number: 0, or the reason why the packet is dropped.
 
 use core::ptr::NonNull;
@@ -8,11 +10,16 @@ use core::ptr::NonNull;
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use balancing_abi::proxy::{Connection, ConnectionKey, counter};
 
-use crate::{packet::Packet, tables};
+use crate::{atomic::compare_exchange, packet::Packet, tables};
 
-/// The room.
+/// Rooms of a CPU: programs that may be under way there at once.
+pub(crate) const ROOMS: u32 = 4;
+
+/// A room.
 #[repr(C)]
 pub(crate) struct Scratch {
+    /// 1 while a program is in it.
+    taken: u64,
     pub(crate) packet: Packet,
     /// Of the packet.
     pub(crate) key: ConnectionKey,
@@ -26,12 +33,29 @@ pub(crate) struct Scratch {
     pub(crate) now: u64,
 }
 
-/// This CPU's room.
+/// Decides with a room of this CPU.
 #[inline(always)]
-pub(crate) fn get<'a>() -> Result<&'a mut Scratch, u32> {
-    let room = tables::scratch.get_ptr_mut(0).ok_or(counter::KERNEL)?;
-    // SAFETY: a live element that nobody else on this CPU uses while the program runs.
-    Ok(unsafe { &mut *room })
+pub(crate) fn with(decide: impl FnOnce(&mut Scratch) -> Result<(), u32>) -> Result<(), u32> {
+    // SAFETY: a live element that nobody else is in.
+    let room = unsafe { enter().as_mut() }.ok_or(counter::KERNEL)?;
+    let decision = decide(room);
+    // Whoever takes it next runs on this CPU.
+    // SAFETY: an aligned word of a live element.
+    unsafe { (&raw mut room.taken).write_volatile(0) };
+    decision
+}
+
+/// Takes a room; null when there is none.
+#[inline(never)]
+fn enter() -> *mut Scratch {
+    for number in 0..ROOMS {
+        let Some(room) = tables::scratch.get_ptr_mut(number) else { break };
+        // SAFETY: an aligned word of a live element that is only changed by who takes it, and by who has taken it.
+        if unsafe { compare_exchange(&raw mut (*room).taken, 0, 1) } == 0 {
+            return room;
+        }
+    }
+    core::ptr::null_mut()
 }
 
 /// The packet, as the helpers want it.

@@ -10,7 +10,7 @@ use balancing_abi::proxy::{
     counter, maps::size,
 };
 
-use crate::scratch::Scratch;
+use crate::scratch::{ROOMS, Scratch};
 
 /// Memory only for the entries there are.
 const GROW: usize = BPF_F_NO_PREALLOC as usize;
@@ -36,5 +36,5 @@ maps! {
     fragments: LruHashMap<FragmentKey, Fragment, { size::FRAGMENTS as usize }>;
     counters: PerCpuArray<u64, { counter::COUNT as usize }>;
     control: Array<Control, 1, SHARED>;
-    scratch: PerCpuArray<Scratch, 1>;
+    scratch: PerCpuArray<Scratch, { ROOMS as usize }>;
 }

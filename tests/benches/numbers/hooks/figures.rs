@@ -8,11 +8,11 @@ use super::{
     cases::{Call, Case, name},
     inside::Inside,
     rounds::Record,
-    statistics::{Difference, Pair, Point, quantile},
 };
 use crate::{
     Report,
-    report::{Detail, Figure},
+    report::{Bound, Detail, Figure},
+    statistics::{Difference, Pair, Point, quantile},
 };
 
 /// Calls that cost the same may differ by so much.
@@ -68,7 +68,7 @@ impl Figures<'_> {
             name: case.name.to_owned(),
             value: ratio(P10).value,
             unit: "x empty",
-            target: case.bound,
+            target: case.bound.map(Bound::AtMost),
             noisy: ratio(P10).is_noise(),
             detail: Detail {
                 median: Some(ratio(MEDIAN).value),
@@ -99,7 +99,7 @@ impl Figures<'_> {
             name: "connect: 1 and 60,000 frontends, same target".to_owned(),
             value: ratio(P10).value,
             unit: "x",
-            target: Some(SAME),
+            target: Some(Bound::AtMost(SAME)),
             noisy: ratio(P10).is_noise(),
             detail: Detail { median: Some(ratio(MEDIAN).value), ..Detail::default() },
         });
@@ -122,7 +122,7 @@ impl Figures<'_> {
                 name: name.to_owned(),
                 value: ratio(P10).value,
                 unit: "x",
-                target,
+                target: target.map(Bound::AtMost),
                 noisy: ratio(P10).is_noise(),
                 detail: Detail {
                     median: Some(ratio(MEDIAN).value),

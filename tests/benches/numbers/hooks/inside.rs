@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, fs};
 use super::{
     cases::{Call, Case, Programs},
     rounds::Stage,
-    statistics::quantile,
 };
+use crate::statistics::quantile;
 
 /// Measurements of each case.
 const RUNS: usize = 5;

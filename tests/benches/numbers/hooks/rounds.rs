@@ -19,10 +19,12 @@ use nix::{
 
 use super::{
     cases::{self, Call, Case, FRONTENDS, Programs},
-    statistics::{Pair, Point},
     work::{self, BATCH, CALLS, SOCKETS, WARM_UP},
 };
-use crate::plane::{Attached, Plane, RunTime, attach_one, empty_program, run_time};
+use crate::{
+    plane::{Attached, Plane, RunTime, attach_one, empty_program, run_time},
+    statistics::{Pair, Point},
+};
 
 /// Rounds, when the time is enough for them.
 const ROUNDS: usize = 50;

@@ -1,56 +1,56 @@
 //! Percentiles, and how far they can be trusted.
 
 /// A figure whose standard error is a larger share of it is noisy.
-pub(super) const RESTLESS: f64 = 0.05;
+pub(crate) const RESTLESS: f64 = 0.05;
 /// Standard error of a median as a multiple of the interquartile range over the root of the number of values, for
 /// values that are distributed normally.
 const MEDIAN_ERROR: f64 = 1.2533 / 1.349;
 
 /// One measurement by two measures, in nanoseconds a call.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Point {
-    pub(super) p10: f64,
-    pub(super) median: f64,
+pub(crate) struct Point {
+    pub(crate) p10: f64,
+    pub(crate) median: f64,
 }
 
 /// What was measured together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pair {
-    pub(super) case: Point,
+pub(crate) struct Pair {
+    pub(crate) case: Point,
     /// What the case is compared with.
-    pub(super) base: Point,
+    pub(crate) base: Point,
 }
 
 /// A median of differences.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Difference {
-    pub(super) value: f64,
+pub(crate) struct Difference {
+    pub(crate) value: f64,
     /// Its standard error.
-    pub(super) error: f64,
+    pub(crate) error: f64,
 }
 
 impl Point {
     /// Of the batches of one measurement.
-    pub(super) fn of(batches: &[f64]) -> Self {
+    pub(crate) fn of(batches: &[f64]) -> Self {
         Self { p10: quantile(batches, 0.1), median: quantile(batches, 0.5) }
     }
 
     /// Halfway between two.
-    pub(super) fn between(a: Self, b: Self) -> Self {
+    pub(crate) fn between(a: Self, b: Self) -> Self {
         Self { p10: f64::midpoint(a.p10, b.p10), median: f64::midpoint(a.median, b.median) }
     }
 }
 
 impl Difference {
     /// The median of some differences.
-    pub(super) fn of(differences: &[f64]) -> Self {
+    pub(crate) fn of(differences: &[f64]) -> Self {
         let range = quantile(differences, 0.75) - quantile(differences, 0.25);
         let error = MEDIAN_ERROR * range / (differences.len() as f64).sqrt();
         Self { value: quantile(differences, 0.5), error }
     }
 
     /// One more than the ratio to another: what both cost together, as a multiple of what the other costs.
-    pub(super) fn on_top_of(self, other: Self) -> Self {
+    pub(crate) fn on_top_of(self, other: Self) -> Self {
         let ratio = self.value / other.value;
         Self {
             value: 1.0 + ratio,
@@ -59,14 +59,14 @@ impl Difference {
     }
 
     /// Whether the value means nothing.
-    pub(super) fn is_noise(self) -> bool {
+    pub(crate) fn is_noise(self) -> bool {
         let share = self.error / self.value;
         share.is_nan() || share > RESTLESS
     }
 }
 
 /// The value that a share of the values does not exceed.
-pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().saturating_sub(1) as f64;
