@@ -219,6 +219,10 @@ fn an_unchanged_table_is_left_and_a_damaged_one_is_repaired() {
         "nft flush table inet balancing",
         "nft flush chain inet balancing tunnel",
         "nft add rule inet balancing tunnel accept",
+        "nft flush set inet balancing members4",
+        "nft delete element inet balancing bound44 { 192.0.2.2 . 0x0ad30002 }",
+        "nft add element inet balancing bound44 { 192.0.2.3 . 0x0ad30002 }",
+        "nft add element inet balancing members6 { 2001:db8::77 }",
     ] {
         _ = scene.members.hosts[0].show(damage);
         assert!(scene.apply(2), "{damage}");

@@ -134,3 +134,22 @@ fn many_elements_are_several_commands() {
         3
     );
 }
+
+#[test]
+fn elements_of_the_kernel_read_as_they_were_written() {
+    let key = |element: &Element| -> Vec<u8> {
+        let bytes = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        [Some(element.outer), element.inner].into_iter().flatten().flat_map(bytes).collect()
+    };
+    let wanted = Wanted::new(&[], &fabric(), &own());
+    assert_eq!(wanted.elements.len(), SETS.len());
+    for element in &wanted.elements {
+        let key = key(element);
+        assert_eq!(Element::read(element.set, &key), Some(*element));
+        assert_ne!(Element::read(element.set, &key[1..]), Some(*element));
+        assert_eq!(Element::read(element.set, &[]), None);
+    }
+}
