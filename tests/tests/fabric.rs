@@ -279,6 +279,47 @@ fn an_address_that_changes_takes_the_tunnel_along() {
     wait_answer(&mut outside, "a");
 }
 
+/// Runs a program in the network of a host; what it prints.
+fn at(host: &Node, command: &str) -> String {
+    let mut words = command.split(' ');
+    let mut program = std::process::Command::new(words.next().unwrap());
+    let output = host.host().run(|| program.args(words).output()).unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn rules_that_somebody_flushes_are_back_within_a_second() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new("fabric-flushed").start();
+    let node = &world.nodes[0];
+    let rules = || -> Vec<String> {
+        let all = at(node, "nft list ruleset");
+        all.lines().filter(|line| !line.contains("packets")).map(str::to_owned).collect()
+    };
+    // Its peers have been let in.
+    let before = eventually(|| {
+        let all = rules();
+        let members = all.join("").matches("192.168.").count();
+        if members >= 10 { Ok(all) } else { Err(all.join("\n")) }
+    });
+    for damage in [
+        "nft flush ruleset",
+        "nft delete table inet balancing",
+        "nft flush set inet balancing members4",
+        "nft flush chain inet balancing tunnel",
+    ] {
+        at(node, damage);
+        // Far below the 30 seconds of the slow look.
+        eventually_within(Duration::from_secs(5), || {
+            let all = rules();
+            if all == before { Ok(()) } else { Err(format!("{damage}: {}", all.join("\n"))) }
+        });
+    }
+}
+
 #[test]
 fn a_clash_is_told_and_harms_nobody() {
     if !require_kernel() {

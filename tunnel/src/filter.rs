@@ -12,6 +12,9 @@ use thiserror::Error;
 mod look;
 pub(crate) mod nft;
 pub mod text;
+mod watch;
+
+pub use watch::Watch;
 
 use crate::{AcceptFrom, Fabric, Member};
 use text::{Scope, Wanted};

@@ -16,8 +16,8 @@ use crate::filter::{Error, nft::run};
 
 /// Slots of a frontend: more than a node has pods (Kubernetes, "Considerations for large clusters": 110).
 pub const SLOTS: usize = 128;
-/// The table.
-const TABLE: &str = "inet balancing_proxy";
+/// The table, of the family `inet`.
+pub(crate) const TABLE: &str = "balancing_proxy";
 
 /// A port at such an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +90,7 @@ impl Nat {
             found => found?,
         };
         if there {
-            run(&["-f", "-"], &format!("delete table {TABLE}\n"))?;
+            run(&["-f", "-"], &format!("delete table inet {TABLE}\n"))?;
         }
         self.applied = Some(Frontends::new());
         Ok(there)
@@ -99,12 +99,12 @@ impl Nat {
 
 fn is_there() -> Result<bool, Error> {
     let tables = run(&["list", "tables", "inet"], "")?;
-    Ok(tables.lines().any(|line| line.trim() == format!("table {TABLE}")))
+    Ok(tables.lines().any(|line| line.trim() == format!("table inet {TABLE}")))
 }
 
 /// The table from nothing.
 fn whole(wanted: &Frontends) -> String {
-    let mut text = format!("add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
+    let mut text = format!("add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
     for (name, family, slot) in maps() {
         // Writing to a string cannot fail.
         writeln!(
@@ -141,7 +141,8 @@ fn change(before: &Frontends, after: &Frontends) -> String {
         for (frontend, pods) in from.iter().filter(|(frontend, pods)| to.get(frontend) != Some(pods)) {
             if !pods.pods.is_empty() {
                 let map = map_of(frontend, pods);
-                writeln!(text, "{verb} element {TABLE} {map} {{ {} }}", Elements(frontend, pods, verb)).ok();
+                writeln!(text, "{verb} element inet {TABLE} {map} {{ {} }}", Elements(frontend, pods, verb))
+                    .ok();
             }
         }
     }

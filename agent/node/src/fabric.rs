@@ -58,10 +58,20 @@ pub(crate) struct Fabric {
     tools: Option<Tools>,
     /// Proxy addresses of an administrator on other interfaces.
     pub(crate) nat: Nat,
+    /// The table of those was changed by somebody since it was looked at.
+    pub(crate) nat_is_due: bool,
+    rules: Option<Rules>,
     /// Tunnel addresses of this host at which the proxy takes connections.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// How the tunnel is, for views; `None` = this host is in no fabric.
     pub(crate) state: Option<State>,
+}
+
+/// Hears of changes of our rules.
+struct Rules {
+    watch: tunnel::filter::Watch,
+    /// Changes that were acted upon.
+    seen: u64,
 }
 
 /// The tools.
@@ -97,6 +107,8 @@ impl Fabric {
             channels,
             tools: None,
             nat: Nat::new(),
+            nat_is_due: false,
+            rules: None,
             addresses: BTreeSet::new(),
             state: None,
         }
@@ -120,6 +132,30 @@ impl Fabric {
             }
         };
         Ok(self.tools.insert(tools))
+    }
+
+    /// Listens to changes of our rules from now on. Where that cannot be, they are noticed by the slow look.
+    pub(crate) fn watch_rules(&mut self) {
+        if self.rules.is_some() {
+            return;
+        }
+        let news = Arc::clone(&self.channels.news);
+        match tunnel::filter::Watch::start(move || news.notify_one()) {
+            Ok(watch) => self.rules = Some(Rules { watch, seen: 0 }),
+            Err(error) => tracing::warn!(%error, "changes of nftables are noticed late"),
+        }
+    }
+
+    /// Whether somebody changed our rules since the last call. They are looked at then.
+    pub(crate) fn rules_changed(&mut self) -> bool {
+        let Some(rules) = &mut self.rules else { return false };
+        let changes = rules.watch.changes();
+        let changed = std::mem::replace(&mut rules.seen, changes) != changes;
+        if changed {
+            self.nat_is_due = true;
+            self.tools.iter_mut().for_each(|tools| tools.is_guarded = false);
+        }
+        changed
     }
 
     /// The tools, if they were ever needed.

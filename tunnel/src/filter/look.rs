@@ -135,6 +135,17 @@ pub(super) fn counters() -> io::Result<BTreeMap<String, u64>> {
         .collect())
 }
 
+/// The tables that events are about.
+pub(super) fn tables(datagram: &[u8]) -> impl Iterator<Item = String> {
+    let mut rest = datagram;
+    let messages = std::iter::from_fn(move || {
+        let (message, behind) = split(rest)?;
+        rest = behind;
+        Some(message)
+    });
+    messages.filter_map(|message| Some(text(value_of(message.payload.get(FAMILY..)?, ATTRIBUTE_TABLE)?)))
+}
+
 /// Whose rules or objects are asked for.
 fn table() -> Vec<u8> {
     attribute(ATTRIBUTE_TABLE, &[TABLE.as_bytes(), &[0]].concat())

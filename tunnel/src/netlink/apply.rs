@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Deletions, Plan,
-    diff::{self, Entry, LinkStep},
+    diff::{self, Entry, LinkStep, Removal, Standing},
     facts::Link,
     plan::Device,
     words::Problems,
@@ -58,6 +58,37 @@ pub(super) async fn apply(
     }
     let device = devices.first().map(|(index, _)| *index);
     Ok(Applied { writes: run.writes, device, made: run.made, problems: run.problems.into_vec() })
+}
+
+/// What every device of ours has.
+pub(super) async fn standing(requests: &Requests) -> Result<Vec<Standing>, Error> {
+    let ours: Vec<Link> = read::links(requests).await?.into_iter().filter(Link::is_ours).collect();
+    if ours.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (addresses, routes) = (read::addresses(requests).await?, read::routes(requests).await?);
+    let mut all = Vec::new();
+    for link in ours {
+        let have = read::have(requests, link.index, &addresses, &routes).await?;
+        all.push(Standing { link, have });
+    }
+    Ok(all)
+}
+
+/// Removes devices, or entries of them.
+pub(super) async fn reduce(requests: &Requests, removals: &[Removal]) -> Result<Applied, Error> {
+    let mut run = Run::default();
+    for removal in removals {
+        match removal {
+            Removal::Device(index) => run.delete(requests, *index).await?,
+            Removal::Entries { device, name, batches } => {
+                for batch in batches {
+                    run.batch(requests, name, batch, |entry| write::unset(*device, entry), is_gone).await?;
+                }
+            }
+        }
+    }
+    Ok(Applied { writes: run.writes, problems: run.problems.into_vec(), ..Applied::default() })
 }
 
 /// Removes every device of ours.

@@ -51,6 +51,14 @@ impl Reconciler<World> for FabricReconciler {
     }
 
     fn reconcile(&mut self, world: &mut World, everything: bool) -> (Outcome, News) {
+        let rules = if world.fabric.rules_changed() { News::PROXY } else { News::NONE };
+        let (outcome, news) = self.look(world, everything);
+        (outcome, news | rules)
+    }
+}
+
+impl FabricReconciler {
+    fn look(&self, world: &mut World, everything: bool) -> (Outcome, News) {
         if !world.owner.is_synced() {
             return (Outcome::Asleep(NOT_LISTED), News::NONE);
         }
@@ -139,6 +147,7 @@ impl Joined {
 fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Joined, FabricError> {
     let name = member.name();
     let wanted = to_fabric(&member.fabric.name, member.spec);
+    fabric.watch_rules();
     let tools = fabric.tools()?;
     let mut facts = tools.netlink.facts()?;
     if member.permission.is_some() {
