@@ -341,6 +341,102 @@ fn a_clash_is_told_and_harms_nobody() {
     world.nodes[0].wait_view(|view| view.ready);
 }
 
+/// What a node lets in and where it sends: its filter's sets and its forwarding entries.
+fn admits(node: &Node) -> String {
+    at(node, "nft list table inet balancing") + &at(node, "bridge fdb show dev balancing0")
+}
+
+/// How [`member`] number `n` shows in [`admits`].
+fn shown(n: u8) -> [String; 2] {
+    [format!("192.168.{n}.2"), format!("66:00:00:00:00:0{n}")]
+}
+
+fn wait_admitted(node: &Node, n: u8, wanted: bool) {
+    eventually(|| {
+        let all = admits(node);
+        let found = shown(n).map(|text| all.contains(&text));
+        if found == [wanted; 2] { Ok(()) } else { Err(format!("{n} is {found:?}: {all}")) }
+    });
+}
+
+#[test]
+fn whoever_loses_its_permission_is_shut_out_also_while_there_is_a_conflict() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new("fabric-revoked").start();
+    let (node, outside) = (&world.nodes[0], member("ExternalHost", "outside", 4));
+    for n in 2..=4 {
+        wait_admitted(node, n, true);
+    }
+    let conflict = |address: &str, verb: &str| {
+        let words = format!("address {verb} {address}/32 dev under0");
+        node.host().ip(&words.split(' ').collect::<Vec<_>>());
+    };
+    conflict("10.211.0.99", "add");
+    eventually(|| match told(node)["message"].as_str() {
+        Some(message) if message.contains("overlaps") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    node.delete(&outside);
+    wait_admitted(node, 4, false);
+    wait_admitted(node, 2, true);
+    // Nobody is let in meanwhile.
+    node.apply(&outside);
+    node.delete(&member("Node", "n3", 3));
+    wait_admitted(node, 3, false);
+    wait_admitted(node, 4, false);
+    conflict("10.211.0.99", "del");
+    wait_admitted(node, 4, true);
+    // The same while the underlay has no address.
+    node.apply(&member("Node", "n3", 3));
+    wait_admitted(node, 3, true);
+    for address in Underlay::addresses(1, 2) {
+        let length = if address.is_ipv4() { 24 } else { 64 };
+        node.host().ip(&["address", "del", &format!("{address}/{length}"), "dev", "under0"]);
+    }
+    eventually(|| match told(node)["message"].as_str() {
+        Some(_) => Ok(()),
+        None => Err("it is content".to_owned()),
+    });
+    node.delete(&outside);
+    wait_admitted(node, 4, false);
+    wait_admitted(node, 2, true);
+}
+
+#[test]
+fn an_agent_that_starts_with_a_list_that_lost_many_holds_too() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("fabric-lost");
+    for n in [5, 6] {
+        let name = format!("n{n}");
+        world.apply(&node(&name, n));
+        world.apply(&member("Node", &name, n));
+    }
+    world.nodes[0].start_until(|view| view.ready);
+    for n in 2..=6 {
+        wait_admitted(&world.nodes[0], n, true);
+    }
+    world.nodes[0].agent().kill();
+    for (name, n) in [("n3", 3), ("n5", 5), ("n6", 6)] {
+        world.nodes[0].delete(&member("Node", name, n));
+    }
+    world.nodes[0].start();
+    for n in 2..=6 {
+        wait_admitted(&world.nodes[0], n, true);
+    }
+    // One that leaves a full list goes at once.
+    for (name, n) in [("n3", 3), ("n5", 5), ("n6", 6)] {
+        world.nodes[0].apply(&member("Node", name, n));
+    }
+    world.nodes[0].wait_view(|view| view.ready);
+    world.nodes[0].delete(&member("Node", "n6", 6));
+    wait_admitted(&world.nodes[0], 6, false);
+    wait_admitted(&world.nodes[0], 5, true);
+}
+
 #[test]
 fn members_are_asked_and_strangers_are_kept_out() {
     if !require_kernel() {

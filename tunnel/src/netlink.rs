@@ -18,7 +18,7 @@ mod write;
 
 use crate::{
     Deletions, Facts, Plan,
-    diff::{Removal, Standing},
+    kept::{Kept, Removal},
 };
 
 /// Why the kernel could not be read or changed.
@@ -64,7 +64,7 @@ type Reply<T> = mpsc::Sender<Result<T, Error>>;
 enum Command {
     Facts(Reply<Facts>),
     Apply(Box<Plan>, Deletions, Reply<Applied>),
-    Standing(Reply<Vec<Standing>>),
+    Kept(Reply<Vec<Kept>>),
     Reduce(Vec<Removal>, Reply<Applied>),
     Remove(Reply<usize>),
 }
@@ -117,8 +117,8 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses or does not answer.
-    pub fn standing(&self) -> Result<Vec<Standing>, Error> {
-        self.ask(Command::Standing)
+    pub fn kept(&self) -> Result<Vec<Kept>, Error> {
+        self.ask(Command::Kept)
     }
 
     /// Removes that and nothing else, where no plan can be made.

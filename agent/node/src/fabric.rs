@@ -22,7 +22,9 @@ use balancing_tunnel as tunnel;
 use balancing_tunnel::{Facts, Filter, Nat, Netlink, Pair, Shrink};
 use tokio::sync::{Notify, watch};
 
+pub(crate) mod admit;
 pub(crate) mod check;
+pub(crate) mod proof;
 
 /// Where the kernel lists the devices of this network namespace; what is below /sys may be of another one.
 const DEVICES: &str = "/proc/self/net/dev";
@@ -60,6 +62,7 @@ pub(crate) struct Fabric {
     pub(crate) nat: Nat,
     /// The table of those was changed by somebody since it was looked at.
     pub(crate) nat_is_due: bool,
+    proof: proof::Proof,
     rules: Option<Rules>,
     /// Tunnel addresses of this host at which the proxy takes connections.
     pub(crate) addresses: BTreeSet<IpAddr>,
@@ -80,8 +83,8 @@ pub(crate) struct Tools {
     pub(crate) filter: Filter,
     pub(crate) proxy: Proxy,
     pub(crate) shrink: Shrink,
-    /// Members that are let in, those included that are about to go.
-    pub(crate) admitted: BTreeMap<String, tunnel::Member>,
+    /// Members that are let in, those included that are about to go; `None` = the kernel knows.
+    pub(crate) admitted: Option<BTreeMap<String, tunnel::Member>>,
     /// Since when an address of the underlay is gone that peers dial.
     pub(crate) lost_since: Option<Instant>,
     /// The filter is as it should be, as far as is known.
@@ -108,6 +111,7 @@ impl Fabric {
             tools: None,
             nat: Nat::new(),
             nat_is_due: false,
+            proof: proof::Proof::default(),
             rules: None,
             addresses: BTreeSet::new(),
             state: None,
@@ -125,13 +129,20 @@ impl Fabric {
                     filter: Filter::new(),
                     proxy: Proxy::load(&proxy::Options::new(&self.bpffs))?,
                     shrink: Shrink::default(),
-                    admitted: BTreeMap::new(),
+                    admitted: None,
                     lost_since: None,
                     is_guarded: false,
                 }
             }
         };
         Ok(self.tools.insert(tools))
+    }
+
+    /// Whether the tunnel carries, as far as is known. The others are asked meanwhile, and the answers are news.
+    pub(crate) fn prove(&mut self, subject: &proof::Subject, peers: &[tunnel::Member]) -> proof::Finding {
+        let news = Arc::clone(&self.channels.news);
+        let ask = |questions| proof::ask(questions, move || news.notify_one());
+        self.proof.look(subject, peers, Instant::now(), ask)
     }
 
     /// Listens to changes of our rules from now on. Where that cannot be, they are noticed by the slow look.
@@ -176,6 +187,7 @@ impl Fabric {
     /// Removes device, filter and proxy.
     pub(crate) fn remove(&mut self) -> Result<(), FabricError> {
         self.tools = None;
+        self.proof = proof::Proof::default();
         self.addresses.clear();
         self.state = None;
         remove_tunnel(&self.bpffs).map(drop)

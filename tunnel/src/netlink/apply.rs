@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     Deletions, Plan,
-    diff::{self, Entry, LinkStep, Removal, Standing},
+    diff::{self, Entry, LinkStep},
     facts::Link,
+    kept::{Kept, Removal},
     plan::Device,
     words::Problems,
 };
@@ -61,7 +62,7 @@ pub(super) async fn apply(
 }
 
 /// What every device of ours has.
-pub(super) async fn standing(requests: &Requests) -> Result<Vec<Standing>, Error> {
+pub(super) async fn kept(requests: &Requests) -> Result<Vec<Kept>, Error> {
     let ours: Vec<Link> = read::links(requests).await?.into_iter().filter(Link::is_ours).collect();
     if ours.is_empty() {
         return Ok(Vec::new());
@@ -70,7 +71,7 @@ pub(super) async fn standing(requests: &Requests) -> Result<Vec<Standing>, Error
     let mut all = Vec::new();
     for link in ours {
         let have = read::have(requests, link.index, &addresses, &routes).await?;
-        all.push(Standing { link, have });
+        all.push(Kept { link, have });
     }
     Ok(all)
 }

@@ -4,19 +4,18 @@
 //! address of the underlay. The Node is annotated only while the device carries.
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, UdpSocket},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use balancing_core::membership::{Member, Membership, membership};
 use balancing_dataplane::proxy::Local;
 use balancing_kube::member::Wish;
-use balancing_tunnel::{Applied, Deletions, Mac, Pair, Plan, mac_of, plan};
+use balancing_tunnel::{Facts, Mac, Pair, Plan, mac_of, plan};
 
 use super::{LOOK, NOT_LISTED, News, Outcome, Reconciler};
 use crate::{
-    fabric::{Fabric, FabricError, State, Tools, to_fabric, to_member, underlay, wish},
+    fabric::{Fabric, FabricError, State, Tools, admit, proof, to_fabric, to_member, underlay, wish},
     world::World,
 };
 
@@ -135,17 +134,26 @@ impl Joined {
     /// Peers go on with what they know, but nobody is sent here.
     fn lacking(why: String, member: &Member<'_>) -> Self {
         let described = member.own.map(|own| Described {
-            underlay: Pair { v4: own.underlay_v4, v6: own.underlay_v6 },
+            underlay: known_underlay(member),
             mac: Mac(own.mac),
             mtu: own.mtu,
         });
         Self { standing: Standing::Lacks(why), proven: Some(Vec::new()), described }
     }
+
+    /// The same, to be looked at again at that time.
+    fn until(mut self, again: Option<Instant>) -> Self {
+        self.standing = match (self.standing, again) {
+            (Standing::Lacks(why), Some(at)) => Standing::Waits(why, at),
+            (Standing::Waits(why, until), Some(at)) => Standing::Waits(why, until.min(at)),
+            (standing, _) => standing,
+        };
+        self
+    }
 }
 
 /// Makes the tunnel as the member's objects say.
 fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Joined, FabricError> {
-    let name = member.name();
     let wanted = to_fabric(&member.fabric.name, member.spec);
     fabric.watch_rules();
     let tools = fabric.tools()?;
@@ -154,51 +162,107 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
         // It has no pods to which it would forward.
         (facts.forwards_ipv4, facts.forwards_ipv6) = (None, None);
     }
-    let chosen = underlay(member, &facts);
-    if let Some(until) = waits_for_address(tools, member, chosen.as_ref().copied().unwrap_or_default()) {
-        let gone = "an address of the underlay is gone that peers dial: it is waited for";
-        let standing = Standing::Waits(chosen.err().unwrap_or_else(|| gone.to_owned()), until);
-        return Ok(Joined { standing, proven: None, described: None });
-    }
-    let local = match chosen {
-        Ok(local) => local,
-        Err(why) => return Ok(Joined::lacking(why, member)),
-    };
-    let own = own(member, &name, dialled_from(local));
     let peers: Vec<_> = member.peers.iter().map(|(name, spec)| to_member(name, spec)).collect();
-    let has_address = !own.addresses.is_empty();
-    // Before there is an address, what depends on none is known already: whether the tunnel can be, and its MTU.
-    let planned = if has_address { own.clone() } else { with_any_address(&own, &wanted) };
-    let plan = match plan(&wanted, &planned, &peers, &facts) {
+    let chosen = underlay(member, &facts);
+    let local = chosen.as_ref().copied().unwrap_or_else(|_| known_underlay(member));
+    let own = own(member, &member.name(), dialled_from(local));
+    let plan = match decide(tools, member, chosen, (&wanted, &own, &peers), &facts) {
         Ok(plan) => plan,
-        Err(conflict) => return Ok(Joined::lacking(conflict.to_string(), member)),
+        Err(lacking) => {
+            // Whoever lost its permission is shut out also where no tunnel can be made.
+            admit::shut_out(tools, &wanted, &own, &peers, everything)?;
+            return Ok(lacking.until(tools.shrink.until()));
+        }
     };
-    let mtu = plan.mtu();
-    if !has_address {
-        let described = Some(Described { underlay: local, mac: own.mac, mtu });
-        let lacking = Joined::lacking(without_address(member, &name), member);
-        return Ok(Joined { proven: None, described, ..lacking });
-    }
-    let applied = apply(tools, &wanted, &own, &peers, &plan, everything)?;
+    let applied = admit::apply(tools, &wanted, &own, &peers, &plan, everything)?;
     if let Some(device) = applied.device {
         tools.proxy.set_local(&Local { ipv4: own.addresses.v4, ipv6: own.addresses.v6 })?;
         attach(tools, device)?;
     }
     let until = tools.shrink.until();
-    let proven: Vec<IpAddr> = own.addresses.iter().filter(|address| answers(*address)).collect();
-    let is_whole = applied.device.is_some() && proven.len() == own.addresses.iter().count();
+    let mtu = plan.mtu();
+    let described = Some(Described { underlay: local, mac: own.mac, mtu });
+    let missing = missing(tools, &own, applied.device, facts)?;
+    let subject = applied.device.filter(|_| missing.is_none()).map(|device| proof::Subject {
+        device,
+        mtu,
+        underlay: own.underlay,
+        addresses: own.addresses,
+    });
+    let finding = subject.map(|subject| fabric.prove(&subject, &peers)).unwrap_or_default();
     let mut problems = member.problems.clone();
     // Those of the plan are among them.
-    problems.extend(applied.problems.iter().cloned());
+    problems.extend(applied.problems);
+    problems.extend(finding.problems);
     fabric.addresses = own.addresses.iter().collect();
-    let described = Some(Described { underlay: local, mac: own.mac, mtu });
     fabric.state =
         Some(State { fabric: member.fabric.name.clone(), own, mtu, device: applied.device, peers, problems });
-    let standing = match is_whole {
-        true => Standing::Carries(until),
-        false => Standing::Lacks("the tunnel device does not have its own address yet".to_owned()),
+    let again = until.into_iter().chain(finding.again).min();
+    let joined = match missing.or(finding.fault) {
+        None => Joined { standing: Standing::Carries(again), proven: finding.proven, described },
+        Some(why) => Joined { standing: Standing::Lacks(why), proven: Some(Vec::new()), described },
     };
-    Ok(Joined { standing, proven: Some(proven), described })
+    Ok(joined.until(again))
+}
+
+/// The plan, or why there is none.
+fn decide(
+    tools: &mut Tools,
+    member: &Member<'_>,
+    chosen: Result<Pair, String>,
+    (fabric, own, peers): (&balancing_tunnel::Fabric, &balancing_tunnel::Member, &[balancing_tunnel::Member]),
+    facts: &Facts,
+) -> Result<Plan, Joined> {
+    if let Some(until) = waits_for_address(tools, member, chosen.as_ref().copied().unwrap_or_default()) {
+        let gone = "an address of the underlay is gone that peers dial: it is waited for";
+        let standing = Standing::Waits(chosen.err().unwrap_or_else(|| gone.to_owned()), until);
+        return Err(Joined { standing, proven: None, described: None });
+    }
+    let local = chosen.map_err(|why| Joined::lacking(why, member))?;
+    let has_address = !own.addresses.is_empty();
+    // Before there is an address, what depends on none is known already: whether the tunnel can be, and its MTU.
+    let planned = if has_address { own.clone() } else { with_any_address(own, fabric) };
+    let plan = plan(fabric, &planned, peers, facts)
+        .map_err(|conflict| Joined::lacking(conflict.to_string(), member))?;
+    if !has_address {
+        let described = Some(Described { underlay: local, mac: own.mac, mtu: plan.mtu() });
+        let lacking = Joined::lacking(without_address(member, &own.name), member);
+        return Err(Joined { proven: None, described, ..lacking });
+    }
+    Ok(plan)
+}
+
+/// What the device lacks in the kernel's list, in words. One that is up has the port: it cannot be set up without.
+fn missing(
+    tools: &Tools,
+    own: &balancing_tunnel::Member,
+    device: Option<u32>,
+    before: Facts,
+) -> Result<Option<String>, FabricError> {
+    let Some(device) = device else { return Ok(Some("there is no tunnel device yet".to_owned())) };
+    let lacks = |facts: &Facts| {
+        let link = facts.link(device).filter(|link| link.is_ours() && link.up);
+        let has = |ip: IpAddr| {
+            facts.addresses.iter().any(|has| (has.link, has.ip, has.lasting) == (device, ip, true))
+        };
+        match link.and_then(|link| link.vxlan.as_ref()) {
+            None => Some("the tunnel device is not up yet".to_owned()),
+            Some(vxlan) if vxlan.port != own.port => {
+                Some("the tunnel device has another port yet".to_owned())
+            }
+            Some(_) => {
+                let address = own.addresses.iter().find(|address| !has(*address))?;
+                Some(format!("the tunnel device does not have its own address {address} yet"))
+            }
+        }
+    };
+    // What was made just now is not in a list from before.
+    if lacks(&before).is_none() { Ok(None) } else { Ok(lacks(&tools.netlink.facts()?)) }
+}
+
+/// Which addresses peers were told to dial.
+fn known_underlay(member: &Member<'_>) -> Pair {
+    member.own.map(|own| Pair { v4: own.underlay_v4, v6: own.underlay_v6 }).unwrap_or_default()
 }
 
 /// The family by which this host dials and is dialled: there is one device with the proxy's programs on it.
@@ -230,37 +294,6 @@ fn waits_for_address(tools: &mut Tools, member: &Member<'_>, local: Pair) -> Opt
     (now < until).then_some(until)
 }
 
-/// Brings the kernel in line. Whoever is new is let in before packets go there, and whoever has left is shut out after none
-/// goes any more.
-fn apply(
-    tools: &mut Tools,
-    wanted: &balancing_tunnel::Fabric,
-    own: &balancing_tunnel::Member,
-    peers: &[balancing_tunnel::Member],
-    plan: &Plan,
-    everything: bool,
-) -> Result<Applied, FabricError> {
-    let wished: BTreeMap<_, _> = peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect();
-    let remaining = tools.admitted.keys().filter(|name| wished.contains_key(*name)).count();
-    let deletions = tools.shrink.judge(tools.admitted.len(), remaining, Instant::now());
-    let mut admitted = tools.admitted.clone();
-    admitted.extend(wished.clone());
-    // The filter is asked by a process, which is too much for each change of some pod's device.
-    let must_ask = everything || !tools.is_guarded;
-    tools.is_guarded = false;
-    if must_ask || admitted != tools.admitted {
-        tools.filter.apply(&Vec::from_iter(admitted.values().cloned()), wanted, own)?;
-    }
-    tools.admitted = admitted;
-    let applied = tools.netlink.apply(plan, deletions)?;
-    if deletions == Deletions::Allowed && tools.admitted != wished {
-        tools.filter.apply(peers, wanted, own)?;
-        tools.admitted = wished;
-    }
-    tools.is_guarded = true;
-    Ok(applied)
-}
-
 /// This host as a member: what the fabric knows of it, but for the underlay, which is as it is now.
 fn own(member: &Member<'_>, name: &str, underlay: Pair) -> balancing_tunnel::Member {
     let known = member.own.map(|own| to_member(name, own));
@@ -274,11 +307,6 @@ fn own(member: &Member<'_>, name: &str, underlay: Pair) -> balancing_tunnel::Mem
         addresses,
         mtu: 0,
     }
-}
-
-/// Whether the host has the address, by the means of any application.
-fn answers(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// The member as it may be once it has its addresses.
