@@ -98,12 +98,17 @@ impl World {
         world
     }
 
-    fn start(mut self) -> Self {
+    fn start(self) -> Self {
+        let world = self.start_all();
+        for host in world.hosts() {
+            host.wait_view(|view| view.ready);
+        }
+        world
+    }
+
+    fn start_all(mut self) -> Self {
         for host in self.nodes.iter_mut().chain([&mut self.outside]) {
             host.start_until(|_| true);
-        }
-        for host in self.hosts() {
-            host.wait_view(|view| view.ready);
         }
         self
     }
@@ -435,6 +440,30 @@ fn an_agent_that_starts_with_a_list_that_lost_many_holds_too() {
     world.nodes[0].delete(&member("Node", "n6", 6));
     wait_admitted(&world.nodes[0], 6, false);
     wait_admitted(&world.nodes[0], 5, true);
+}
+
+#[test]
+fn nobody_is_sent_to_a_tunnel_that_large_packets_do_not_pass() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new("fabric-small");
+    let nft = |world: &World, rule: &str| {
+        let mut program = std::process::Command::new("nft");
+        assert!(world._underlay.router().run(|| program.arg(rule).status()).unwrap().success(), "{rule}");
+    };
+    nft(
+        &world,
+        "table ip way { chain forward { type filter hook forward priority 0; ip length > 1300 drop; }; }",
+    );
+    let world = world.start_all();
+    let node = &world.nodes[0];
+    eventually(|| match told(node)["message"].as_str() {
+        Some(message) if message.contains("set spec.mtu") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    nft(&world, "delete table ip way");
+    node.wait_view(|view| view.ready);
 }
 
 #[test]
