@@ -177,7 +177,7 @@ mod tests {
     fn who_is_no_member_goes_and_nothing_else() {
         assert_eq!(reductions(&[kept()], &fabric(), &[member(2), member(3)]), []);
         let three = kept();
-        let reduced = reductions(&[three.clone()], &fabric(), &[member(2)]);
+        let reduced = reductions(std::slice::from_ref(&three), &fabric(), &[member(2)]);
         let route = three.have.routes.iter().find(|(to, _)| to.prefix() == 32).unwrap();
         let peer = vec![
             Entry::Neighbour(ip("10.211.0.3"), member(3).mac),

@@ -18,6 +18,7 @@ pub mod filter;
 pub mod kept;
 pub mod nat;
 pub mod netlink;
+mod nfnetlink;
 pub mod plan;
 pub mod shrink;
 pub mod underlay;

@@ -8,12 +8,10 @@ use std::{
     io,
 };
 
-use rtnetlink::{
-    packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NlasIterator},
-    sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER},
-};
+use rtnetlink::packet_core::NlasIterator;
 
 use super::text::{Element, GENERATION, INPUT, SETS, TABLE, Wanted};
+use crate::nfnetlink::{self, FAMILY, attribute, attributes, split, text, value_of};
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message's type.
 const NFTABLES: u16 = 10 << 8;
@@ -23,9 +21,6 @@ const GET_ELEMENTS: u16 = 13;
 const GET_OBJECT: u16 = 19;
 /// `NFPROTO_INET`.
 const INET: u8 = 1;
-/// Sizes of `nlmsghdr` and `nfgenmsg`.
-const HEADER: usize = 16;
-const FAMILY: usize = 4;
 /// `NFTA_RULE_*`, `NFTA_SET_ELEM_LIST_*` and `NFTA_OBJ_*`: all name the table first.
 const ATTRIBUTE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
@@ -41,11 +36,6 @@ const OBJECT_DATA: u16 = 4;
 /// `NFT_OBJECT_COUNTER`, and its packets.
 const COUNTER: u32 = 1;
 const COUNTER_PACKETS: u16 = 2;
-/// `NLM_F_DUMP_INTR`, and how often such a dump is made again.
-const INTERRUPTED: u16 = 0x10;
-const DUMPS: usize = 16;
-/// The part of an attribute's type that is no flag.
-const TYPE: u16 = 0x3fff;
 
 /// The rules and the elements of the table; none when there is no table.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -71,7 +61,7 @@ impl Present {
 /// Looks at the table.
 pub(super) fn look() -> io::Result<Present> {
     let mut present = Present::default();
-    for rule in dump(GET_RULE, &table())? {
+    for rule in nfnetlink::dump(NFTABLES | GET_RULE, INET, &table())? {
         let Some(chain) = rule.get(&RULE_CHAIN).map(|bytes| text(bytes)) else { continue };
         let comment = rule.get(&RULE_USERDATA).and_then(|bytes| comment(bytes));
         if let Some(generation) = comment.filter(|_| chain == INPUT) {
@@ -88,7 +78,7 @@ fn elements() -> io::Result<Option<BTreeSet<Element>>> {
     let mut found = Vec::new();
     for (set, _) in SETS {
         let filter = [table(), attribute(ELEMENTS_SET, &[set.as_bytes(), &[0]].concat())].concat();
-        let messages = match dump(GET_ELEMENTS, &filter) {
+        let messages = match nfnetlink::dump(NFTABLES | GET_ELEMENTS, INET, &filter) {
             // Neither the set nor the table.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             messages => messages?,
@@ -108,23 +98,10 @@ fn key(element: &[u8]) -> Option<&[u8]> {
     value_of(value_of(element, ELEMENT_KEY)?, DATA_VALUE)
 }
 
-/// The value of one attribute of several.
-fn value_of(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    let mut rest = bytes;
-    while let Some(header) = rest.get(..4) {
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        if u16::from_ne_bytes([header[2], header[3]]) & TYPE == kind {
-            return rest.get(4..length);
-        }
-        rest = rest.get(length.max(4).next_multiple_of(4)..)?;
-    }
-    None
-}
-
 /// The packets of every counter; none when there is no table.
 pub(super) fn counters() -> io::Result<BTreeMap<String, u64>> {
     let filter = [table(), attribute(OBJECT_TYPE, &COUNTER.to_be_bytes())].concat();
-    let objects = dump(GET_OBJECT, &filter)?;
+    let objects = nfnetlink::dump(NFTABLES | GET_OBJECT, INET, &filter)?;
     Ok(objects
         .iter()
         .filter_map(|object| {
@@ -151,96 +128,6 @@ fn table() -> Vec<u8> {
     attribute(ATTRIBUTE_TABLE, &[TABLE.as_bytes(), &[0]].concat())
 }
 
-type Attributes = BTreeMap<u16, Vec<u8>>;
-
-/// The attributes of every message of a dump.
-fn dump(kind: u16, filter: &[u8]) -> io::Result<Vec<Attributes>> {
-    for _ in 0..DUMPS {
-        if let Some(found) = dump_once(kind, filter)? {
-            return Ok(found);
-        }
-    }
-    Err(io::Error::other("nftables are changed all the time by somebody else"))
-}
-
-/// `None` when something changed meanwhile.
-fn dump_once(kind: u16, filter: &[u8]) -> io::Result<Option<Vec<Attributes>>> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&request(kind, filter), 0)?;
-    let (mut found, mut steady) = (Vec::new(), true);
-    loop {
-        let (datagram, _) = match socket.recv_from_full() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            received => received?,
-        };
-        let mut rest = &datagram[..];
-        while let Some((message, behind)) = split(rest) {
-            steady &= message.flags & INTERRUPTED == 0;
-            match message.kind {
-                NLMSG_DONE => return Ok(steady.then_some(found)),
-                NLMSG_ERROR => return Err(error_of(message.payload)),
-                _ => found.push(attributes(message.payload.get(FAMILY..).unwrap_or_default())),
-            }
-            rest = behind;
-        }
-    }
-}
-
-fn request(kind: u16, filter: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(HEADER + FAMILY + filter.len()).unwrap_or(u32::MAX);
-    [
-        &length.to_ne_bytes()[..],
-        &(NFTABLES | kind).to_ne_bytes(),
-        &(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes(),
-        &1u32.to_ne_bytes(),
-        &0u32.to_ne_bytes(),
-        &[INET, 0, 0, 0],
-        filter,
-    ]
-    .concat()
-}
-
-/// An attribute whose length is a multiple of four with its padding.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    let padding = vec![0; value.len().next_multiple_of(4) - value.len()];
-    [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value, &padding].concat()
-}
-
-/// A message of netlink.
-struct Message<'a> {
-    kind: u16,
-    flags: u16,
-    payload: &'a [u8],
-}
-
-/// The first message, and what is behind it.
-fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
-    let length = usize::try_from(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?)).ok()?;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let flags = u16::from_ne_bytes(bytes.get(6..8)?.try_into().ok()?);
-    let payload = bytes.get(HEADER..length)?;
-    Some((Message { kind, flags, payload }, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
-}
-
-fn error_of(payload: &[u8]) -> io::Error {
-    let code = payload.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    io::Error::from_raw_os_error(-code)
-}
-
-fn attributes(bytes: &[u8]) -> Attributes {
-    NlasIterator::new(bytes)
-        .map_while(Result::ok)
-        .map(|attribute| (attribute.kind() & TYPE, attribute.value().to_vec()))
-        .collect()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
-}
-
 /// The generation that a rule's comment tells. A comment is the first of its user data: type 0, length, text.
 fn comment(userdata: &[u8]) -> Option<String> {
     let [0, length, rest @ ..] = userdata else { return None };
@@ -258,18 +145,5 @@ mod tests {
         assert_eq!(comment(b"\0\xffgeneration 1\0"), None);
         assert_eq!(comment(b"\x01\x0dgeneration 1\0"), None);
         assert_eq!(comment(b""), None);
-    }
-
-    #[test]
-    fn messages_that_are_cut_off_are_no_messages() {
-        let whole = request(GET_RULE, &table());
-        assert_eq!(whole.len() % 4, 0);
-        let (message, rest) = split(&whole).unwrap();
-        assert_eq!((message.kind, rest.len()), (NFTABLES | GET_RULE, 0));
-        assert_eq!(attributes(&message.payload[FAMILY..])[&ATTRIBUTE_TABLE], b"balancing\0");
-        for length in 0..whole.len() - 3 {
-            assert!(split(&whole[..length]).is_none(), "{length}");
-        }
-        assert_eq!(error_of(&(-2i32).to_ne_bytes()).kind(), io::ErrorKind::NotFound);
     }
 }
