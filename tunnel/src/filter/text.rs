@@ -9,7 +9,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use crate::{Fabric, Member, Pair, fabric::hash};
+use crate::{
+    Fabric, Member, Pair,
+    fabric::hash,
+    facts::{DEVICE_IPV4, DEVICE_IPV6},
+};
 
 /// The table's name.
 pub const TABLE: &str = "balancing";
@@ -17,6 +21,8 @@ pub const TABLE: &str = "balancing";
 pub const REMOVE: &str = "delete table inet balancing\n";
 /// The chain of packets to this host.
 pub const INPUT: &str = "input";
+/// The chain that lowers what TCP offers to what the tunnel takes.
+const CLAMP: &str = "clamp";
 /// Starts the comment that marks which state of the filter this is.
 pub const GENERATION: &str = "generation ";
 /// Names of the counters, one a reason.
@@ -97,7 +103,7 @@ impl Wanted {
 
     /// The rules of each chain.
     #[must_use]
-    pub fn chains(&self) -> [(&'static str, Vec<String>); 3] {
+    pub fn chains(&self) -> [(&'static str, Vec<String>); 4] {
         let Self { port, vni, .. } = self;
         let ours = format!("udp dport {port} @th,96,24 {vni}");
         let mark = format!("comment \"{GENERATION}{}\"", self.generation);
@@ -120,6 +126,14 @@ impl Wanted {
                     format!("udp dport {port} ip frag-off & 0x3fff != 0 counter name from_a_pod drop"),
                     format!("udp dport {port} exthdr frag exists counter name from_a_pod drop"),
                 ],
+            ),
+            (
+                // A pod offers what fits into its own device. What the tunnel takes it would have to learn from ICMP, which
+                // somebody on the way to the pod may drop.
+                CLAMP,
+                vec![format!(
+                    "oifname {{ \"{DEVICE_IPV4}\", \"{DEVICE_IPV6}\" }} tcp flags syn / syn,rst tcp option maxseg size set rt mtu"
+                )],
             ),
         ]
     }
@@ -161,6 +175,7 @@ impl Wanted {
         for (chain, _) in self.chains() {
             let hook = match chain {
                 "tunnel" => String::new(),
+                CLAMP => " { type filter hook forward priority mangle; policy accept; }".to_owned(),
                 hook => format!(" {{ type filter hook {hook} priority -300; policy accept; }}"),
             };
             _ = writeln!(text, "add chain inet {TABLE} {chain}{hook}");
