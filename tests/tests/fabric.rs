@@ -5,138 +5,8 @@
 
 use std::time::Duration;
 
-use balancing_tests::*;
+use balancing_tests::{fabric::*, *};
 use serde_json::json;
-
-/// The address that clients dial; it exists nowhere.
-const FRONT: &str = "10.99.0.1:80";
-const NAMES: [&str; 3] = ["n1", "n2", "n3"];
-const SOON: Duration = Duration::from_secs(25);
-
-/// Three nodes and a host outside with one TunnelFabric.
-struct World {
-    _underlay: Underlay,
-    nodes: Vec<Node>,
-    outside: Node,
-}
-
-fn fabric() -> Object {
-    json!({
-        "apiVersion": "balancing.elf.io/v1beta1",
-        "kind": "TunnelFabric",
-        "metadata": {"name": "main"},
-        "spec": {"ipv4Pool": "10.211.0.0/24", "ipv6Pool": "fd11::/64", "underlay": {"interfaces": ["under*"]}},
-    })
-    .into()
-}
-
-/// A member whose tunnel addresses end with a number, in the network of that number.
-fn member(kind: &str, name: &str, number: u8) -> Object {
-    let [ipv4, ipv6] = Underlay::addresses(number, 2);
-    let prefix = if kind == "Node" { "node" } else { "host" };
-    json!({
-        "apiVersion": "balancing.elf.io/v1beta1",
-        "kind": "TunnelNode",
-        "metadata": {"name": format!("{prefix}.{name}")},
-        "spec": {
-            "fabric": "main", "kind": kind, "name": name, "uid": "files", "underlay": {"ipv4": ipv4, "ipv6": ipv6},
-            "port": 7710, "mac": format!("66:00:00:00:00:0{number}"),
-            "addresses": [format!("10.211.0.1{number}"), format!("fd11::1{number}")], "mtu": 1450,
-        },
-    })
-    .into()
-}
-
-fn external_host() -> Object {
-    json!({
-        "apiVersion": "balancing.elf.io/v1beta1",
-        "kind": "ExternalHost",
-        "metadata": {"name": "outside"},
-        "spec": {"fabric": "main", "user": "outside", "underlayCIDRs": ["192.168.4.0/24"]},
-    })
-    .into()
-}
-
-fn node(name: &str, number: u8) -> Object {
-    Object::node(name, &format!("192.168.{number}.2"))
-        .annotated("balancing.elf.io/nodeProxyIpv4", &format!("10.211.0.1{number}"))
-        .annotated("balancing.elf.io/nodeProxyIpv6", &format!("fd11::1{number}"))
-}
-
-/// Connections to [`FRONT`] end at port 80 of the pods of an app, through port 20080 of their nodes.
-fn policy() -> Object {
-    Object::balancing("proxied", "10.99.0.1", 80, "web")
-        .with("/spec/backend/serviceEndpoint/redirectMode", "nodeProxy")
-        .with("/spec/backend/serviceEndpoint/toPorts/0/port", 20080)
-        .with("/spec/backend/serviceEndpoint/toPorts/0/targetPort", 80)
-}
-
-fn pod_on(node: &str, name: &str, address: &str) -> Object {
-    Object::pod(name, "web", &[address]).with("/spec/nodeName", node)
-}
-
-impl World {
-    fn new(topic: &str) -> Self {
-        let underlay = Underlay::new();
-        let nodes: Vec<_> = NAMES.iter().map(|name| Node::named(topic, name, &[])).collect();
-        let outside = Node::named(topic, "outside", &["--role", "external"]);
-        for variable in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-            outside.host().sysctl(variable, "0");
-        }
-        let world = Self { _underlay: underlay, nodes, outside };
-        for host in world.hosts() {
-            world._underlay.join(host.host());
-        }
-        world.apply(&fabric());
-        world.apply(&external_host());
-        for (name, number) in NAMES.iter().zip(1..) {
-            world.apply(&node(name, number));
-            world.apply(&member("Node", name, number));
-        }
-        world.apply(&member("ExternalHost", "outside", 4));
-        world.apply(&policy());
-        world
-    }
-
-    fn start(self) -> Self {
-        let world = self.start_all();
-        for host in world.hosts() {
-            host.wait_view(|view| view.ready);
-        }
-        world
-    }
-
-    fn start_all(mut self) -> Self {
-        for host in self.nodes.iter_mut().chain([&mut self.outside]) {
-            host.start_until(|_| true);
-        }
-        self
-    }
-
-    fn hosts(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().chain([&self.outside])
-    }
-
-    /// Tells every agent.
-    fn apply(&self, object: &Object) {
-        self.hosts().for_each(|host| host.apply(object));
-    }
-}
-
-/// Who answers a connection to the frontend.
-fn answer(client: &mut Client, kind: Kind) -> Result<String, String> {
-    let socket = client.open(kind);
-    let told = client.connect(socket, address(FRONT)).and_then(|()| client.receive(socket));
-    client.close(socket);
-    told.map(|message| message.data.trim().to_owned()).map_err(|errno| errno.to_string())
-}
-
-fn wait_answer(client: &mut Client, wanted: &str) {
-    eventually(|| match answer(client, Kind::Tcp4) {
-        Ok(name) if name == wanted => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
-}
 
 #[test]
 fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
@@ -241,11 +111,6 @@ fn what_an_agent_that_was_down_missed_is_removed_and_cleanup_leaves_nothing() {
     assert!(!String::from_utf8_lossy(&rules.stdout).contains("balancing"), "{rules:?}");
 }
 
-/// The tunnel of a host, as `balancingctl fabric` tells it.
-fn told(host: &Node) -> serde_json::Value {
-    host.ctl_json(&["fabric"])
-}
-
 #[test]
 fn an_address_that_changes_takes_the_tunnel_along() {
     if !require_kernel() {
@@ -265,7 +130,7 @@ fn an_address_that_changes_takes_the_tunnel_along() {
     // The node gets another address, and its TunnelNode says so.
     host.ip(&["address", "del", "192.168.1.2/24", "dev", "under0"]);
     host.add_address("192.168.1.77/24", "under0");
-    world._underlay.route(host, 1);
+    world.underlay.route(host, 1);
     world.apply(&member("Node", "n1", 1).with("/spec/underlay/ipv4", "192.168.1.77"));
     wait_answer(&mut outside, "a");
     eventually(|| match told(&world.nodes[0])["underlay"][0].as_str() {
@@ -277,20 +142,11 @@ fn an_address_that_changes_takes_the_tunnel_along() {
     host.sysctl("ipv6/conf/under0/keep_addr_on_down", "1");
     host.ip(&["link", "set", "under0", "down"]);
     host.ip(&["link", "set", "under0", "up"]);
-    world._underlay.route(host, 1);
+    world.underlay.route(host, 1);
     wait_answer(&mut outside, "a");
     // Somebody takes the device away.
     host.ip(&["link", "del", "balancing0"]);
     wait_answer(&mut outside, "a");
-}
-
-/// Runs a program in the network of a host; what it prints.
-fn at(host: &Node, command: &str) -> String {
-    let mut words = command.split(' ');
-    let mut program = std::process::Command::new(words.next().unwrap());
-    let output = host.host().run(|| program.args(words).output()).unwrap();
-    assert!(output.status.success(), "{command}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -344,24 +200,6 @@ fn a_clash_is_told_and_harms_nobody() {
     assert!(!world.nodes[0].host().ip(&["-br", "link"]).contains("balancing0"));
     world.nodes[0].host().ip(&["link", "del", "theirs"]);
     world.nodes[0].wait_view(|view| view.ready);
-}
-
-/// What a node lets in and where it sends: its filter's sets and its forwarding entries.
-fn admits(node: &Node) -> String {
-    at(node, "nft list table inet balancing") + &at(node, "bridge fdb show dev balancing0")
-}
-
-/// How [`member`] number `n` shows in [`admits`].
-fn shown(n: u8) -> [String; 2] {
-    [format!("192.168.{n}.2"), format!("66:00:00:00:00:0{n}")]
-}
-
-fn wait_admitted(node: &Node, n: u8, wanted: bool) {
-    eventually(|| {
-        let all = admits(node);
-        let found = shown(n).map(|text| all.contains(&text));
-        if found == [wanted; 2] { Ok(()) } else { Err(format!("{n} is {found:?}: {all}")) }
-    });
 }
 
 #[test]
@@ -450,7 +288,7 @@ fn nobody_is_sent_to_a_tunnel_that_large_packets_do_not_pass() {
     let world = World::new("fabric-small");
     let nft = |world: &World, rule: &str| {
         let mut program = std::process::Command::new("nft");
-        assert!(world._underlay.router().run(|| program.arg(rule).status()).unwrap().success(), "{rule}");
+        assert!(world.underlay.router().run(|| program.arg(rule).status()).unwrap().success(), "{rule}");
     };
     nft(
         &world,

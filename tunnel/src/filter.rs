@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+pub mod forward;
 mod look;
 pub(crate) mod nft;
 pub mod text;

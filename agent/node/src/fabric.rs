@@ -89,6 +89,8 @@ pub(crate) struct Tools {
     pub(crate) lost_since: Option<Instant>,
     /// The filter is as it should be, as far as is known.
     pub(crate) is_guarded: bool,
+    /// Others' rules that keep packets from pods, in words; `None` = not looked at yet.
+    pub(crate) obstacles: Option<Vec<String>>,
 }
 
 /// How the tunnel is.
@@ -132,6 +134,7 @@ impl Fabric {
                     admitted: None,
                     lost_since: None,
                     is_guarded: false,
+                    obstacles: None,
                 }
             }
         };
@@ -155,6 +158,17 @@ impl Fabric {
             Ok(watch) => self.rules = Some(Rules { watch, seen: 0 }),
             Err(error) => tracing::warn!(%error, "changes of nftables are noticed late"),
         }
+    }
+
+    /// Others' rules that keep packets from pods. There may be many rules, so they are read at the slow look only.
+    pub(crate) fn obstacles(&mut self, everything: bool) -> Vec<String> {
+        let Some(tools) = &mut self.tools else { return Vec::new() };
+        if everything || tools.obstacles.is_none() {
+            let found = tunnel::filter::forward::drops();
+            let told = |error: std::io::Error| vec![format!("the rules of others cannot be read: {error}")];
+            tools.obstacles = Some(found.unwrap_or_else(told));
+        }
+        tools.obstacles.clone().unwrap_or_default()
     }
 
     /// Whether somebody changed our rules since the last call. They are looked at then.

@@ -194,6 +194,9 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     // Those of the plan are among them.
     problems.extend(applied.problems);
     problems.extend(finding.problems);
+    if member.permission.is_none() {
+        problems.extend(fabric.obstacles(everything));
+    }
     fabric.addresses = own.addresses.iter().collect();
     fabric.state =
         Some(State { fabric: member.fabric.name.clone(), own, mtu, device: applied.device, peers, problems });
