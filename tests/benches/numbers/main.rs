@@ -14,6 +14,7 @@ mod memory;
 mod plane;
 #[path = "../report.rs"]
 mod report;
+mod rest;
 mod tunnel;
 
 use report::{Report, median};

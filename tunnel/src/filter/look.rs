@@ -1,7 +1,6 @@
 //! What the kernel has of the filter: its rules, by a mark and by number, the elements of its sets, and its counters.
 //!
-//! Asked by netlink, because `nft` reads every element of every set for it: 170 ms with 10,000 members, against less
-//! than one.
+//! Asked by netlink, because `nft` takes a process and a text for it: 170 ms with 10,000 members, against 70.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
