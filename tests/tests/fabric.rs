@@ -63,6 +63,42 @@ fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
     assert_eq!(answer(&mut outside, Kind::Tcp4), Ok("b".to_owned()));
 }
 
+/// A member that is dialled over one family only.
+fn dialled(object: Object, family: &str) -> Object {
+    let address = object.at("/spec/underlay").get(family).cloned().unwrap();
+    object.with("/spec/underlay", json!({family: address}))
+}
+
+#[test]
+fn a_node_of_both_families_serves_members_that_have_one_each() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("fabric-families");
+    // The second node has IPv6 alone, the host outside IPv4.
+    for (host, address) in [(&world.nodes[1], "192.168.2.2/24"), (&world.outside, "fd00:4::2/64")] {
+        host.host().ip(&["address", "del", address, "dev", "under0"]);
+    }
+    world.apply(&dialled(member("Node", "n2", 2), "ipv6"));
+    world.apply(&dialled(member("ExternalHost", "outside", 4), "ipv4"));
+    world = world.start();
+    let pod = pod_on("n1", "a", "10.244.1.5");
+    let place = world.nodes[0].overlay_pod(&pod, &["10.244.1.5"]);
+    let _server = EchoServer::start(&place.netns, "a", &[address("10.244.1.5:80")]);
+    world.apply(&pod);
+    wait_answer(&mut world.outside.client(), "a");
+    wait_answer(&mut world.nodes[1].client(), "a");
+    let links = at(&world.nodes[0], "ip -br link");
+    assert!(links.contains("balancing0") && links.contains("balancing1"), "{links}");
+    // A port that nobody declares is closed on either.
+    for host in [&world.nodes[1], &world.outside] {
+        let at_host = EchoServer::start(world.nodes[0].host(), "host", &[address("10.211.0.11:9999")]);
+        assert!(host.client().ask_tcp(at_host.address()).is_err());
+    }
+    let drops = told(&world.nodes[0])["drops"]["undeclared_port"].as_u64();
+    assert!(drops.is_some_and(|drops| drops >= 2), "{drops:?}");
+}
+
 #[test]
 fn a_pod_of_the_host_network_is_reached_at_its_node() {
     if !require_kernel() {

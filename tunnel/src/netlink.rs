@@ -52,6 +52,8 @@ pub struct Applied {
     pub writes: usize,
     /// Index of the primary device.
     pub device: Option<u32>,
+    /// Indices of all devices, the primary first.
+    pub devices: Vec<u32>,
     /// Whether a device was made.
     pub made: bool,
     /// What could not be done and is worth another try, and what an administrator should know.

@@ -57,8 +57,11 @@ pub(super) async fn apply(
             run.delete(requests, index).await?;
         }
     }
-    let device = devices.first().map(|(index, _)| *index);
-    Ok(Applied { writes: run.writes, device, made: run.made, problems: run.problems.into_vec() })
+    // The primary device is the one that the plan names first; it may have to wait.
+    let primary = plan.devices.first().map(|want| want.name);
+    let device = devices.iter().find(|(_, want)| Some(want.name) == primary).map(|(index, _)| *index);
+    let devices = devices.iter().map(|(index, _)| *index).collect();
+    Ok(Applied { writes: run.writes, device, devices, made: run.made, problems: run.problems.into_vec() })
 }
 
 /// What every device of ours has.

@@ -165,7 +165,7 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
     let peers: Vec<_> = member.peers.iter().map(|(name, spec)| to_member(name, spec)).collect();
     let chosen = underlay(member, &facts);
     let local = chosen.as_ref().copied().unwrap_or_else(|_| known_underlay(member));
-    let own = own(member, &member.name(), dialled_from(local));
+    let own = own(member, &member.name(), local);
     let plan = match decide(tools, member, chosen, (&wanted, &own, &peers), &facts) {
         Ok(plan) => plan,
         Err(lacking) => {
@@ -175,10 +175,8 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
         }
     };
     let applied = admit::apply(tools, &wanted, &own, &peers, &plan, everything)?;
-    if let Some(device) = applied.device {
-        tools.proxy.set_local(&Local { ipv4: own.addresses.v4, ipv6: own.addresses.v6 })?;
-        attach(tools, device)?;
-    }
+    tools.proxy.set_local(&Local { ipv4: own.addresses.v4, ipv6: own.addresses.v6 })?;
+    applied.devices.iter().try_for_each(|device| attach(tools, *device))?;
     let until = tools.shrink.until();
     let mtu = plan.mtu();
     let described = Some(Described { underlay: local, mac: own.mac, mtu });
@@ -266,11 +264,6 @@ fn missing(
 /// Which addresses peers were told to dial.
 fn known_underlay(member: &Member<'_>) -> Pair {
     member.own.map(|own| Pair { v4: own.underlay_v4, v6: own.underlay_v6 }).unwrap_or_default()
-}
-
-/// The family by which this host dials and is dialled: there is one device with the proxy's programs on it.
-fn dialled_from(local: Pair) -> Pair {
-    if local.v4.is_some() { Pair { v6: None, ..local } } else { local }
 }
 
 /// Puts the proxy on the device. Without it members could reach every port of this host, so there is no device then.
