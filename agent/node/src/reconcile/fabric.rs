@@ -22,9 +22,15 @@ use crate::{
 /// So long an address of the underlay may be gone before peers are told.
 const EXCHANGE: Duration = Duration::from_secs(10);
 
+/// Between two looks at least: a thousand members that come at once are a few looks, the first of them at once.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// See the module.
 #[derive(Default)]
-pub(crate) struct FabricReconciler;
+pub(crate) struct FabricReconciler {
+    /// When it looked last, and what it found.
+    last: Option<(Instant, Outcome)>,
+}
 
 /// How far a look came.
 enum Standing {
@@ -51,12 +57,33 @@ impl Reconciler<World> for FabricReconciler {
 
     fn reconcile(&mut self, world: &mut World, everything: bool) -> (Outcome, News) {
         let rules = if world.fabric.rules_changed() { News::PROXY } else { News::NONE };
+        if let Some(outcome) = self.postponed(everything) {
+            return (outcome, rules);
+        }
         let (outcome, news) = self.look(world, everything);
+        self.last = Some((Instant::now(), outcome.clone()));
         (outcome, news | rules)
     }
 }
 
 impl FabricReconciler {
+    /// What it found last, to be looked at again soon, when that was only just now.
+    fn postponed(&self, everything: bool) -> Option<Outcome> {
+        let (at, outcome) = self.last.as_ref()?;
+        let next = *at + PAUSE;
+        let soon = |until: Option<Instant>| until.map_or(next, |until| until.min(next));
+        if everything || Instant::now() >= next {
+            return None;
+        }
+        match outcome {
+            Outcome::Done => Some(Outcome::Again(next)),
+            Outcome::Again(until) => Some(Outcome::Again(soon(Some(*until)))),
+            Outcome::Partly(why, until) => Some(Outcome::Partly(why.clone(), Some(soon(*until)))),
+            // What waits for the news, or failed, is done now.
+            Outcome::Asleep(_) | Outcome::AsleepUntil(..) | Outcome::Failed(_) => None,
+        }
+    }
+
     fn look(&self, world: &mut World, everything: bool) -> (Outcome, News) {
         if !world.owner.is_synced() {
             return (Outcome::Asleep(NOT_LISTED), News::NONE);
