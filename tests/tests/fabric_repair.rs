@@ -141,6 +141,38 @@ fn damage_by_hand_is_mended_and_what_is_not_ours_stays() {
 }
 
 #[test]
+fn rules_that_somebody_flushes_are_back_within_a_second() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new("fabric-flushed").start();
+    let node = &world.nodes[0];
+    let rules = || -> Vec<String> {
+        let all = at(node, "nft list ruleset");
+        all.lines().filter(|line| !line.contains("packets")).map(str::to_owned).collect()
+    };
+    // Its peers have been let in.
+    let before = eventually(|| {
+        let all = rules();
+        let members = all.join("").matches("192.168.").count();
+        if members >= 10 { Ok(all) } else { Err(all.join("\n")) }
+    });
+    for damage in [
+        "nft flush ruleset",
+        "nft delete table inet balancing",
+        "nft flush set inet balancing members4",
+        "nft flush chain inet balancing tunnel",
+    ] {
+        at(node, damage);
+        // Far below the 30 seconds of the slow look.
+        eventually_within(Duration::from_secs(5), || {
+            let all = rules();
+            if all == before { Ok(()) } else { Err(format!("{damage}: {}", all.join("\n"))) }
+        });
+    }
+}
+
+#[test]
 fn strict_hosts_work_or_say_what_is_in_the_way() {
     if !require_kernel() {
         return;

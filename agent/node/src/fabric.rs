@@ -72,7 +72,8 @@ pub(crate) struct Fabric {
 
 /// Hears of changes of our rules.
 struct Rules {
-    watch: tunnel::filter::Watch,
+    /// `None` = that cannot be.
+    watch: Option<tunnel::filter::Watch>,
     /// Changes that were acted upon.
     seen: u64,
 }
@@ -154,19 +155,21 @@ impl Fabric {
             return;
         }
         let news = Arc::clone(&self.channels.news);
-        match tunnel::filter::Watch::start(move || news.notify_one()) {
-            Ok(watch) => self.rules = Some(Rules { watch, seen: 0 }),
-            Err(error) => tracing::warn!(%error, "changes of nftables are noticed late"),
+        let started = tunnel::filter::Watch::start(move || news.notify_one());
+        if let Err(error) = &started {
+            tracing::warn!(%error, "changes of nftables are noticed late");
         }
+        self.rules = Some(Rules { watch: started.ok(), seen: 0 });
     }
 
     /// Others' rules that keep packets from pods. There may be many rules, so they are read at the slow look only.
     pub(crate) fn obstacles(&mut self, everything: bool) -> Vec<String> {
         let Some(tools) = &mut self.tools else { return Vec::new() };
         if everything || tools.obstacles.is_none() {
+            // A kernel without nftables has none of these either.
             let found = tunnel::filter::forward::drops();
-            let told = |error: std::io::Error| vec![format!("the rules of others cannot be read: {error}")];
-            tools.obstacles = Some(found.unwrap_or_else(told));
+            let none = |error| tracing::debug!(%error, "the rules of others cannot be read");
+            tools.obstacles = Some(found.map_err(none).unwrap_or_default());
         }
         tools.obstacles.clone().unwrap_or_default()
     }
@@ -174,7 +177,8 @@ impl Fabric {
     /// Whether somebody changed our rules since the last call. They are looked at then.
     pub(crate) fn rules_changed(&mut self) -> bool {
         let Some(rules) = &mut self.rules else { return false };
-        let changes = rules.watch.changes();
+        let Some(watch) = &rules.watch else { return false };
+        let changes = watch.changes();
         let changed = std::mem::replace(&mut rules.seen, changes) != changes;
         if changed {
             self.nat_is_due = true;

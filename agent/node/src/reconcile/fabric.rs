@@ -11,7 +11,7 @@ use std::{
 use balancing_core::membership::{Member, Membership, membership};
 use balancing_dataplane::proxy::Local;
 use balancing_kube::member::Wish;
-use balancing_tunnel::{Facts, Mac, Pair, Plan, mac_of, plan};
+use balancing_tunnel::{AcceptFrom, Facts, Mac, Pair, Plan, mac_of, plan};
 
 use super::{LOOK, NOT_LISTED, News, Outcome, Reconciler};
 use crate::{
@@ -182,7 +182,9 @@ impl Joined {
 /// Makes the tunnel as the member's objects say.
 fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Joined, FabricError> {
     let wanted = to_fabric(&member.fabric.name, member.spec);
-    fabric.watch_rules();
+    if wanted.accept_from == AcceptFrom::Members {
+        fabric.watch_rules();
+    }
     let tools = fabric.tools()?;
     let mut facts = tools.netlink.facts()?;
     if member.permission.is_some() {
