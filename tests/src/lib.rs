@@ -32,6 +32,7 @@ mod client;
 mod cluster;
 mod controller;
 pub mod dataplane;
+pub mod fabric;
 mod flannel;
 pub mod frames;
 pub mod history;

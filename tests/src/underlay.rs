@@ -34,6 +34,17 @@ impl Underlay {
     pub fn join(&self, host: &NetNs) -> u8 {
         let number = self.hosts.get() + 1;
         self.hosts.set(number);
+        self.join_by(host, number);
+        number
+    }
+
+    /// Takes a host's device away and makes it anew, with the same addresses.
+    pub fn rejoin(&self, host: &NetNs, number: u8) {
+        host.ip(&["link", "delete", DEVICE]);
+        self.join_by(host, number);
+    }
+
+    fn join_by(&self, host: &NetNs, number: u8) {
         let device = format!("net{number}");
         self.router.join(&device, host, DEVICE);
         self.router.add_address(&format!("192.168.{number}.1/24"), &device);
@@ -43,7 +54,6 @@ impl Underlay {
             host.add_address(&format!("{address}/{length}"), DEVICE);
         }
         self.route(host, number);
-        number
     }
 
     /// The addresses of host `last` in network `number`, IPv4 first.

@@ -3,135 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::time::Duration;
-
-use balancing_tests::*;
+use balancing_tests::{fabric::*, *};
 use serde_json::json;
-
-/// The address that clients dial; it exists nowhere.
-const FRONT: &str = "10.99.0.1:80";
-const NAMES: [&str; 3] = ["n1", "n2", "n3"];
-const SOON: Duration = Duration::from_secs(25);
-
-/// Three nodes and a host outside with one TunnelFabric.
-struct World {
-    _underlay: Underlay,
-    nodes: Vec<Node>,
-    outside: Node,
-}
-
-fn fabric() -> Object {
-    json!({
-        "apiVersion": "balancing.elf.io/v1beta1",
-        "kind": "TunnelFabric",
-        "metadata": {"name": "main"},
-        "spec": {"ipv4Pool": "10.211.0.0/24", "ipv6Pool": "fd11::/64", "underlay": {"interfaces": ["under*"]}},
-    })
-    .into()
-}
-
-/// A member whose tunnel addresses end with a number, in the network of that number.
-fn member(kind: &str, name: &str, number: u8) -> Object {
-    let [ipv4, ipv6] = Underlay::addresses(number, 2);
-    let prefix = if kind == "Node" { "node" } else { "host" };
-    json!({
-        "apiVersion": "balancing.elf.io/v1beta1",
-        "kind": "TunnelNode",
-        "metadata": {"name": format!("{prefix}.{name}")},
-        "spec": {
-            "fabric": "main", "kind": kind, "name": name, "uid": "files", "underlay": {"ipv4": ipv4, "ipv6": ipv6},
-            "port": 7710, "mac": format!("66:00:00:00:00:0{number}"),
-            "addresses": [format!("10.211.0.1{number}"), format!("fd11::1{number}")], "mtu": 1450,
-        },
-    })
-    .into()
-}
-
-fn external_host() -> Object {
-    json!({
-        "apiVersion": "balancing.elf.io/v1beta1",
-        "kind": "ExternalHost",
-        "metadata": {"name": "outside"},
-        "spec": {"fabric": "main", "user": "outside", "underlayCIDRs": ["192.168.4.0/24"]},
-    })
-    .into()
-}
-
-fn node(name: &str, number: u8) -> Object {
-    Object::node(name, &format!("192.168.{number}.2"))
-        .annotated("balancing.elf.io/nodeProxyIpv4", &format!("10.211.0.1{number}"))
-        .annotated("balancing.elf.io/nodeProxyIpv6", &format!("fd11::1{number}"))
-}
-
-/// Connections to [`FRONT`] end at port 80 of the pods of an app, through port 20080 of their nodes.
-fn policy() -> Object {
-    Object::balancing("proxied", "10.99.0.1", 80, "web")
-        .with("/spec/backend/serviceEndpoint/redirectMode", "nodeProxy")
-        .with("/spec/backend/serviceEndpoint/toPorts/0/port", 20080)
-        .with("/spec/backend/serviceEndpoint/toPorts/0/targetPort", 80)
-}
-
-fn pod_on(node: &str, name: &str, address: &str) -> Object {
-    Object::pod(name, "web", &[address]).with("/spec/nodeName", node)
-}
-
-impl World {
-    fn new(topic: &str) -> Self {
-        let underlay = Underlay::new();
-        let nodes: Vec<_> = NAMES.iter().map(|name| Node::named(topic, name, &[])).collect();
-        let outside = Node::named(topic, "outside", &["--role", "external"]);
-        for variable in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-            outside.host().sysctl(variable, "0");
-        }
-        let world = Self { _underlay: underlay, nodes, outside };
-        for host in world.hosts() {
-            world._underlay.join(host.host());
-        }
-        world.apply(&fabric());
-        world.apply(&external_host());
-        for (name, number) in NAMES.iter().zip(1..) {
-            world.apply(&node(name, number));
-            world.apply(&member("Node", name, number));
-        }
-        world.apply(&member("ExternalHost", "outside", 4));
-        world.apply(&policy());
-        world
-    }
-
-    fn start(mut self) -> Self {
-        for host in self.nodes.iter_mut().chain([&mut self.outside]) {
-            host.start_until(|_| true);
-        }
-        for host in self.hosts() {
-            host.wait_view(|view| view.ready);
-        }
-        self
-    }
-
-    fn hosts(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().chain([&self.outside])
-    }
-
-    /// Tells every agent.
-    fn apply(&self, object: &Object) {
-        self.hosts().for_each(|host| host.apply(object));
-    }
-}
-
-/// Who answers a connection to the frontend.
-fn answer(client: &mut Client, kind: Kind) -> Result<String, String> {
-    let socket = client.open(kind);
-    let told = client.connect(socket, address(FRONT)).and_then(|()| client.receive(socket));
-    client.close(socket);
-    told.map(|message| message.data.trim().to_owned()).map_err(|errno| errno.to_string())
-}
-
-fn wait_answer(client: &mut Client, wanted: &str) {
-    eventually(|| match answer(client, Kind::Tcp4) {
-        Ok(name) if name == wanted => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
-}
 
 #[test]
 fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
@@ -188,6 +61,42 @@ fn a_pod_of_an_overlay_is_reached_from_outside_and_from_other_nodes() {
     assert_eq!(answer(&mut outside, Kind::Tcp4), Ok("b".to_owned()));
 }
 
+/// A member that is dialled over one family only.
+fn dialled(object: Object, family: &str) -> Object {
+    let address = object.at("/spec/underlay").get(family).cloned().unwrap();
+    object.with("/spec/underlay", json!({family: address}))
+}
+
+#[test]
+fn a_node_of_both_families_serves_members_that_have_one_each() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("fabric-families");
+    // The second node has IPv6 alone, the host outside IPv4.
+    for (host, address) in [(&world.nodes[1], "192.168.2.2/24"), (&world.outside, "fd00:4::2/64")] {
+        host.host().ip(&["address", "del", address, "dev", "under0"]);
+    }
+    world.apply(&dialled(member("Node", "n2", 2), "ipv6"));
+    world.apply(&dialled(member("ExternalHost", "outside", 4), "ipv4"));
+    world = world.start();
+    let pod = pod_on("n1", "a", "10.244.1.5");
+    let place = world.nodes[0].overlay_pod(&pod, &["10.244.1.5"]);
+    let _server = EchoServer::start(&place.netns, "a", &[address("10.244.1.5:80")]);
+    world.apply(&pod);
+    wait_answer(&mut world.outside.client(), "a");
+    wait_answer(&mut world.nodes[1].client(), "a");
+    let links = at(&world.nodes[0], "ip -br link");
+    assert!(links.contains("balancing0") && links.contains("balancing1"), "{links}");
+    // A port that nobody declares is closed on either.
+    for host in [&world.nodes[1], &world.outside] {
+        let at_host = EchoServer::start(world.nodes[0].host(), "host", &[address("10.211.0.11:9999")]);
+        assert!(host.client().ask_tcp(at_host.address()).is_err());
+    }
+    let drops = told(&world.nodes[0])["drops"]["undeclared_port"].as_u64();
+    assert!(drops.is_some_and(|drops| drops >= 2), "{drops:?}");
+}
+
 #[test]
 fn a_pod_of_the_host_network_is_reached_at_its_node() {
     if !require_kernel() {
@@ -236,11 +145,6 @@ fn what_an_agent_that_was_down_missed_is_removed_and_cleanup_leaves_nothing() {
     assert!(!String::from_utf8_lossy(&rules.stdout).contains("balancing"), "{rules:?}");
 }
 
-/// The tunnel of a host, as `balancingctl fabric` tells it.
-fn told(host: &Node) -> serde_json::Value {
-    host.ctl_json(&["fabric"])
-}
-
 #[test]
 fn an_address_that_changes_takes_the_tunnel_along() {
     if !require_kernel() {
@@ -260,7 +164,7 @@ fn an_address_that_changes_takes_the_tunnel_along() {
     // The node gets another address, and its TunnelNode says so.
     host.ip(&["address", "del", "192.168.1.2/24", "dev", "under0"]);
     host.add_address("192.168.1.77/24", "under0");
-    world._underlay.route(host, 1);
+    world.underlay.route(host, 1);
     world.apply(&member("Node", "n1", 1).with("/spec/underlay/ipv4", "192.168.1.77"));
     wait_answer(&mut outside, "a");
     eventually(|| match told(&world.nodes[0])["underlay"][0].as_str() {
@@ -272,7 +176,7 @@ fn an_address_that_changes_takes_the_tunnel_along() {
     host.sysctl("ipv6/conf/under0/keep_addr_on_down", "1");
     host.ip(&["link", "set", "under0", "down"]);
     host.ip(&["link", "set", "under0", "up"]);
-    world._underlay.route(host, 1);
+    world.underlay.route(host, 1);
     wait_answer(&mut outside, "a");
     // Somebody takes the device away.
     host.ip(&["link", "del", "balancing0"]);
@@ -298,6 +202,108 @@ fn a_clash_is_told_and_harms_nobody() {
     assert!(!world.nodes[0].host().ip(&["-br", "link"]).contains("balancing0"));
     world.nodes[0].host().ip(&["link", "del", "theirs"]);
     world.nodes[0].wait_view(|view| view.ready);
+}
+
+#[test]
+fn whoever_loses_its_permission_is_shut_out_also_while_there_is_a_conflict() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new("fabric-revoked").start();
+    let (node, outside) = (&world.nodes[0], member("ExternalHost", "outside", 4));
+    for n in 2..=4 {
+        wait_admitted(node, n, true);
+    }
+    let conflict = |address: &str, verb: &str| {
+        let words = format!("address {verb} {address}/32 dev under0");
+        node.host().ip(&words.split(' ').collect::<Vec<_>>());
+    };
+    conflict("10.211.0.99", "add");
+    eventually(|| match told(node)["message"].as_str() {
+        Some(message) if message.contains("overlaps") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    node.delete(&outside);
+    wait_admitted(node, 4, false);
+    wait_admitted(node, 2, true);
+    // Nobody is let in meanwhile.
+    node.apply(&outside);
+    node.delete(&member("Node", "n3", 3));
+    wait_admitted(node, 3, false);
+    wait_admitted(node, 4, false);
+    conflict("10.211.0.99", "del");
+    wait_admitted(node, 4, true);
+    // The same while the underlay has no address.
+    node.apply(&member("Node", "n3", 3));
+    wait_admitted(node, 3, true);
+    for address in Underlay::addresses(1, 2) {
+        let length = if address.is_ipv4() { 24 } else { 64 };
+        node.host().ip(&["address", "del", &format!("{address}/{length}"), "dev", "under0"]);
+    }
+    eventually(|| match told(node)["message"].as_str() {
+        Some(_) => Ok(()),
+        None => Err("it is content".to_owned()),
+    });
+    node.delete(&outside);
+    wait_admitted(node, 4, false);
+    wait_admitted(node, 2, true);
+}
+
+#[test]
+fn an_agent_that_starts_with_a_list_that_lost_many_holds_too() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("fabric-lost");
+    for n in [5, 6] {
+        let name = format!("n{n}");
+        world.apply(&node(&name, n));
+        world.apply(&member("Node", &name, n));
+    }
+    world.nodes[0].start_until(|view| view.ready);
+    for n in 2..=6 {
+        wait_admitted(&world.nodes[0], n, true);
+    }
+    world.nodes[0].agent().kill();
+    for (name, n) in [("n3", 3), ("n5", 5), ("n6", 6)] {
+        world.nodes[0].delete(&member("Node", name, n));
+    }
+    world.nodes[0].start();
+    for n in 2..=6 {
+        wait_admitted(&world.nodes[0], n, true);
+    }
+    // One that leaves a full list goes at once.
+    for (name, n) in [("n3", 3), ("n5", 5), ("n6", 6)] {
+        world.nodes[0].apply(&member("Node", name, n));
+    }
+    world.nodes[0].wait_view(|view| view.ready);
+    world.nodes[0].delete(&member("Node", "n6", 6));
+    wait_admitted(&world.nodes[0], 6, false);
+    wait_admitted(&world.nodes[0], 5, true);
+}
+
+#[test]
+fn nobody_is_sent_to_a_tunnel_that_large_packets_do_not_pass() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new("fabric-small");
+    let nft = |world: &World, rule: &str| {
+        let mut program = std::process::Command::new("nft");
+        assert!(world.underlay.router().run(|| program.arg(rule).status()).unwrap().success(), "{rule}");
+    };
+    nft(
+        &world,
+        "table ip way { chain forward { type filter hook forward priority 0; ip length > 1300 drop; }; }",
+    );
+    let world = world.start_all();
+    let node = &world.nodes[0];
+    eventually(|| match told(node)["message"].as_str() {
+        Some(message) if message.contains("set spec.mtu") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    nft(&world, "delete table ip way");
+    node.wait_view(|view| view.ready);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use balancing_tests::{
     tunnel::{Dialled, Host, Members, Packet, fabric},
     wait_until,
 };
-use balancing_tunnel::{AcceptFrom, Fabric, Filter, Member};
+use balancing_tunnel::{AcceptFrom, Fabric, Filter, Member, filter::forward};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
 };
@@ -219,6 +219,10 @@ fn an_unchanged_table_is_left_and_a_damaged_one_is_repaired() {
         "nft flush table inet balancing",
         "nft flush chain inet balancing tunnel",
         "nft add rule inet balancing tunnel accept",
+        "nft flush set inet balancing members4",
+        "nft delete element inet balancing bound44 { 192.0.2.2 . 0x0ad30002 }",
+        "nft add element inet balancing bound44 { 192.0.2.3 . 0x0ad30002 }",
+        "nft add element inet balancing members6 { 2001:db8::77 }",
     ] {
         _ = scene.members.hosts[0].show(damage);
         assert!(scene.apply(2), "{damage}");
@@ -241,6 +245,31 @@ fn an_unchanged_table_is_left_and_a_damaged_one_is_repaired() {
     _ = scene.members.hosts[0].show("nft add set inet balancing members6 { type ipv4_addr ; }");
     assert!(scene.apply(2));
     assert!(!scene.apply(2));
+}
+
+#[test]
+fn rules_of_others_that_keep_packets_from_pods_are_told() {
+    if !require_kernel() {
+        return;
+    }
+    let scene = Scene::new(Dialled::Ipv4);
+    let host = &scene.members.hosts[0];
+    let told = || host.namespace.run(forward::drops).unwrap();
+    assert_eq!(told(), [] as [&str; 0], "our own accepts");
+    for command in [
+        "nft add table ip filter",
+        "nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }",
+        "nft add chain ip filter INPUT { type filter hook input priority 0 ; policy drop ; }",
+        "nft add rule ip filter INPUT accept",
+        "nft add table inet other",
+        "nft add chain inet other FORWARD { type filter hook forward priority 0 ; policy accept ; }",
+    ] {
+        _ = host.show(command);
+    }
+    let [one] = &told()[..] else { panic!("{:?}", told()) };
+    assert!(one.starts_with("chain FORWARD of table ip filter drops"), "{one}");
+    _ = host.show("nft add rule ip filter FORWARD iifname balancing0 accept");
+    assert_eq!(told(), [] as [&str; 0], "somebody has thought of it");
 }
 
 #[test]

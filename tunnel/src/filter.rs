@@ -9,9 +9,13 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+pub mod forward;
 mod look;
 pub(crate) mod nft;
 pub mod text;
+mod watch;
+
+pub use watch::Watch;
 
 use crate::{AcceptFrom, Fabric, Member};
 use text::{Scope, Wanted};
@@ -30,6 +34,9 @@ pub enum Error {
     /// The program refused.
     #[error("nft refused: {0}")]
     Refused(String),
+    /// The program did not end.
+    #[error("nft did not end within {} s and was killed", .0.as_secs())]
+    TimedOut(std::time::Duration),
     /// The kernel did not tell what it has.
     #[error("cannot read the kernel's nftables: {0}")]
     Unreadable(#[source] std::io::Error),

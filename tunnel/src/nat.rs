@@ -2,22 +2,30 @@
 //!
 //! What arrives there at a declared port is translated by nftables, in a table of our own: one rule for each family looks up
 //! (address, protocol, port, slot) in a map. The slot is drawn, or is the hash of the client's address where a client keeps its pod; each
-//! frontend has [`SLOTS`] slots, which its pods share evenly. Rules for each frontend would take minutes where there are many.
+//! frontend has [`SLOTS`] slots, which its pods share evenly. Rules for each frontend would take minutes where there are many. A
+//! frontend without pods is refused: nothing else that listens on this host is meant.
 //!
-//! The table outlives the program. Connections that are open stay where they are: that is the kernel's connection tracking.
+//! The table outlives the program. Connections that are open stay where they are: that is the kernel's connection tracking. UDP
+//! flows to pods that are gone are ended ([`conntrack`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     net::{IpAddr, SocketAddr},
 };
 
+mod conntrack;
+mod look;
+
 use crate::filter::{Error, nft::run};
+use look::State;
 
 /// Slots of a frontend: more than a node has pods (Kubernetes, "Considerations for large clusters": 110).
 pub const SLOTS: usize = 128;
-/// The table.
-const TABLE: &str = "inet balancing_proxy";
+/// The table, of the family `inet`.
+pub(crate) const TABLE: &str = "balancing_proxy";
+/// The frontends without pods, by family.
+const REFUSED: [(&str, &str); 2] = [("refused4", "ip"), ("refused6", "ip6")];
 
 /// A port at such an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +52,9 @@ pub type Frontends = BTreeMap<Frontend, Pods>;
 #[derive(Debug, Default)]
 pub struct Nat {
     /// What the kernel has; `None` = nobody knows.
-    applied: Option<Frontends>,
+    applied: Option<(Frontends, State)>,
+    /// Frontends whose flows are still to be looked at.
+    unsettled: BTreeSet<Frontend>,
 }
 
 impl Nat {
@@ -54,29 +64,48 @@ impl Nat {
         Self::default()
     }
 
-    /// Makes the table so, by one transaction of what differs; `everything`: looks whether it is still there. Whether anything was
-    /// changed.
+    /// Makes the table so, by one transaction of what differs; `everything`: looks whether it is still as it was made. Whether
+    /// anything was changed.
     ///
     /// # Errors
-    /// When there is no `nft`, or it refuses.
+    /// When there is no `nft`, or it or the kernel refuses.
     pub fn apply(&mut self, wanted: &Frontends, everything: bool) -> Result<bool, Error> {
-        if everything && self.applied.as_ref().is_some_and(|applied| !applied.is_empty()) && !is_there()? {
-            self.applied = None;
-        }
-        if self.applied.as_ref() == Some(wanted) {
-            return Ok(false);
-        }
-        if wanted.is_empty() {
-            return self.remove();
-        }
         let known = self.applied.take();
-        let text = match &known {
-            Some(known) => change(known, wanted),
-            None => whole(wanted),
+        let known = match known {
+            Some((applied, state)) if everything && !applied.is_empty() && state != look()? => None,
+            known => known,
         };
-        run(&["-f", "-"], &text)?;
-        self.applied = Some(wanted.clone());
-        Ok(true)
+        let changed = match &known {
+            Some((applied, _)) if applied == wanted => false,
+            _ if wanted.is_empty() => return self.remove(),
+            _ => {
+                let applied = known.as_ref().map(|(applied, _)| applied);
+                run(&["-f", "-"], &applied.map_or_else(|| whole(wanted), |applied| change(applied, wanted)))?;
+                self.unsettled.extend(differing(applied.unwrap_or(&Frontends::new()), wanted));
+                true
+            }
+        };
+        self.applied = match known {
+            Some(known) if !changed => Some(known),
+            _ => {
+                let state = look()?;
+                // Where somebody was faster than this look, the next run makes it anew.
+                (state.elements == elements(wanted)).then(|| (wanted.clone(), state))
+            }
+        };
+        // Only now: whoever is looked up anew must find what is there from now on.
+        self.settle(wanted)?;
+        Ok(changed)
+    }
+
+    /// Ends flows to pods that are gone.
+    fn settle(&mut self, wanted: &Frontends) -> Result<(), Error> {
+        if !self.unsettled.is_empty() {
+            let ended = conntrack::end_stale(wanted, &self.unsettled).map_err(Error::Unreadable)?;
+            tracing::debug!(ended, "UDP flows to pods that are gone are ended");
+            self.unsettled.clear();
+        }
+        Ok(())
     }
 
     /// Removes the table; whether it was there.
@@ -90,21 +119,39 @@ impl Nat {
             found => found?,
         };
         if there {
-            run(&["-f", "-"], &format!("delete table {TABLE}\n"))?;
+            run(&["-f", "-"], &format!("delete table inet {TABLE}\n"))?;
         }
-        self.applied = Some(Frontends::new());
+        self.applied = Some((Frontends::new(), State::default()));
+        self.unsettled.clear();
         Ok(there)
     }
 }
 
 fn is_there() -> Result<bool, Error> {
     let tables = run(&["list", "tables", "inet"], "")?;
-    Ok(tables.lines().any(|line| line.trim() == format!("table {TABLE}")))
+    Ok(tables.lines().any(|line| line.trim() == format!("table inet {TABLE}")))
+}
+
+fn look() -> Result<State, Error> {
+    let maps = maps();
+    let sets: Vec<_> = maps.iter().map(|(name, ..)| *name).chain(REFUSED.map(|(name, _)| name)).collect();
+    look::look(&sets).map_err(Error::Unreadable)
+}
+
+/// How many elements the kernel has of them.
+fn elements(frontends: &Frontends) -> usize {
+    frontends.values().map(|pods| if pods.pods.is_empty() { 1 } else { SLOTS }).sum()
+}
+
+/// The frontends that are not the same in both.
+fn differing(before: &Frontends, after: &Frontends) -> BTreeSet<Frontend> {
+    let all = before.keys().chain(after.keys());
+    all.filter(|frontend| before.get(frontend) != after.get(frontend)).copied().collect()
 }
 
 /// The table from nothing.
 fn whole(wanted: &Frontends) -> String {
-    let mut text = format!("add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
+    let mut text = format!("add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
     for (name, family, slot) in maps() {
         // Writing to a string cannot fail.
         writeln!(
@@ -113,24 +160,34 @@ fn whole(wanted: &Frontends) -> String {
         )
         .ok();
     }
+    for (name, family) in REFUSED {
+        writeln!(text, " set {name} {{\n  typeof {family} daddr . meta l4proto . th dport\n }}").ok();
+    }
     text.push_str(" chain prerouting {\n  type nat hook prerouting priority dstnat - 5; policy accept;\n");
     for (name, family, slot) in maps() {
         writeln!(text, "  dnat {family} to {family} daddr . meta l4proto . th dport . {slot} map @{name}")
             .ok();
+    }
+    // Behind all translation (-100): what has a pod has another destination by now.
+    text.push_str(" }\n chain refuse {\n  type filter hook prerouting priority dstnat + 1; policy accept;\n");
+    for (name, family) in REFUSED {
+        let is_refused = format!("{family} daddr . meta l4proto . th dport @{name}");
+        writeln!(text, "  meta l4proto tcp {is_refused} reject with tcp reset").ok();
+        writeln!(text, "  {is_refused} reject with icmpx type port-unreachable").ok();
     }
     text.push_str(" }\n}\n");
     text + &change(&Frontends::new(), wanted)
 }
 
 /// Name, family and where the slot comes from.
-fn maps() -> [(String, &'static str, String); 4] {
+fn maps() -> [(&'static str, &'static str, String); 4] {
     let random = format!("numgen random mod {SLOTS}");
     let hash = |family: &str| format!("jhash {family} saddr mod {SLOTS}");
     [
-        ("ipv4".to_owned(), "ip", random.clone()),
-        ("ipv4_sticky".to_owned(), "ip", hash("ip")),
-        ("ipv6".to_owned(), "ip6", random),
-        ("ipv6_sticky".to_owned(), "ip6", hash("ip6")),
+        ("ipv4", "ip", random.clone()),
+        ("ipv4_sticky", "ip", hash("ip")),
+        ("ipv6", "ip6", random),
+        ("ipv6_sticky", "ip6", hash("ip6")),
     ]
 }
 
@@ -139,10 +196,8 @@ fn change(before: &Frontends, after: &Frontends) -> String {
     let mut text = String::new();
     for (from, to, verb) in [(before, after, "delete"), (after, before, "add")] {
         for (frontend, pods) in from.iter().filter(|(frontend, pods)| to.get(frontend) != Some(pods)) {
-            if !pods.pods.is_empty() {
-                let map = map_of(frontend, pods);
-                writeln!(text, "{verb} element {TABLE} {map} {{ {} }}", Elements(frontend, pods, verb)).ok();
-            }
+            let map = map_of(frontend, pods);
+            writeln!(text, "{verb} element inet {TABLE} {map} {{ {} }}", Elements(frontend, pods, verb)).ok();
         }
     }
     text
@@ -150,6 +205,8 @@ fn change(before: &Frontends, after: &Frontends) -> String {
 
 fn map_of(frontend: &Frontend, pods: &Pods) -> &'static str {
     match (frontend.at.ip(), pods.sticky) {
+        (IpAddr::V4(_), _) if pods.pods.is_empty() => REFUSED[0].0,
+        (IpAddr::V6(_), _) if pods.pods.is_empty() => REFUSED[1].0,
         (IpAddr::V4(_), false) => "ipv4",
         (IpAddr::V4(_), true) => "ipv4_sticky",
         (IpAddr::V6(_), false) => "ipv6",
@@ -157,13 +214,16 @@ fn map_of(frontend: &Frontend, pods: &Pods) -> &'static str {
     }
 }
 
-/// The slots of a frontend.
+/// The slots of a frontend, or itself where it has none.
 struct Elements<'a>(&'a Frontend, &'a Pods, &'a str);
 
 impl fmt::Display for Elements<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(Frontend { at, is_udp }, pods, verb) = self;
         let protocol = if *is_udp { "udp" } else { "tcp" };
+        if pods.pods.is_empty() {
+            return write!(f, "{} . {protocol} . {}", at.ip(), at.port());
+        }
         for (slot, pod) in pods.pods.iter().cycle().take(SLOTS).enumerate() {
             let comma = if slot == 0 { "" } else { ", " };
             write!(f, "{comma}{} . {protocol} . {} . {slot}", at.ip(), at.port())?;
@@ -209,9 +269,19 @@ mod tests {
     }
 
     #[test]
-    fn a_frontend_without_pods_has_no_slot() {
-        let (frontend, mut pods) = one("192.0.2.1:80", &["10.0.0.1:8080"], false);
-        pods.pods.clear();
-        assert_eq!(change(&Frontends::new(), &Frontends::from([(frontend, pods)])), "");
+    fn a_frontend_without_pods_is_refused_and_has_no_slot() {
+        let (frontend, with) = one("192.0.2.1:80", &["10.0.0.1:8080"], false);
+        let without = Pods { pods: Vec::new(), ..with.clone() };
+        let [none, some] = [without, with].map(|pods| Frontends::from([(frontend, pods)]));
+        let refused = "element inet balancing_proxy refused4 { 192.0.2.1 . tcp . 80 }\n";
+        assert_eq!(change(&Frontends::new(), &none), format!("add {refused}"));
+        let text = change(&none, &some);
+        assert!(
+            text.starts_with(&format!("delete {refused}add element inet balancing_proxy ipv4 ")),
+            "{text}"
+        );
+        assert_eq!((elements(&none), elements(&some)), (1, SLOTS));
+        assert_eq!(differing(&none, &some), [frontend].into());
+        assert!(differing(&some, &some).is_empty());
     }
 }

@@ -16,7 +16,10 @@ mod sysctl;
 mod worker;
 mod write;
 
-use crate::{Deletions, Facts, Plan};
+use crate::{
+    Deletions, Facts, Plan,
+    kept::{Kept, Removal},
+};
 
 /// Why the kernel could not be read or changed.
 #[derive(Debug, Error)]
@@ -49,6 +52,8 @@ pub struct Applied {
     pub writes: usize,
     /// Index of the primary device.
     pub device: Option<u32>,
+    /// Indices of all devices, the primary first.
+    pub devices: Vec<u32>,
     /// Whether a device was made.
     pub made: bool,
     /// What could not be done and is worth another try, and what an administrator should know.
@@ -61,6 +66,8 @@ type Reply<T> = mpsc::Sender<Result<T, Error>>;
 enum Command {
     Facts(Reply<Facts>),
     Apply(Box<Plan>, Deletions, Reply<Applied>),
+    Kept(Reply<Vec<Kept>>),
+    Reduce(Vec<Removal>, Reply<Applied>),
     Remove(Reply<usize>),
 }
 
@@ -106,6 +113,22 @@ impl Netlink {
     pub fn apply(&self, plan: &Plan, deletions: Deletions) -> Result<Applied, Error> {
         let plan = Box::new(plan.clone());
         self.ask(|reply| Command::Apply(plan, deletions, reply))
+    }
+
+    /// Reads what our devices have.
+    ///
+    /// # Errors
+    /// When the kernel refuses or does not answer.
+    pub fn kept(&self) -> Result<Vec<Kept>, Error> {
+        self.ask(Command::Kept)
+    }
+
+    /// Removes that and nothing else, where no plan can be made.
+    ///
+    /// # Errors
+    /// When the kernel does not answer. What concerns single entries comes back as problems.
+    pub fn reduce(&self, removals: Vec<Removal>) -> Result<Applied, Error> {
+        self.ask(|reply| Command::Reduce(removals, reply))
     }
 
     /// Removes every device of ours, and with it all that belongs to it.

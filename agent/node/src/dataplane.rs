@@ -183,7 +183,7 @@ impl Inside {
                 Box::new(PodLinksReconciler::default()),
                 Box::new(ExemptReconciler),
                 Box::new(TablesReconciler),
-                Box::new(FabricReconciler),
+                Box::new(FabricReconciler::default()),
                 Box::new(ForwardsReconciler::default()),
                 Box::new(HostLinksReconciler),
                 Box::new(LinkCheckReconciler),

@@ -25,7 +25,9 @@ use balancing_tunnel as tunnel;
 use balancing_tunnel::{Facts, Filter, Nat, Netlink, Pair, Shrink};
 use tokio::sync::{Notify, watch};
 
+pub(crate) mod admit;
 pub(crate) mod check;
+pub(crate) mod proof;
 
 /// Where the kernel lists the devices of this network namespace; what is below /sys may be of another one.
 const DEVICES: &str = "/proc/self/net/dev";
@@ -63,6 +65,10 @@ pub(crate) struct Fabric {
     tools: Option<Tools>,
     /// Proxy addresses of an administrator on other interfaces.
     pub(crate) nat: Nat,
+    /// The table of those was changed by somebody since it was looked at.
+    pub(crate) nat_is_due: bool,
+    proof: proof::Proof,
+    rules: Option<Rules>,
     /// Tunnel addresses of this host at which the proxy takes connections.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Name and uid of the fabric in which it shall be.
@@ -71,18 +77,28 @@ pub(crate) struct Fabric {
     pub(crate) state: Option<State>,
 }
 
+/// Hears of changes of our rules.
+struct Rules {
+    /// `None` = that cannot be.
+    watch: Option<tunnel::filter::Watch>,
+    /// Changes that were acted upon.
+    seen: u64,
+}
+
 /// The tools.
 pub(crate) struct Tools {
     pub(crate) netlink: Netlink,
     pub(crate) filter: Filter,
     pub(crate) proxy: Proxy,
     pub(crate) shrink: Shrink,
-    /// Members that are let in, those included that are about to go.
-    pub(crate) admitted: BTreeMap<String, tunnel::Member>,
+    /// Members that are let in, those included that are about to go; `None` = the kernel knows.
+    pub(crate) admitted: Option<BTreeMap<String, tunnel::Member>>,
     /// Since when an address of the underlay is gone that peers dial.
     pub(crate) lost_since: Option<Instant>,
     /// The filter is as it should be, as far as is known.
     pub(crate) is_guarded: bool,
+    /// Others' rules that keep packets from pods, in words; `None` = not looked at yet.
+    pub(crate) obstacles: Option<Vec<String>>,
 }
 
 /// How the tunnel is.
@@ -104,6 +120,9 @@ impl Fabric {
             channels,
             tools: None,
             nat: Nat::new(),
+            nat_is_due: false,
+            proof: proof::Proof::default(),
+            rules: None,
             addresses: BTreeSet::new(),
             joins: None,
             state: None,
@@ -121,13 +140,59 @@ impl Fabric {
                     filter: Filter::new(),
                     proxy: Proxy::load(&proxy::Options::new(&self.bpffs))?,
                     shrink: Shrink::default(),
-                    admitted: BTreeMap::new(),
+                    admitted: None,
                     lost_since: None,
                     is_guarded: false,
+                    obstacles: None,
                 }
             }
         };
         Ok(self.tools.insert(tools))
+    }
+
+    /// Whether the tunnel carries, as far as is known. The others are asked meanwhile, and the answers are news.
+    pub(crate) fn prove(&mut self, subject: &proof::Subject, peers: &[tunnel::Member]) -> proof::Finding {
+        let news = Arc::clone(&self.channels.news);
+        let ask = |questions| proof::ask(questions, move || news.notify_one());
+        self.proof.look(subject, peers, Instant::now(), ask)
+    }
+
+    /// Listens to changes of our rules from now on. Where that cannot be, they are noticed by the slow look.
+    pub(crate) fn watch_rules(&mut self) {
+        if self.rules.is_some() {
+            return;
+        }
+        let news = Arc::clone(&self.channels.news);
+        let started = tunnel::filter::Watch::start(move || news.notify_one());
+        if let Err(error) = &started {
+            tracing::warn!(%error, "changes of nftables are noticed late");
+        }
+        self.rules = Some(Rules { watch: started.ok(), seen: 0 });
+    }
+
+    /// Others' rules that keep packets from pods. There may be many rules, so they are read at the slow look only.
+    pub(crate) fn obstacles(&mut self, everything: bool) -> Vec<String> {
+        let Some(tools) = &mut self.tools else { return Vec::new() };
+        if everything || tools.obstacles.is_none() {
+            // A kernel without nftables has none of these either.
+            let found = tunnel::filter::forward::drops();
+            let none = |error| tracing::debug!(%error, "the rules of others cannot be read");
+            tools.obstacles = Some(found.map_err(none).unwrap_or_default());
+        }
+        tools.obstacles.clone().unwrap_or_default()
+    }
+
+    /// Whether somebody changed our rules since the last call. They are looked at then.
+    pub(crate) fn rules_changed(&mut self) -> bool {
+        let Some(rules) = &mut self.rules else { return false };
+        let Some(watch) = &rules.watch else { return false };
+        let changes = watch.changes();
+        let changed = std::mem::replace(&mut rules.seen, changes) != changes;
+        if changed {
+            self.nat_is_due = true;
+            self.tools.iter_mut().for_each(|tools| tools.is_guarded = false);
+        }
+        changed
     }
 
     /// The tools, if they were ever needed.
@@ -148,6 +213,7 @@ impl Fabric {
     /// Removes device, filter and proxy.
     pub(crate) fn remove(&mut self) -> Result<(), FabricError> {
         self.tools = None;
+        self.proof = proof::Proof::default();
         self.addresses.clear();
         self.state = None;
         remove_tunnel(&self.bpffs).map(drop)

@@ -15,6 +15,7 @@ mod plane;
 mod proxy;
 #[path = "../report.rs"]
 mod report;
+mod rest;
 mod statistics;
 mod tunnel;
 

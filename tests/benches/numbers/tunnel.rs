@@ -8,7 +8,7 @@ use balancing_tests::{
 };
 use balancing_tunnel::{Deletions, Filter, Member, Pair};
 
-use crate::{Report, median};
+use crate::{Report, median, rest};
 
 /// Runs of which the median counts.
 const RUNS: usize = 7;
@@ -22,6 +22,7 @@ pub(crate) fn measure(report: &mut Report) {
         all(report, &format!("{peers} tunnel peers of both families"), &members, (None, None));
         filter(report, &members);
     }
+    rest::measure(report);
 }
 
 fn all(report: &mut Report, name: &str, members: &[Member], targets: (Option<f64>, Option<f64>)) {

@@ -3,9 +3,17 @@
 //! Offsets are bits behind the start of the UDP header: 8 bytes of UDP, 8 of VXLAN (the identifier in the fifth to
 //! seventh), 14 of Ethernet, then the inner packet.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use crate::{Fabric, Member, Pair, fabric::hash};
+use crate::{
+    Fabric, Member, Pair,
+    fabric::hash,
+    facts::{DEVICE_IPV4, DEVICE_IPV6},
+};
 
 /// The table's name.
 pub const TABLE: &str = "balancing";
@@ -13,13 +21,15 @@ pub const TABLE: &str = "balancing";
 pub const REMOVE: &str = "delete table inet balancing\n";
 /// The chain of packets to this host.
 pub const INPUT: &str = "input";
+/// The chain that lowers what TCP offers to what the tunnel takes.
+const CLAMP: &str = "clamp";
 /// Starts the comment that marks which state of the filter this is.
 pub const GENERATION: &str = "generation ";
 /// Names of the counters, one a reason.
 pub const COUNTERS: [&str; 4] = ["not_a_member", "wrong_inner_source", "not_ip", "from_a_pod"];
 
 /// The sets with their keys: outer sources, and outer with inner sources.
-const SETS: [(&str, &str); 6] = [
+pub(super) const SETS: [(&str, &str); 6] = [
     ("members4", "type ipv4_addr"),
     ("members6", "type ipv6_addr"),
     ("bound44", "typeof ip saddr . @th,336,32"),
@@ -41,14 +51,21 @@ pub enum Scope<'a> {
     Everything,
 }
 
+/// An element of a set: an outer source, alone or with an inner one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Element {
+    set: &'static str,
+    outer: IpAddr,
+    inner: Option<IpAddr>,
+}
+
 /// What the filter shall let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     port: u16,
     vni: u32,
     own: Pair,
-    /// Elements, each with its set.
-    elements: BTreeSet<(&'static str, String)>,
+    pub(super) elements: BTreeSet<Element>,
     generation: String,
 }
 
@@ -79,14 +96,14 @@ impl Wanted {
     fn identity(&self) -> impl Iterator<Item = u8> {
         let sets = SETS.iter().flat_map(|(name, key)| name.bytes().chain(key.bytes()));
         let rules = self.chains().into_iter().flat_map(|(_, rules)| rules).flat_map(String::into_bytes);
-        let elements =
-            self.elements.iter().flat_map(|(set, element)| set.bytes().chain(element.bytes()).chain([0]));
-        sets.chain(rules).chain(elements)
+        let element =
+            |element: &Element| element.set.bytes().chain(element.to_string().into_bytes()).chain([0]);
+        sets.chain(rules).chain(self.elements.iter().flat_map(element))
     }
 
     /// The rules of each chain.
     #[must_use]
-    pub fn chains(&self) -> [(&'static str, Vec<String>); 3] {
+    pub fn chains(&self) -> [(&'static str, Vec<String>); 4] {
         let Self { port, vni, .. } = self;
         let ours = format!("udp dport {port} @th,96,24 {vni}");
         let mark = format!("comment \"{GENERATION}{}\"", self.generation);
@@ -109,6 +126,14 @@ impl Wanted {
                     format!("udp dport {port} ip frag-off & 0x3fff != 0 counter name from_a_pod drop"),
                     format!("udp dport {port} exthdr frag exists counter name from_a_pod drop"),
                 ],
+            ),
+            (
+                // A pod offers what fits into its own device. What the tunnel takes it would have to learn from ICMP, which
+                // somebody on the way to the pod may drop.
+                CLAMP,
+                vec![format!(
+                    "oifname {{ \"{DEVICE_IPV4}\", \"{DEVICE_IPV6}\" }} tcp flags syn / syn,rst tcp option maxseg size set rt mtu"
+                )],
             ),
         ]
     }
@@ -150,6 +175,7 @@ impl Wanted {
         for (chain, _) in self.chains() {
             let hook = match chain {
                 "tunnel" => String::new(),
+                CLAMP => " { type filter hook forward priority mangle; policy accept; }".to_owned(),
                 hook => format!(" {{ type filter hook {hook} priority -300; policy accept; }}"),
             };
             _ = writeln!(text, "add chain inet {TABLE} {chain}{hook}");
@@ -174,33 +200,63 @@ impl Wanted {
     }
 }
 
+impl Element {
+    fn new(outer: IpAddr, inner: Option<IpAddr>) -> Self {
+        let set = match (outer.is_ipv4(), inner.map(|inner| inner.is_ipv4())) {
+            (true, None) => "members4",
+            (false, None) => "members6",
+            (true, Some(true)) => "bound44",
+            (true, Some(false)) => "bound46",
+            (false, Some(true)) => "bound64",
+            (false, Some(false)) => "bound66",
+        };
+        Self { set, outer, inner }
+    }
+
+    /// An element of a set as the kernel has it: its addresses one behind the other.
+    pub(super) fn read(set: &'static str, key: &[u8]) -> Option<Self> {
+        let length = if set.starts_with("members4") || set.starts_with("bound4") { 4 } else { 16 };
+        let (outer, inner) = key.split_at_checked(length)?;
+        let inner = if inner.is_empty() { None } else { Some(address(inner)?) };
+        Some(Self { set, outer: address(outer)?, inner })
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.outer)?;
+        match self.inner {
+            Some(IpAddr::V4(ip)) => write!(f, " . 0x{:08x}", ip.to_bits()),
+            Some(IpAddr::V6(ip)) => write!(f, " . 0x{:032x}", ip.to_bits()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let ipv4 = <[u8; 4]>::try_from(bytes).map(|bytes| IpAddr::from(Ipv4Addr::from(bytes)));
+    ipv4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| IpAddr::from(Ipv6Addr::from(bytes)))).ok()
+}
+
 /// One command for many elements of a set.
-fn change(text: &mut String, verb: &str, elements: &[&(&'static str, String)]) {
-    for of_set in elements.chunk_by(|(a, _), (b, _)| a == b) {
+fn change(text: &mut String, verb: &str, elements: &[&Element]) {
+    for of_set in elements.chunk_by(|a, b| a.set == b.set) {
         for some in of_set.chunks(AT_ONCE) {
-            let Some((set, _)) = some.first() else { continue };
-            let some: Vec<&str> = some.iter().map(|(_, element)| element.as_str()).collect();
+            let Some(Element { set, .. }) = some.first() else { continue };
+            let some: Vec<String> = some.iter().map(ToString::to_string).collect();
             _ = writeln!(text, "{verb} element inet {TABLE} {set} {{ {} }}", some.join(", "));
         }
     }
 }
 
 /// What the sets hold for a member: its outer addresses, and each with each of its tunnel addresses.
-fn elements(member: &Member) -> Vec<(&'static str, String)> {
-    let mut elements = Vec::new();
-    for outer in member.underlay.iter() {
-        let ipv4 = outer.is_ipv4();
-        elements.push((if ipv4 { "members4" } else { "members6" }, outer.to_string()));
-        for inner in member.addresses.iter() {
-            elements.push(match (ipv4, inner) {
-                (true, IpAddr::V4(ip)) => ("bound44", format!("{outer} . 0x{:08x}", ip.to_bits())),
-                (true, IpAddr::V6(ip)) => ("bound46", format!("{outer} . 0x{:032x}", ip.to_bits())),
-                (false, IpAddr::V4(ip)) => ("bound64", format!("{outer} . 0x{:08x}", ip.to_bits())),
-                (false, IpAddr::V6(ip)) => ("bound66", format!("{outer} . 0x{:032x}", ip.to_bits())),
-            });
-        }
-    }
-    elements
+fn elements(member: &Member) -> impl Iterator<Item = Element> + use<> {
+    let inner = member.addresses;
+    let with_inner = move |outer| inner.iter().map(move |inner| Element::new(outer, Some(inner)));
+    member
+        .underlay
+        .iter()
+        .flat_map(move |outer| [Element::new(outer, None)].into_iter().chain(with_inner(outer)))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::{
     Deletions, Plan,
     diff::{self, Entry, LinkStep},
     facts::Link,
+    kept::{Kept, Removal},
     plan::Device,
     words::Problems,
 };
@@ -56,8 +57,42 @@ pub(super) async fn apply(
             run.delete(requests, index).await?;
         }
     }
-    let device = devices.first().map(|(index, _)| *index);
-    Ok(Applied { writes: run.writes, device, made: run.made, problems: run.problems.into_vec() })
+    // The primary device is the one that the plan names first; it may have to wait.
+    let primary = plan.devices.first().map(|want| want.name);
+    let device = devices.iter().find(|(_, want)| Some(want.name) == primary).map(|(index, _)| *index);
+    let devices = devices.iter().map(|(index, _)| *index).collect();
+    Ok(Applied { writes: run.writes, device, devices, made: run.made, problems: run.problems.into_vec() })
+}
+
+/// What every device of ours has.
+pub(super) async fn kept(requests: &Requests) -> Result<Vec<Kept>, Error> {
+    let ours: Vec<Link> = read::links(requests).await?.into_iter().filter(Link::is_ours).collect();
+    if ours.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (addresses, routes) = (read::addresses(requests).await?, read::routes(requests).await?);
+    let mut all = Vec::new();
+    for link in ours {
+        let have = read::have(requests, link.index, &addresses, &routes).await?;
+        all.push(Kept { link, have });
+    }
+    Ok(all)
+}
+
+/// Removes devices, or entries of them.
+pub(super) async fn reduce(requests: &Requests, removals: &[Removal]) -> Result<Applied, Error> {
+    let mut run = Run::default();
+    for removal in removals {
+        match removal {
+            Removal::Device(index) => run.delete(requests, *index).await?,
+            Removal::Entries { device, name, batches } => {
+                for batch in batches {
+                    run.batch(requests, name, batch, |entry| write::unset(*device, entry), is_gone).await?;
+                }
+            }
+        }
+    }
+    Ok(Applied { writes: run.writes, problems: run.problems.into_vec(), ..Applied::default() })
 }
 
 /// Removes every device of ours.

@@ -149,7 +149,8 @@ pub(super) fn refused(what: String, cause: io::Error) -> Error {
     let remedy = match cause.kind() {
         io::ErrorKind::PermissionDenied => ": run as root, or with CAP_NET_ADMIN",
         io::ErrorKind::AddrInUse => {
-            ": another program or device has the UDP port, choose another spec.vxlan.port"
+            ": another program or device has the UDP port: stop it or give it another one, or create a TunnelFabric with another \
+             spec.vxlan.port and delete this one"
         }
         io::ErrorKind::Unsupported => ": the kernel needs CONFIG_VXLAN",
         _ => "",

@@ -80,6 +80,8 @@ async fn serve(command: Command, requests: &Requests, ours: &Ours) -> bool {
         Command::Apply(plan, deletions, reply) => {
             finish(&reply, patient(apply::apply(requests, &plan, deletions, ours)).await)
         }
+        Command::Kept(reply) => finish(&reply, patient(apply::kept(requests)).await),
+        Command::Reduce(removals, reply) => finish(&reply, patient(apply::reduce(requests, &removals)).await),
         Command::Remove(reply) => finish(&reply, patient(apply::remove(requests)).await),
     }
 }

@@ -20,11 +20,14 @@ const AS_DEFAULT: u8 = 1;
 pub enum Conflict {
     /// A port that never works everywhere.
     #[error(
-        "spec.vxlan.port {0} belongs to other overlays and is dropped by some hypervisors: choose another"
+        "spec.vxlan.port {0} belongs to other overlays and is dropped by some hypervisors: create a TunnelFabric with another \
+         and delete this one"
     )]
     ForbiddenPort(u16),
     /// An identifier of more than 24 bits.
-    #[error("spec.vxlan.vni {0} has more than 24 bits: choose one below 16777216")]
+    #[error(
+        "spec.vxlan.vni {0} has more than 24 bits: create a TunnelFabric with one below 16777216 and delete this one"
+    )]
     BadVni(u32),
     /// The member has no underlay address.
     #[error("member {0} has no underlay address: name the underlay by spec.underlay of the TunnelFabric")]
@@ -36,7 +39,10 @@ pub enum Conflict {
     #[error("device {0} is not ours (it has no alias balancing:NAME): remove it or give it another name")]
     ForeignDevice(String),
     /// Another device takes the packets of our identifier.
-    #[error("device {by} has VNI {vni} on port {port} already: choose another spec.vxlan.vni or port")]
+    #[error(
+        "device {by} has VNI {vni} on port {port} already: give its overlay another VNI or port, or create a TunnelFabric with \
+         another spec.vxlan.vni or port and delete this one"
+    )]
     VniTaken {
         /// Our identifier.
         vni: u32,
@@ -47,7 +53,8 @@ pub enum Conflict {
     },
     /// Another device takes every packet of our port.
     #[error(
-        "device {by} takes every VNI of port {port} (collect metadata), as Cilium's does: choose another spec.vxlan.port"
+        "device {by} takes every VNI of port {port} (collect metadata), as Cilium's does: give its overlay another port, or \
+         create a TunnelFabric with another spec.vxlan.port and delete this one"
     )]
     CollectMetadata {
         /// Our port.
@@ -57,7 +64,8 @@ pub enum Conflict {
     },
     /// Another device uses our port in a way that ours cannot share.
     #[error(
-        "device {by} uses port {port} with {flags}, which the kernel lets no other share: choose another spec.vxlan.port"
+        "device {by} uses port {port} with {flags}, which the kernel lets no other share: give its overlay another port, or create a \
+         TunnelFabric with another spec.vxlan.port and delete this one"
     )]
     OtherFlags {
         /// Our port.

@@ -4,28 +4,33 @@
 //! address of the underlay. The Node is annotated only while the device carries.
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, UdpSocket},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use balancing_core::membership::{Member, Membership, membership};
 use balancing_dataplane::proxy::Local;
 use balancing_kube::member::Wish;
-use balancing_tunnel::{Applied, Deletions, Mac, Pair, Plan, mac_of, plan};
+use balancing_tunnel::{AcceptFrom, Facts, Mac, Pair, Plan, mac_of, plan};
 
 use super::{LOOK, NOT_LISTED, News, Outcome, Reconciler};
 use crate::{
-    fabric::{Fabric, FabricError, State, Tools, to_fabric, to_member, underlay, wish},
+    fabric::{Fabric, FabricError, State, Tools, admit, proof, to_fabric, to_member, underlay, wish},
     world::World,
 };
 
 /// So long an address of the underlay may be gone before peers are told.
 const EXCHANGE: Duration = Duration::from_secs(10);
 
+/// Between two looks at least: a thousand members that come at once are a few looks, the first of them at once.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// See the module.
 #[derive(Default)]
-pub(crate) struct FabricReconciler;
+pub(crate) struct FabricReconciler {
+    /// When it looked last, and what it found.
+    last: Option<(Instant, Outcome)>,
+}
 
 /// How far a look came.
 enum Standing {
@@ -51,6 +56,35 @@ impl Reconciler<World> for FabricReconciler {
     }
 
     fn reconcile(&mut self, world: &mut World, everything: bool) -> (Outcome, News) {
+        let rules = if world.fabric.rules_changed() { News::PROXY } else { News::NONE };
+        if let Some(outcome) = self.postponed(everything) {
+            return (outcome, rules);
+        }
+        let (outcome, news) = self.look(world, everything);
+        self.last = Some((Instant::now(), outcome.clone()));
+        (outcome, news | rules)
+    }
+}
+
+impl FabricReconciler {
+    /// What it found last, to be looked at again soon, when that was only just now.
+    fn postponed(&self, everything: bool) -> Option<Outcome> {
+        let (at, outcome) = self.last.as_ref()?;
+        let next = *at + PAUSE;
+        let soon = |until: Option<Instant>| until.map_or(next, |until| until.min(next));
+        if everything || Instant::now() >= next {
+            return None;
+        }
+        match outcome {
+            Outcome::Done => Some(Outcome::Again(next)),
+            Outcome::Again(until) => Some(Outcome::Again(soon(Some(*until)))),
+            Outcome::Partly(why, until) => Some(Outcome::Partly(why.clone(), Some(soon(*until)))),
+            // What waits for the news, or failed, is done now.
+            Outcome::Asleep(_) | Outcome::AsleepUntil(..) | Outcome::Failed(_) => None,
+        }
+    }
+
+    fn look(&self, world: &mut World, everything: bool) -> (Outcome, News) {
         if !world.owner.is_synced() {
             return (Outcome::Asleep(NOT_LISTED), News::NONE);
         }
@@ -134,74 +168,138 @@ impl Joined {
     /// Peers go on with what they know, but nobody is sent here.
     fn lacking(why: String, member: &Member<'_>) -> Self {
         let described = member.own.map(|own| Described {
-            underlay: Pair { v4: own.underlay_v4, v6: own.underlay_v6 },
+            underlay: known_underlay(member),
             mac: Mac(own.mac),
             mtu: own.mtu,
         });
         Self { standing: Standing::Lacks(why), proven: Some(Vec::new()), described }
     }
+
+    /// The same, to be looked at again at that time.
+    fn until(mut self, again: Option<Instant>) -> Self {
+        self.standing = match (self.standing, again) {
+            (Standing::Lacks(why), Some(at)) => Standing::Waits(why, at),
+            (Standing::Waits(why, until), Some(at)) => Standing::Waits(why, until.min(at)),
+            (standing, _) => standing,
+        };
+        self
+    }
 }
 
 /// Makes the tunnel as the member's objects say.
 fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Joined, FabricError> {
-    let name = member.name();
     let wanted = to_fabric(&member.fabric.name, member.spec);
+    if wanted.accept_from == AcceptFrom::Members {
+        fabric.watch_rules();
+    }
     let tools = fabric.tools()?;
     let mut facts = tools.netlink.facts()?;
     if member.permission.is_some() {
         // It has no pods to which it would forward.
         (facts.forwards_ipv4, facts.forwards_ipv6) = (None, None);
     }
+    let peers: Vec<_> = member.peers.iter().map(|(name, spec)| to_member(name, spec)).collect();
     let chosen = underlay(member, &facts);
+    let local = chosen.as_ref().copied().unwrap_or_else(|_| known_underlay(member));
+    let own = own(member, &member.name(), local);
+    let plan = match decide(tools, member, chosen, (&wanted, &own, &peers), &facts) {
+        Ok(plan) => plan,
+        Err(lacking) => {
+            // Whoever lost its permission is shut out also where no tunnel can be made.
+            admit::shut_out(tools, &wanted, &own, &peers, everything)?;
+            return Ok(lacking.until(tools.shrink.until()));
+        }
+    };
+    let applied = admit::apply(tools, &wanted, &own, &peers, &plan, everything)?;
+    tools.proxy.set_local(&Local { ipv4: own.addresses.v4, ipv6: own.addresses.v6 })?;
+    applied.devices.iter().try_for_each(|device| attach(tools, *device))?;
+    let until = tools.shrink.until();
+    let mtu = plan.mtu();
+    let described = Some(Described { underlay: local, mac: own.mac, mtu });
+    let missing = missing(tools, &own, applied.device, facts)?;
+    let subject = applied.device.filter(|_| missing.is_none()).map(|device| proof::Subject {
+        device,
+        mtu,
+        underlay: own.underlay,
+        addresses: own.addresses,
+    });
+    let finding = subject.map(|subject| fabric.prove(&subject, &peers)).unwrap_or_default();
+    let mut problems = member.problems.clone();
+    // Those of the plan are among them.
+    problems.extend(applied.problems);
+    problems.extend(finding.problems);
+    if member.permission.is_none() {
+        problems.extend(fabric.obstacles(everything));
+    }
+    fabric.addresses = own.addresses.iter().collect();
+    fabric.state =
+        Some(State { fabric: member.fabric.name.clone(), own, mtu, device: applied.device, peers, problems });
+    let again = until.into_iter().chain(finding.again).min();
+    let joined = match missing.or(finding.fault) {
+        None => Joined { standing: Standing::Carries(again), proven: finding.proven, described },
+        Some(why) => Joined { standing: Standing::Lacks(why), proven: Some(Vec::new()), described },
+    };
+    Ok(joined.until(again))
+}
+
+/// The plan, or why there is none.
+fn decide(
+    tools: &mut Tools,
+    member: &Member<'_>,
+    chosen: Result<Pair, String>,
+    (fabric, own, peers): (&balancing_tunnel::Fabric, &balancing_tunnel::Member, &[balancing_tunnel::Member]),
+    facts: &Facts,
+) -> Result<Plan, Joined> {
     if let Some(until) = waits_for_address(tools, member, chosen.as_ref().copied().unwrap_or_default()) {
         let gone = "an address of the underlay is gone that peers dial: it is waited for";
         let standing = Standing::Waits(chosen.err().unwrap_or_else(|| gone.to_owned()), until);
-        return Ok(Joined { standing, proven: None, described: None });
+        return Err(Joined { standing, proven: None, described: None });
     }
-    let local = match chosen {
-        Ok(local) => local,
-        Err(why) => return Ok(Joined::lacking(why, member)),
-    };
-    let own = own(member, &name, dialled_from(local));
-    let peers: Vec<_> = member.peers.iter().map(|(name, spec)| to_member(name, spec)).collect();
+    let local = chosen.map_err(|why| Joined::lacking(why, member))?;
     let has_address = !own.addresses.is_empty();
     // Before there is an address, what depends on none is known already: whether the tunnel can be, and its MTU.
-    let planned = if has_address { own.clone() } else { with_any_address(&own, &wanted) };
-    let plan = match plan(&wanted, &planned, &peers, &facts) {
-        Ok(plan) => plan,
-        Err(conflict) => return Ok(Joined::lacking(conflict.to_string(), member)),
-    };
-    let mtu = plan.mtu();
+    let planned = if has_address { own.clone() } else { with_any_address(own, fabric) };
+    let plan = plan(fabric, &planned, peers, facts)
+        .map_err(|conflict| Joined::lacking(conflict.to_string(), member))?;
     if !has_address {
-        let described = Some(Described { underlay: local, mac: own.mac, mtu });
-        let lacking = Joined::lacking(without_address(member, &name), member);
-        return Ok(Joined { proven: None, described, ..lacking });
+        let described = Some(Described { underlay: local, mac: own.mac, mtu: plan.mtu() });
+        let lacking = Joined::lacking(without_address(member, &own.name), member);
+        return Err(Joined { proven: None, described, ..lacking });
     }
-    let applied = apply(tools, &wanted, &own, &peers, &plan, everything)?;
-    if let Some(device) = applied.device {
-        tools.proxy.set_local(&Local { ipv4: own.addresses.v4, ipv6: own.addresses.v6 })?;
-        attach(tools, device)?;
-    }
-    let until = tools.shrink.until();
-    let proven: Vec<IpAddr> = own.addresses.iter().filter(|address| answers(*address)).collect();
-    let is_whole = applied.device.is_some() && proven.len() == own.addresses.iter().count();
-    let mut problems = member.problems.clone();
-    // Those of the plan are among them.
-    problems.extend(applied.problems.iter().cloned());
-    fabric.addresses = own.addresses.iter().collect();
-    let described = Some(Described { underlay: local, mac: own.mac, mtu });
-    fabric.state =
-        Some(State { fabric: member.fabric.name.clone(), own, mtu, device: applied.device, peers, problems });
-    let standing = match is_whole {
-        true => Standing::Carries(until),
-        false => Standing::Lacks("the tunnel device does not have its own address yet".to_owned()),
-    };
-    Ok(Joined { standing, proven: Some(proven), described })
+    Ok(plan)
 }
 
-/// The family by which this host dials and is dialled: there is one device with the proxy's programs on it.
-fn dialled_from(local: Pair) -> Pair {
-    if local.v4.is_some() { Pair { v6: None, ..local } } else { local }
+/// What the device lacks in the kernel's list, in words. One that is up has the port: it cannot be set up without.
+fn missing(
+    tools: &Tools,
+    own: &balancing_tunnel::Member,
+    device: Option<u32>,
+    before: Facts,
+) -> Result<Option<String>, FabricError> {
+    let Some(device) = device else { return Ok(Some("there is no tunnel device yet".to_owned())) };
+    let lacks = |facts: &Facts| {
+        let link = facts.link(device).filter(|link| link.is_ours() && link.up);
+        let has = |ip: IpAddr| {
+            facts.addresses.iter().any(|has| (has.link, has.ip, has.lasting) == (device, ip, true))
+        };
+        match link.and_then(|link| link.vxlan.as_ref()) {
+            None => Some("the tunnel device is not up yet".to_owned()),
+            Some(vxlan) if vxlan.port != own.port => {
+                Some("the tunnel device has another port yet".to_owned())
+            }
+            Some(_) => {
+                let address = own.addresses.iter().find(|address| !has(*address))?;
+                Some(format!("the tunnel device does not have its own address {address} yet"))
+            }
+        }
+    };
+    // What was made just now is not in a list from before.
+    if lacks(&before).is_none() { Ok(None) } else { Ok(lacks(&tools.netlink.facts()?)) }
+}
+
+/// Which addresses peers were told to dial.
+fn known_underlay(member: &Member<'_>) -> Pair {
+    member.own.map(|own| Pair { v4: own.underlay_v4, v6: own.underlay_v6 }).unwrap_or_default()
 }
 
 /// Puts the proxy on the device. Without it members could reach every port of this host, so there is no device then.
@@ -228,37 +326,6 @@ fn waits_for_address(tools: &mut Tools, member: &Member<'_>, local: Pair) -> Opt
     (now < until).then_some(until)
 }
 
-/// Brings the kernel in line. Whoever is new is let in before packets go there, and whoever has left is shut out after none
-/// goes any more.
-fn apply(
-    tools: &mut Tools,
-    wanted: &balancing_tunnel::Fabric,
-    own: &balancing_tunnel::Member,
-    peers: &[balancing_tunnel::Member],
-    plan: &Plan,
-    everything: bool,
-) -> Result<Applied, FabricError> {
-    let wished: BTreeMap<_, _> = peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect();
-    let remaining = tools.admitted.keys().filter(|name| wished.contains_key(*name)).count();
-    let deletions = tools.shrink.judge(tools.admitted.len(), remaining, Instant::now());
-    let mut admitted = tools.admitted.clone();
-    admitted.extend(wished.clone());
-    // The filter is asked by a process, which is too much for each change of some pod's device.
-    let must_ask = everything || !tools.is_guarded;
-    tools.is_guarded = false;
-    if must_ask || admitted != tools.admitted {
-        tools.filter.apply(&Vec::from_iter(admitted.values().cloned()), wanted, own)?;
-    }
-    tools.admitted = admitted;
-    let applied = tools.netlink.apply(plan, deletions)?;
-    if deletions == Deletions::Allowed && tools.admitted != wished {
-        tools.filter.apply(peers, wanted, own)?;
-        tools.admitted = wished;
-    }
-    tools.is_guarded = true;
-    Ok(applied)
-}
-
 /// This host as a member: what the fabric knows of it, but for the underlay, which is as it is now.
 fn own(member: &Member<'_>, name: &str, underlay: Pair) -> balancing_tunnel::Member {
     let known = member.own.map(|own| to_member(name, own));
@@ -272,11 +339,6 @@ fn own(member: &Member<'_>, name: &str, underlay: Pair) -> balancing_tunnel::Mem
         addresses,
         mtu: 0,
     }
-}
-
-/// Whether the host has the address, by the means of any application.
-fn answers(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// The member as it may be once it has its addresses.

@@ -121,7 +121,13 @@ fn translate(world: &mut World, everything: bool) -> Result<(), balancing_tunnel
             wanted.insert(at, Pods { pods, sticky: forward.affinity.is_some() });
         }
     }
-    fabric.nat.apply(&wanted, everything).map(drop)
+    if !wanted.is_empty() {
+        fabric.watch_rules();
+    }
+    let everything = everything || fabric.nat_is_due;
+    fabric.nat.apply(&wanted, everything)?;
+    fabric.nat_is_due = false;
+    Ok(())
 }
 
 /// Brings every port up to date, and takes away what nobody declares.

@@ -15,8 +15,9 @@ use super::{
 };
 use crate::sys::{self, tcx};
 
-/// Pins, one a direction.
-const DIRECTIONS: [(&str, u32); 2] = [("ingress", tcx::INGRESS), ("egress", tcx::EGRESS)];
+/// Pins by direction: a host has two devices at most, and a pin is of either.
+const DIRECTIONS: [([&str; 2], u32); 2] =
+    [(["ingress", "ingress2"], tcx::INGRESS), (["egress", "egress2"], tcx::EGRESS)];
 
 /// The links.
 pub(super) struct Links {
@@ -33,19 +34,18 @@ impl Links {
     /// Makes both links lead from the device to the programs. Egress first: answers are translated before a packet is let in.
     pub(super) fn attach(&mut self, programs: &Programs, device: u32) -> Result<bool, Error> {
         let mut changed = false;
-        for (name, direction) in DIRECTIONS.into_iter().rev() {
-            changed |= self.attach_one(program(programs, direction), name, direction, device)?;
+        for (names, direction) in DIRECTIONS.into_iter().rev() {
+            changed |= self.attach_one(program(programs, direction), names, direction, device)?;
         }
         Ok(changed)
     }
 
     /// Whether both links are as they should be.
     pub(super) fn is_attached(&self, programs: &Programs, device: u32) -> Result<bool, Error> {
-        for (name, direction) in DIRECTIONS {
+        for (names, direction) in DIRECTIONS {
             let id = program_id(program(programs, direction), device)?;
             let is_there = if self.tcx {
-                let found = self.link(name)?.map(|link| tcx::link(link.as_fd()));
-                found.is_some_and(|found| found.is_ok_and(|found| found == (device, direction, id)))
+                self.find(names, direction, device)?.is_some_and(|(_, found)| found == id)
             } else {
                 filter_id(direction, device)? == Some(id)
             };
@@ -59,7 +59,7 @@ impl Links {
     fn attach_one(
         &mut self,
         program: BorrowedFd<'_>,
-        name: &str,
+        names: [&str; 2],
         direction: u32,
         device: u32,
     ) -> Result<bool, Error> {
@@ -67,19 +67,14 @@ impl Links {
         if !self.tcx {
             return attach_filter(program, direction, device);
         }
-        if let Some(link) = self.link(name)? {
-            match tcx::link(link.as_fd()) {
-                Ok((at, way, id)) if at == device && way == direction => {
-                    if id == program_id(program, device)? {
-                        return Ok(false);
-                    }
-                    sys::link_update(link.as_fd(), program).map_err(failed("replace"))?;
-                    return Ok(true);
-                }
-                // Of a device that is gone, or something else.
-                _ => self.unpin(name)?,
+        if let Some((link, id)) = self.find(names, direction, device)? {
+            if id == program_id(program, device)? {
+                return Ok(false);
             }
+            sys::link_update(link.as_fd(), program).map_err(failed("replace"))?;
+            return Ok(true);
         }
+        let name = self.free(names)?;
         let link = match tcx::attach(program, device, direction) {
             // The attach type is unknown.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -95,6 +90,37 @@ impl Links {
             source,
         })?;
         Ok(true)
+    }
+
+    /// The link of a device, and the program that it leads to.
+    fn find(&self, names: [&str; 2], direction: u32, device: u32) -> Result<Option<(OwnedFd, u32)>, Error> {
+        for name in names {
+            let Some(link) = self.link(name)? else { continue };
+            if let Ok((at, way, id)) = tcx::link(link.as_fd())
+                && (at, way) == (device, direction)
+            {
+                return Ok(Some((link, id)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A pin for a link of another device: one that there is not, or whose device is gone. Else the first, whose device is none of ours
+    /// any more.
+    fn free<'a>(&self, names: [&'a str; 2]) -> Result<&'a str, Error> {
+        let [first, _] = names;
+        let mut free = first;
+        for name in names {
+            let link = self.link(name)?.map(|link| tcx::link(link.as_fd()));
+            if link.is_none_or(|link| link.map_or(true, |(at, ..)| at == 0)) {
+                free = name;
+                break;
+            }
+        }
+        if self.link(free)?.is_some() {
+            self.unpin(free)?;
+        }
+        Ok(free)
     }
 
     fn link(&self, name: &str) -> Result<Option<OwnedFd>, Error> {
@@ -155,7 +181,7 @@ pub(super) fn detach_filters() -> Result<(), Error> {
 
 /// Ends the links of a directory at once; whatever else is there is left to its removal.
 pub(super) fn detach_all(directory: &Path) {
-    for (name, _) in DIRECTIONS {
+    for name in DIRECTIONS.into_iter().flat_map(|(names, _)| names) {
         if let Ok(link) = sys::obj_get(&directory.join(name)) {
             // A link whose device is gone is detached already.
             sys::link_detach(link.as_fd()).ok();

@@ -52,9 +52,11 @@ add set inet balancing bound66 {{ typeof ip6 saddr . @th,304,128; }}
 add chain inet balancing tunnel
 add chain inet balancing input {{ type filter hook input priority -300; policy accept; }}
 add chain inet balancing forward {{ type filter hook forward priority -300; policy accept; }}
+add chain inet balancing clamp {{ type filter hook forward priority mangle; policy accept; }}
 flush chain inet balancing tunnel
 flush chain inet balancing input
 flush chain inet balancing forward
+flush chain inet balancing clamp
 flush set inet balancing members4
 flush set inet balancing members6
 flush set inet balancing bound44
@@ -82,6 +84,7 @@ add rule inet balancing input udp dport 7711 @th,96,24 7710 goto tunnel comment 
 add rule inet balancing forward udp dport 7711 @th,96,24 7710 counter name from_a_pod drop
 add rule inet balancing forward udp dport 7711 ip frag-off & 0x3fff != 0 counter name from_a_pod drop
 add rule inet balancing forward udp dport 7711 exthdr frag exists counter name from_a_pod drop
+add rule inet balancing clamp oifname {{ "balancing0", "balancing1" }} tcp flags syn / syn,rst tcp option maxseg size set rt mtu
 "#,
         wanted.generation()
     );
@@ -133,4 +136,23 @@ fn many_elements_are_several_commands() {
         text.lines().filter(|line| line.starts_with("add element inet balancing members4")).count(),
         3
     );
+}
+
+#[test]
+fn elements_of_the_kernel_read_as_they_were_written() {
+    let key = |element: &Element| -> Vec<u8> {
+        let bytes = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        [Some(element.outer), element.inner].into_iter().flatten().flat_map(bytes).collect()
+    };
+    let wanted = Wanted::new(&[], &fabric(), &own());
+    assert_eq!(wanted.elements.len(), SETS.len());
+    for element in &wanted.elements {
+        let key = key(element);
+        assert_eq!(Element::read(element.set, &key), Some(*element));
+        assert_ne!(Element::read(element.set, &key[1..]), Some(*element));
+        assert_eq!(Element::read(element.set, &[]), None);
+    }
 }

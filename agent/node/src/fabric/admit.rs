@@ -1,0 +1,99 @@
+//! Who is let in: the filter and the kernel's entries in the order that keeps strangers out.
+//!
+//! Whoever is new is let in before packets go there, and whoever has left is shut out after none goes any more. A list that lost many
+//! at once is held, also by an agent that has just started: it asks the kernel whom the one before it let in.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use balancing_tunnel::{Applied, Deletions, Fabric, Member, Plan, kept};
+
+use super::{FabricError, Tools};
+
+type Members = BTreeMap<String, Member>;
+
+/// Brings the kernel in line.
+pub(crate) fn apply(
+    tools: &mut Tools,
+    fabric: &Fabric,
+    own: &Member,
+    peers: &[Member],
+    plan: &Plan,
+    everything: bool,
+) -> Result<Applied, FabricError> {
+    let (known, wished) = (admitted(tools, fabric, peers)?, by_name(peers));
+    let deletions = judge(tools, &known, &wished);
+    let mut admitted = known.clone();
+    admitted.extend(wished.clone());
+    // The filter is asked by a process, which is too much for each change of some pod's device.
+    let must_ask = everything || !tools.is_guarded;
+    tools.is_guarded = false;
+    if must_ask || admitted != known {
+        tools.filter.apply(&Vec::from_iter(admitted.values().cloned()), fabric, own)?;
+    }
+    let applied = tools.netlink.apply(plan, deletions);
+    if deletions == Deletions::Allowed && admitted != wished {
+        tools.filter.apply(peers, fabric, own)?;
+        admitted = wished;
+    }
+    let applied = applied?;
+    tools.admitted = Some(admitted);
+    tools.is_guarded = true;
+    Ok(applied)
+}
+
+/// Shuts out who is no peer any more, where the tunnel cannot be made as it should be. Nobody is let in, nothing is made.
+pub(crate) fn shut_out(
+    tools: &mut Tools,
+    fabric: &Fabric,
+    own: &Member,
+    peers: &[Member],
+    everything: bool,
+) -> Result<(), FabricError> {
+    let (known, wished) = (admitted(tools, fabric, peers)?, by_name(peers));
+    let deletions = judge(tools, &known, &wished);
+    let stay: Members = match deletions {
+        Deletions::Allowed => wished.into_iter().filter(|(name, _)| known.contains_key(name)).collect(),
+        Deletions::Held => known.clone(),
+    };
+    if !everything && tools.is_guarded && stay == known {
+        tools.admitted = Some(known);
+        return Ok(());
+    }
+    tools.is_guarded = false;
+    let members: Vec<_> = stay.values().cloned().collect();
+    let kept = tools.netlink.kept()?;
+    if deletions == Deletions::Allowed {
+        let removals = kept::reductions(&kept, fabric, &members);
+        let reduced = tools.netlink.reduce(removals)?;
+        reduced.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+    }
+    // Without a device there is nothing to guard, and nothing is made.
+    if !kept.is_empty() {
+        tools.filter.apply(&members, fabric, own)?;
+    }
+    tools.admitted = Some(stay);
+    tools.is_guarded = true;
+    Ok(())
+}
+
+/// Who is let in now. Left to the caller to put back: what fails in between is read from the kernel again.
+fn admitted(tools: &mut Tools, fabric: &Fabric, peers: &[Member]) -> Result<Members, FabricError> {
+    let Some(known) = tools.admitted.take() else {
+        return Ok(kept::members(&tools.netlink.kept()?, fabric, peers));
+    };
+    // The kernel told no name of those that are held. Once they are back they have one.
+    let names: BTreeMap<_, _> = peers.iter().map(|peer| (peer.mac, &peer.name)).collect();
+    let named = |(name, member): (String, Member)| {
+        (names.get(&member.mac).map_or(name, |name| (*name).clone()), member)
+    };
+    Ok(known.into_iter().map(named).collect())
+}
+
+fn by_name(peers: &[Member]) -> Members {
+    peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect()
+}
+
+fn judge(tools: &mut Tools, known: &Members, wished: &Members) -> Deletions {
+    let remaining = known.keys().filter(|name| wished.contains_key(*name)).count();
+    tools.shrink.judge(known.len(), remaining, Instant::now())
+}

@@ -1,0 +1,262 @@
+//! Whether the tunnel carries: another member has answered a packet of full size from the own address.
+//!
+//! Only then is anybody sent here. A member without others is proven by itself. Where all that are asked are silent for a while it is
+//! taken as proven, with a word about it: they may be down, and a host must not be without its annotation because others are. That
+//! small packets are answered and no large ones is another matter: connections would hang, so nobody is sent here. What was
+//! answered once stays proven until the device changes, and nobody is asked any more.
+//!
+//! Nothing here waits: the questions are asked on a thread of their own, one round at a time.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    sync::mpsc::{Receiver, TryRecvError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use balancing_tunnel::{Member, Pair, echo};
+
+/// Members that are asked at once for an address.
+const AT_ONCE: usize = 3;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long silence is no proof.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Rounds in which only small packets were answered, before that is believed: one may get lost.
+const BELIEVED: u32 = 2;
+/// First and longest wait between two rounds.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Bytes of a small packet.
+const SMALL: usize = 84;
+
+/// What is to be proven: another device is another matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    /// Index of the device.
+    pub(crate) device: u32,
+    /// Its MTU.
+    pub(crate) mtu: u32,
+    /// Its place on the underlay.
+    pub(crate) underlay: Pair,
+    /// Its addresses.
+    pub(crate) addresses: Pair,
+}
+
+/// What one member is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    peer: String,
+    from: IpAddr,
+    to: IpAddr,
+    mtu: u32,
+}
+
+/// What came back of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    Nothing,
+    Small,
+    Full,
+}
+
+/// Answers by the address that asked.
+pub(crate) type Answers = Vec<(IpAddr, Reach)>;
+
+/// What is known of an own address.
+#[derive(Clone, Debug, Default)]
+struct Evidence {
+    /// There was nobody to ask.
+    was_alone: bool,
+    is_answered: bool,
+    asked_since: Option<Instant>,
+    /// Rounds in a row in which only small packets were answered.
+    small: u32,
+    /// Who was asked last.
+    asked: Vec<String>,
+}
+
+/// What is known so far.
+#[derive(Debug, Default)]
+pub(crate) struct Proof {
+    subject: Option<Subject>,
+    evidence: BTreeMap<IpAddr, Evidence>,
+    asking: Option<Receiver<Answers>>,
+    rounds: u32,
+    /// When the next round may begin.
+    next: Option<Instant>,
+}
+
+/// What follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// Addresses that carry; `None` = not known yet.
+    pub(crate) proven: Option<Vec<IpAddr>>,
+    /// What keeps large packets from passing.
+    pub(crate) fault: Option<String>,
+    /// What an administrator should know.
+    pub(crate) problems: Vec<String>,
+    /// When there is more to see without news.
+    pub(crate) again: Option<Instant>,
+}
+
+impl Proof {
+    /// Takes in what has come, begins another round if one is due, and says what is known. `ask` puts the questions and tells the
+    /// answers later.
+    pub(crate) fn look(
+        &mut self,
+        subject: &Subject,
+        peers: &[Member],
+        now: Instant,
+        ask: impl FnOnce(Vec<Question>) -> io::Result<Receiver<Answers>>,
+    ) -> Finding {
+        if self.subject.as_ref() != Some(subject) {
+            let evidence = subject.addresses.iter().map(|address| (address, Evidence::default())).collect();
+            *self = Self { subject: Some(subject.clone()), evidence, ..Self::default() };
+        }
+        self.take_answers(now);
+        let questions = self.questions(subject, peers);
+        let open = !questions.is_empty();
+        if open && self.asking.is_none() && self.next.is_none_or(|next| next <= now) {
+            self.note_asked(&questions, now);
+            match ask(questions) {
+                Ok(answers) => self.asking = Some(answers),
+                Err(error) => {
+                    tracing::warn!(%error, "the other members cannot be asked whether the tunnel carries");
+                    self.pause(now);
+                }
+            }
+        }
+        self.finding(subject.mtu, open, now)
+    }
+
+    fn take_answers(&mut self, now: Instant) {
+        let Some(asking) = &self.asking else { return };
+        let answers = match asking.try_recv() {
+            Ok(answers) => answers,
+            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Disconnected) => Vec::new(),
+        };
+        self.asking = None;
+        self.pause(now);
+        for (address, evidence) in &mut self.evidence {
+            let best = answers.iter().filter(|(from, _)| from == address).map(|(_, reach)| *reach).max();
+            match best {
+                Some(Reach::Full) => evidence.is_answered = true,
+                Some(Reach::Small) => evidence.small += 1,
+                Some(Reach::Nothing) => evidence.small = 0,
+                None => {}
+            }
+        }
+    }
+
+    fn pause(&mut self, now: Instant) {
+        let wait = PAUSE.0.saturating_mul(1 << self.rounds.min(16)).min(PAUSE.1);
+        self.next = Some(now + wait);
+        self.rounds += 1;
+    }
+
+    /// Whom to ask next, for the addresses that nobody has answered: others each time.
+    fn questions(&mut self, subject: &Subject, peers: &[Member]) -> Vec<Question> {
+        let mut questions = Vec::new();
+        for (&from, evidence) in self.evidence.iter_mut().filter(|(_, evidence)| !evidence.is_answered) {
+            let to = |peer: &Member| peer.addresses.iter().find(|to| to.is_ipv4() == from.is_ipv4());
+            let able: Vec<_> = peers.iter().filter_map(|peer| Some((peer, to(peer)?))).collect();
+            evidence.was_alone |= able.is_empty();
+            let first = if able.is_empty() { 0 } else { self.rounds as usize * AT_ONCE % able.len() };
+            questions.extend(able.iter().cycle().skip(first).take(AT_ONCE.min(able.len())).map(
+                |&(peer, to)| {
+                    let mtu = if peer.mtu == 0 { subject.mtu } else { subject.mtu.min(peer.mtu) };
+                    Question { peer: peer.name.clone(), from, to, mtu }
+                },
+            ));
+        }
+        questions
+    }
+
+    fn note_asked(&mut self, questions: &[Question], now: Instant) {
+        for (address, evidence) in &mut self.evidence {
+            let of_address = questions.iter().filter(|question| question.from == *address);
+            let asked: Vec<_> = of_address.map(|question| question.peer.clone()).collect();
+            if !asked.is_empty() {
+                evidence.asked_since.get_or_insert(now);
+                evidence.asked = asked;
+            }
+        }
+    }
+
+    fn finding(&self, mtu: u32, open: bool, now: Instant) -> Finding {
+        let mut finding = Finding { proven: Some(Vec::new()), ..Finding::default() };
+        for (&address, evidence) in &self.evidence {
+            let silence = evidence.asked_since.map(|since| since + SILENCE);
+            let is_cut = evidence.small >= BELIEVED;
+            let is_silent = evidence.small == 0 && silence.is_some_and(|until| until <= now);
+            if !evidence.is_answered && is_cut {
+                let fault = too_small(address, mtu, &evidence.asked);
+                if evidence.was_alone { finding.problems.push(fault) } else { finding.fault = Some(fault) }
+            } else if !evidence.is_answered && is_silent {
+                finding.problems.push(silent(address, &evidence.asked));
+            }
+            if evidence.is_answered || evidence.was_alone || is_silent && !is_cut {
+                finding.proven.iter_mut().for_each(|proven| proven.push(address));
+            } else if !is_cut {
+                finding.proven = None;
+                finding.again = finding.again.into_iter().chain(silence.filter(|until| *until > now)).min();
+            }
+        }
+        if open && self.asking.is_none() {
+            finding.again = finding.again.into_iter().chain(self.next).min();
+        }
+        finding
+    }
+}
+
+/// Asks on threads of their own; `done` is called when the answers are there.
+///
+/// # Errors
+/// No thread.
+pub(crate) fn ask(
+    questions: Vec<Question>,
+    done: impl FnOnce() + Send + 'static,
+) -> io::Result<Receiver<Answers>> {
+    let (answers, told) = channel();
+    thread::Builder::new().name("proof".to_owned()).spawn(move || {
+        let all = thread::scope(|scope| {
+            let asked: Vec<_> = questions.iter().map(|question| scope.spawn(|| reach(question))).collect();
+            let reaches = asked.into_iter().map(|thread| thread.join().unwrap_or(Reach::Nothing));
+            questions.iter().map(|question| question.from).zip(reaches).collect()
+        });
+        // Whoever asked may have another device by now.
+        answers.send(all).ok();
+        done();
+    })?;
+    Ok(told)
+}
+
+fn reach(question: &Question) -> Reach {
+    let Question { from, to, mtu, .. } = question;
+    if echo(*from, *to, *mtu as usize, PATIENCE).is_ok() {
+        return Reach::Full;
+    }
+    if echo(*from, *to, SMALL, PATIENCE).is_ok() { Reach::Small } else { Reach::Nothing }
+}
+
+fn too_small(address: IpAddr, mtu: u32, asked: &[String]) -> String {
+    format!(
+        "{} answer small packets of {address}, but none of the tunnel's MTU {mtu}: the way between the hosts carries less than \
+         their interfaces say; set spec.mtu of the TunnelFabric lower",
+        asked.join(", ")
+    )
+}
+
+fn silent(address: IpAddr, asked: &[String]) -> String {
+    format!(
+        "no member has answered {address} through the tunnel yet (asked last: {}): either they are down, or a firewall between the \
+         hosts drops the tunnel's UDP port; see `balancingctl fabric check`",
+        asked.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests;
