@@ -254,7 +254,7 @@ fn rules_of_others_that_keep_packets_from_pods_are_told() {
     }
     let scene = Scene::new(Dialled::Ipv4);
     let host = &scene.members.hosts[0];
-    let told = || host.namespace.run(forward::drops).unwrap();
+    let told = || host.namespace.run(|| forward::drops(&["balancing0", "balancing1"])).unwrap();
     assert_eq!(told(), [] as [&str; 0], "our own accepts");
     for command in [
         "nft add table ip filter",
@@ -268,7 +268,11 @@ fn rules_of_others_that_keep_packets_from_pods_are_told() {
     }
     let [one] = &told()[..] else { panic!("{:?}", told()) };
     assert!(one.starts_with("chain FORWARD of table ip filter drops"), "{one}");
+    assert!(one.contains("comes from balancing0 and balancing1 and what"), "{one}");
     _ = host.show("nft add rule ip filter FORWARD iifname balancing0 accept");
+    let [one] = &told()[..] else { panic!("{:?}", told()) };
+    assert!(one.contains("none names balancing1:"), "{one}");
+    _ = host.show("nft add rule ip filter FORWARD iifname balancing1 accept");
     assert_eq!(told(), [] as [&str; 0], "somebody has thought of it");
 }
 

@@ -175,7 +175,7 @@ impl Fabric {
         let Some(tools) = &mut self.tools else { return Vec::new() };
         if everything || tools.obstacles.is_none() {
             // A kernel without nftables has none of these either.
-            let found = tunnel::filter::forward::drops();
+            let found = tunnel::filter::forward::drops(&devices());
             let none = |error| tracing::debug!(%error, "the rules of others cannot be read");
             tools.obstacles = Some(found.map_err(none).unwrap_or_default());
         }
@@ -207,7 +207,7 @@ impl Fabric {
 
     /// Whether something of a fabric may be on this host.
     pub(crate) fn has_remains(&self) -> bool {
-        self.tools.is_some() || has_device() || proxy::is_pinned(&self.bpffs)
+        self.tools.is_some() || !devices().is_empty() || proxy::is_pinned(&self.bpffs)
     }
 
     /// Removes device, filter and proxy.
@@ -247,10 +247,12 @@ impl Fabric {
     }
 }
 
-fn has_device() -> bool {
+/// Our devices that there are.
+fn devices() -> Vec<&'static str> {
+    let list = fs::read_to_string(DEVICES).unwrap_or_default();
+    let names: Vec<&str> = list.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
     let ours = [tunnel::facts::DEVICE_IPV4, tunnel::facts::DEVICE_IPV6];
-    let names = |line: &str| line.split_once(':').is_some_and(|(name, _)| ours.contains(&name.trim()));
-    fs::read_to_string(DEVICES).is_ok_and(|list| list.lines().any(names))
+    ours.into_iter().filter(|device| names.contains(device)).collect()
 }
 
 /// Removes what any agent has made of a fabric on this host; whether there was anything.
@@ -262,7 +264,7 @@ pub(crate) fn remove_remains(bpffs: &Path) -> Result<bool, FabricError> {
 /// The device goes first: nothing may come through it once its filter or its proxy is gone. The proxy's pins go last; by them
 /// another attempt sees that something is left.
 fn remove_tunnel(bpffs: &Path) -> Result<bool, FabricError> {
-    let mut removed = has_device() && Netlink::start(|| {})?.remove()? > 0;
+    let mut removed = !devices().is_empty() && Netlink::start(|| {})?.remove()? > 0;
     removed |= Filter::new().remove()?.changed;
     proxy::unload(bpffs)?;
     Ok(removed)

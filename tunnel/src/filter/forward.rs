@@ -5,10 +5,7 @@
 
 use std::io;
 
-use crate::{
-    facts::DEVICE_IPV4,
-    nfnetlink::{self, Attributes, attribute, value_of},
-};
+use crate::nfnetlink::{self, Attributes, attribute, value_of};
 
 /// `NFNL_SUBSYS_NFTABLES` with `NFT_MSG_GETCHAIN` and `NFT_MSG_GETRULE`.
 const CHAINS: u16 = (10 << 8) | 4;
@@ -29,20 +26,20 @@ const DROP: [u8; 4] = [0; 4];
 const RULE_CHAIN: u16 = 2;
 const EXPRESSIONS: u16 = 4;
 
-/// In words, a sentence a chain; none where a rule of the chain names our device.
+/// In words, a sentence a chain; none where rules of the chain name all of these devices.
 ///
 /// # Errors
 /// When the kernel does not tell.
-pub fn drops() -> io::Result<Vec<String>> {
+pub fn drops(devices: &[&str]) -> io::Result<Vec<String>> {
     let mut told = Vec::new();
     for (family, word) in FAMILIES {
         for chain in nfnetlink::dump(CHAINS, family, &[])?.iter().filter(|chain| drops_all(chain)) {
             let (Some(table), Some(name)) = (chain.get(&TABLE), chain.get(&NAME)) else { continue };
-            if !names_device(family, table, name)? {
+            let missing = unnamed(devices, family, table, name)?.join(" and ");
+            if !missing.is_empty() {
                 told.push(format!(
-                    "chain {} of table {word} {} drops what none of its rules accepts, and none names {DEVICE_IPV4}: nothing from \
-                     the tunnel reaches a pod, unless another rule lets it pass; accept what comes from {DEVICE_IPV4} and what goes \
-                     there",
+                    "chain {} of table {word} {} drops what none of its rules accepts, and none names {missing}: nothing from \
+                     there reaches a pod, unless another rule lets it pass; accept what comes from {missing} and what goes there",
                     nfnetlink::text(name),
                     nfnetlink::text(table)
                 ));
@@ -58,12 +55,14 @@ fn drops_all(chain: &Attributes) -> bool {
     hook == Some(&FORWARD[..]) && chain.get(&POLICY).is_some_and(|policy| policy[..] == DROP)
 }
 
-fn names_device(family: u8, table: &[u8], chain: &[u8]) -> io::Result<bool> {
+/// Devices that no rule of a chain names.
+fn unnamed<'d>(devices: &[&'d str], family: u8, table: &[u8], chain: &[u8]) -> io::Result<Vec<&'d str>> {
     let filter = [attribute(TABLE, table), attribute(RULE_CHAIN, chain)].concat();
-    let name = DEVICE_IPV4.as_bytes();
     let rules = nfnetlink::dump(RULES, family, &filter)?;
     let of_chain = rules.iter().filter(|rule| rule.get(&RULE_CHAIN).is_some_and(|of| of[..] == *chain));
-    Ok(of_chain
-        .filter_map(|rule| rule.get(&EXPRESSIONS))
-        .any(|all| all.windows(name.len()).any(|part| part == name)))
+    let expressions: Vec<_> = of_chain.filter_map(|rule| rule.get(&EXPRESSIONS)).collect();
+    let is_named = |device: &str| {
+        expressions.iter().any(|all| all.windows(device.len()).any(|part| part == device.as_bytes()))
+    };
+    Ok(devices.iter().copied().filter(|device| !is_named(device)).collect())
 }

@@ -25,11 +25,17 @@ const EXCHANGE: Duration = Duration::from_secs(10);
 /// Between two looks at least: a thousand members that come at once are a few looks, the first of them at once.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Longest time between two looks that fail, whatever happens: what a look undoes again, as a device that no proxy can be put on,
+/// is an event itself.
+const FAILING: Duration = Duration::from_secs(10);
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct FabricReconciler {
     /// When it looked last, and what it found.
     last: Option<(Instant, Outcome)>,
+    /// Looks that have failed, one after the other.
+    failures: u32,
 }
 
 /// How far a look came.
@@ -61,6 +67,8 @@ impl Reconciler<World> for FabricReconciler {
             return (outcome, rules);
         }
         let (outcome, news) = self.look(world, everything);
+        self.failures =
+            if matches!(outcome, Outcome::Failed(_)) { self.failures.saturating_add(1) } else { 0 };
         self.last = Some((Instant::now(), outcome.clone()));
         (outcome, news | rules)
     }
@@ -70,7 +78,7 @@ impl FabricReconciler {
     /// What it found last, to be looked at again soon, when that was only just now.
     fn postponed(&self, everything: bool) -> Option<Outcome> {
         let (at, outcome) = self.last.as_ref()?;
-        let next = *at + PAUSE;
+        let next = *at + self.pause();
         let soon = |until: Option<Instant>| until.map_or(next, |until| until.min(next));
         if everything || Instant::now() >= next {
             return None;
@@ -79,8 +87,18 @@ impl FabricReconciler {
             Outcome::Done => Some(Outcome::Again(next)),
             Outcome::Again(until) => Some(Outcome::Again(soon(Some(*until)))),
             Outcome::Partly(why, until) => Some(Outcome::Partly(why.clone(), Some(soon(*until)))),
-            // What waits for the news, or failed, is done now.
-            Outcome::Asleep(_) | Outcome::AsleepUntil(..) | Outcome::Failed(_) => None,
+            Outcome::Failed(why) => Some(Outcome::Failed(why.clone())),
+            // What waits for the news is done now.
+            Outcome::Asleep(_) | Outcome::AsleepUntil(..) => None,
+        }
+    }
+
+    /// Between the last look and the next. Something in between may have made one fail, so that the second comes at once.
+    fn pause(&self) -> Duration {
+        match self.failures {
+            0 => PAUSE,
+            1 => Duration::ZERO,
+            more => (PAUSE * 2_u32.saturating_pow(more - 1)).min(FAILING),
         }
     }
 
@@ -359,5 +377,26 @@ fn without_address(member: &Member<'_>, name: &str) -> String {
             format!("it has no tunnel address: there is no TunnelNode {name}; write it into the directory")
         }
         None => format!("it has no tunnel address yet: TunnelNode {name} is still to be written"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_fails_again_and_again_becomes_rare_whatever_wakes_it() {
+        let mut reconciler = FabricReconciler::default();
+        let pauses: Vec<_> = (0..9)
+            .map(|failures| {
+                reconciler.failures = failures;
+                reconciler.pause().as_millis()
+            })
+            .collect();
+        assert_eq!(pauses, [200, 0, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        (reconciler.failures, reconciler.last) =
+            (9, Some((Instant::now(), Outcome::Failed("why".to_owned()))));
+        assert!(matches!(reconciler.postponed(false), Some(Outcome::Failed(_))));
+        assert!(reconciler.postponed(true).is_none(), "the slow look is not put off");
     }
 }
