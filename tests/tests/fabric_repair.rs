@@ -215,3 +215,19 @@ fn strict_hosts_work_or_say_what_is_in_the_way() {
     node.host().sysctl("ipv4/ip_forward", "1");
     wait_answer(&mut client, "a");
 }
+
+#[test]
+fn who_may_send_follows_the_fabric_at_once() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new("repair-accept").start();
+    let node = &world.nodes[0];
+    for (who, wanted) in [("Anyone", false), ("Members", true), ("Anyone", false), ("Members", true)] {
+        world.apply(&fabric().with("/spec/acceptFrom", who));
+        eventually_within(MENDED * BUSY, || match at(node, "nft list tables") {
+            tables if tables.contains("inet balancing") == wanted => Ok(()),
+            tables => Err(format!("{who}: {tables}")),
+        });
+    }
+}

@@ -110,8 +110,10 @@ impl Filter {
         self.applied = None;
         match nft::run(&["-f", "-"], text::REMOVE) {
             Ok(_) => Ok(Outcome { changed: true }),
-            // Without the program there never was a table of ours.
-            Err(Error::NoNft) => Ok(Outcome { changed: false }),
+            // The program may have been removed since.
+            Err(Error::NoNft) if !look::look().map_err(Error::Unreadable)?.is_there() => {
+                Ok(Outcome { changed: false })
+            }
             Err(Error::Refused(complaint)) if complaint.contains("No such file") => {
                 Ok(Outcome { changed: false })
             }

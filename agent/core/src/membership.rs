@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     objects::{
-        ExternalHostSpec, FabricSpec, LabelSelector, MemberKind, MemberSpec, Node, Owner, TunnelFabric,
-        TunnelNode,
+        Acceptance, ExternalHostSpec, FabricSpec, LabelSelector, MemberKind, MemberSpec, Node, Owner,
+        TunnelFabric, TunnelNode,
     },
-    resolve::{Role, Settings},
+    resolve::{ClusterPods, Role, Settings},
     snapshot::Snapshot,
 };
 
@@ -77,13 +77,14 @@ pub enum Belongs<'a> {
 #[must_use]
 pub fn membership<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
     match settings.role {
-        Role::Node => of_node(snapshot, &settings.node_name),
-        Role::External => of_host(snapshot, &settings.node_name),
+        Role::Node => of_node(snapshot, settings),
+        Role::External => of_host(snapshot, settings),
         Role::Cluster => Membership::Outside("the controller is no host".to_owned()),
     }
 }
 
-fn of_node<'a>(snapshot: &'a Snapshot, name: &str) -> Membership<'a> {
+fn of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
+    let name = settings.node_name.as_str();
     if snapshot.fabrics().next().is_none() {
         return Membership::Outside("there is no TunnelFabric".to_owned());
     }
@@ -92,6 +93,9 @@ fn of_node<'a>(snapshot: &'a Snapshot, name: &str) -> Membership<'a> {
     };
     match fabric_of_node(snapshot, node) {
         Belongs::To(fabric, spec) => {
+            if let Some(why) = why_not_accepted(fabric, settings) {
+                return Membership::Waiting(why);
+            }
             let owner = Owner { kind: MemberKind::Node, name: name.to_owned(), uid: node.uid.clone() };
             Membership::Member(member(snapshot, (fabric, spec), owner, node.ips.to_vec(), None))
         }
@@ -134,7 +138,8 @@ fn fabric_of_node<'a>(snapshot: &'a Snapshot, node: &Node) -> Belongs<'a> {
     broken.map_or(Belongs::Nowhere, Belongs::Unclear)
 }
 
-fn of_host<'a>(snapshot: &'a Snapshot, name: &str) -> Membership<'a> {
+fn of_host<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
+    let name = settings.node_name.as_str();
     let Some(host) = snapshot.external_hosts().find(|host| host.name == name) else {
         return Membership::Outside(format!("there is no ExternalHost {name}"));
     };
@@ -152,6 +157,9 @@ fn of_host<'a>(snapshot: &'a Snapshot, name: &str) -> Membership<'a> {
         ));
     };
     let Ok(of_fabric) = &fabric.spec else { return Membership::Waiting(why_broken(fabric)) };
+    if let Some(why) = why_not_accepted(fabric, settings) {
+        return Membership::Waiting(why);
+    }
     let owner = Owner { kind: MemberKind::ExternalHost, name: name.to_owned(), uid: host.uid.clone() };
     Membership::Member(member(snapshot, (fabric, of_fabric), owner, Vec::new(), Some(spec)))
 }
@@ -198,6 +206,21 @@ fn of_fabric<'a>(
 fn is_of(spec: &MemberSpec, owner: &Owner) -> bool {
     let same = owner.uid.is_empty() || spec.uid.is_empty() || spec.uid == owner.uid;
     spec.kind == owner.kind && spec.name == owner.name && same
+}
+
+/// Whether the controller has looked at a fabric's networks: one that overlaps those of the cluster would draw their packets into
+/// the tunnel. A directory has no controller.
+fn why_not_accepted(fabric: &TunnelFabric, settings: &Settings) -> Option<String> {
+    let name = &fabric.name;
+    match &fabric.acceptance {
+        Acceptance::Refused(why) => {
+            Some(format!("TunnelFabric {name} is not accepted: {why}; what was in force before stays"))
+        }
+        Acceptance::Pending if settings.cluster_pods == ClusterPods::Listed => Some(format!(
+            "TunnelFabric {name} is not accepted yet; is a controller running (balancing-agent controller)?"
+        )),
+        Acceptance::Pending | Acceptance::Accepted => None,
+    }
 }
 
 fn why_broken(fabric: &TunnelFabric) -> String {

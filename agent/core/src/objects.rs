@@ -16,8 +16,8 @@ mod selector;
 
 pub use compact::{Addresses, Labels};
 pub use fabric::{
-    AcceptFrom, ClaimSpec, ExternalHost, ExternalHostSpec, FabricSpec, MemberKind, MemberSpec, Owner,
-    TunnelAddressClaim, TunnelFabric, TunnelNode, Underlay, UnderlayFamily,
+    AcceptFrom, Acceptance, ClaimSpec, ExternalHost, ExternalHostSpec, FabricSpec, MemberKind, MemberSpec,
+    Owner, TunnelAddressClaim, TunnelFabric, TunnelNode, Underlay, UnderlayFamily,
 };
 pub use policy::{
     BackendPort, BackendSpec, FrontendSpec, InvalidSpec, OnNoBackend, PodBackend, Policy, PolicySpec, Port,

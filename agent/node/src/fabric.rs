@@ -22,7 +22,7 @@ use balancing_kube::{
     member::{MemberWish, Report, Wish},
 };
 use balancing_tunnel as tunnel;
-use balancing_tunnel::{Facts, Filter, Nat, Netlink, Pair, Shrink};
+use balancing_tunnel::{Facts, Filter, Nat, Netlink, NoUnderlay, Pair, Shrink};
 use tokio::sync::{Notify, watch};
 
 pub(crate) mod admit;
@@ -97,6 +97,8 @@ pub(crate) struct Tools {
     pub(crate) lost_since: Option<Instant>,
     /// The filter is as it should be, as far as is known.
     pub(crate) is_guarded: bool,
+    /// What the filter was made for last, and for whom.
+    pub(crate) guards: Option<(tunnel::Fabric, tunnel::Member)>,
     /// Others' rules that keep packets from pods, in words; `None` = not looked at yet.
     pub(crate) obstacles: Option<Vec<String>>,
 }
@@ -143,6 +145,7 @@ impl Fabric {
                     admitted: None,
                     lost_since: None,
                     is_guarded: false,
+                    guards: None,
                     obstacles: None,
                 }
             }
@@ -314,7 +317,14 @@ pub(crate) fn underlay(member: &Member<'_>, facts: &Facts) -> Result<Pair, Strin
             UnderlayFamily::Ipv6 => tunnel::Family::Ipv6,
         },
     };
-    tunnel::choose(&wish, &member.node_ips, facts).map_err(|error| error.to_string())
+    tunnel::choose(&wish, &member.node_ips, facts).map_err(|error| match (&error, member.permission) {
+        (NoUnderlay::Unmet { family, wish, have }, Some(_)) => format!(
+            "no {family}address of this host is in spec.underlayCIDRs ({wish}) of ExternalHost {}; it has {have}: correct \
+             underlayCIDRs, or give the host such an address",
+            member.owner.name
+        ),
+        _ => error.to_string(),
+    })
 }
 
 /// What this host wants to be.

@@ -47,6 +47,11 @@ pub(super) struct Present {
 }
 
 impl Present {
+    /// Whether there is a table with rules.
+    pub(super) fn is_there(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     /// Whether it is what was wanted: its mark, every chain with all its rules, every element and no other.
     pub(super) fn is(&self, wanted: &Wanted) -> bool {
         let rules =

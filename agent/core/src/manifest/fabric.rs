@@ -15,8 +15,8 @@ use crate::{
     bounds::MAX_INTERFACES,
     names::{DEFAULT_VNI, DEFAULT_VXLAN_PORT, FOREIGN_VXLAN_PORTS},
     objects::{
-        AcceptFrom, ExternalHost, FabricSpec, InvalidSpec, LabelSelector, MemberKind, TunnelAddressClaim,
-        TunnelFabric, TunnelNode, Underlay, UnderlayFamily,
+        AcceptFrom, Acceptance, ExternalHost, FabricSpec, InvalidSpec, LabelSelector, MemberKind,
+        TunnelAddressClaim, TunnelFabric, TunnelNode, Underlay, UnderlayFamily,
     },
 };
 
@@ -45,8 +45,10 @@ const MTU_MOST: u32 = 65_535;
 
 /// Reads a TunnelFabric whose name is known. `tree` is the whole object, or why it is no tree.
 pub(super) fn read(name: &str, tree: Result<Value, String>) -> TunnelFabric {
+    let said = tree.as_ref().ok().and_then(|tree| condition(tree, "Accepted").cloned());
     let (Metadata { uid, generation, created }, spec) = object("TunnelFabric", name, tree, fabric);
-    TunnelFabric { name: name.to_owned(), uid, created, generation, spec }
+    let acceptance = said.map_or(Acceptance::Pending, |said| acceptance(&said, generation));
+    TunnelFabric { name: name.to_owned(), uid, created, generation, acceptance, spec }
 }
 
 /// As [`read`], for a TunnelNode.
@@ -58,11 +60,25 @@ pub(super) fn read_member(name: &str, tree: Result<Value, String>) -> TunnelNode
 }
 
 fn lacks_claim(tree: &Value) -> bool {
-    let conditions = tree.pointer("/status/conditions").and_then(Value::as_array);
-    let is = |condition: &Value, field: &str, value: &str| {
-        condition.get(field).and_then(Value::as_str) == Some(value)
-    };
-    conditions.is_some_and(|all| all.iter().any(|it| is(it, "type", "Claimed") && is(it, "status", "False")))
+    condition(tree, "Claimed").is_some_and(|said| said["status"] == "False")
+}
+
+/// A condition of the object's status.
+fn condition<'t>(tree: &'t Value, kind: &str) -> Option<&'t Value> {
+    let conditions = tree.pointer("/status/conditions")?.as_array()?;
+    conditions.iter().find(|condition| condition["type"] == kind)
+}
+
+/// What is said of another generation is not said of this one.
+fn acceptance(said: &Value, generation: i64) -> Acceptance {
+    if said["observedGeneration"].as_i64() != Some(generation) {
+        return Acceptance::Pending;
+    }
+    match said["status"].as_str() {
+        Some("True") => Acceptance::Accepted,
+        Some("False") => Acceptance::Refused(said["message"].as_str().unwrap_or_default().to_owned()),
+        _ => Acceptance::Pending,
+    }
 }
 
 /// As [`read`], for an ExternalHost.

@@ -18,7 +18,14 @@ fn fabric(name: &str, created: i64, selector: LabelSelector) -> TunnelFabric {
         accept_from: Default::default(),
         proxy_ports: (20000, 29999),
     };
-    TunnelFabric { name: name.into(), uid: "f".into(), created: Some(created), generation: 1, spec: Ok(spec) }
+    TunnelFabric {
+        name: name.into(),
+        uid: "f".into(),
+        created: Some(created),
+        generation: 1,
+        acceptance: Acceptance::Accepted,
+        spec: Ok(spec),
+    }
 }
 
 fn tunnel_node(kind: MemberKind, name: &str, uid: &str, address: &str, created: i64) -> TunnelNode {
@@ -168,4 +175,25 @@ fn a_node_whose_own_tunnelnode_is_broken_still_sees_who_is_a_peer_and_who_no_mor
     let (peers, problems) = peers_of([own.clone(), peer]);
     assert_eq!((peers, problems.len()), (vec!["node.b".to_owned()], 1));
     assert!(peers_of([own]).0.is_empty());
+}
+
+#[test]
+fn a_fabric_that_the_controller_has_not_accepted_changes_nothing() {
+    let with = |acceptance| {
+        let fabric = TunnelFabric { acceptance, ..fabric("f", 1, LabelSelector::default()) };
+        snapshot([node("1", &[]), fabric.into()])
+    };
+    let listed = Settings { cluster_pods: ClusterPods::Listed, ..mk_settings() };
+    let selected = Settings { cluster_pods: ClusterPods::Selected, ..mk_settings() };
+    let waits = |acceptance: Acceptance, settings: &Settings| match membership(&with(acceptance), settings) {
+        Membership::Waiting(why) => Some(why),
+        _ => None,
+    };
+    assert!(waits(Acceptance::Pending, &listed).unwrap().contains("is a controller running"));
+    let refused = Acceptance::Refused("it overlaps 10.96.0.80".to_owned());
+    for settings in [&listed, &selected] {
+        assert!(waits(refused.clone(), settings).unwrap().contains("not accepted: it overlaps 10.96.0.80"));
+        assert_eq!(waits(Acceptance::Accepted, settings), None);
+    }
+    assert_eq!(waits(Acceptance::Pending, &selected), None, "a directory has no controller");
 }

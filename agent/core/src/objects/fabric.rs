@@ -17,8 +17,22 @@ pub struct TunnelFabric {
     pub created: Option<i64>,
     /// `metadata.generation`, 0 when absent.
     pub generation: i64,
+    /// What the controller says of this generation.
+    pub acceptance: Acceptance,
     /// The validated spec, or everything that is wrong with it.
     pub spec: Result<FabricSpec, InvalidSpec>,
+}
+
+/// What the controller says of a TunnelFabric, which it holds against the networks of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Acceptance {
+    /// Nothing yet.
+    #[default]
+    Pending,
+    /// `Accepted=True`
+    Accepted,
+    /// `Accepted=False`, with its message.
+    Refused(String),
 }
 
 /// `spec` of a [`TunnelFabric`].

@@ -25,7 +25,7 @@ pub(crate) fn apply(
     let mut admitted = known.clone();
     admitted.extend(wished.clone());
     // The filter is asked by a process, which is too much for each change of some pod's device.
-    let must_ask = everything || !tools.is_guarded;
+    let must_ask = everything || !tools.is_guarded || !is_of(tools, fabric, own);
     tools.is_guarded = false;
     if must_ask || admitted != known {
         tools.filter.apply(&Vec::from_iter(admitted.values().cloned()), fabric, own)?;
@@ -38,6 +38,7 @@ pub(crate) fn apply(
     let applied = applied?;
     tools.admitted = Some(admitted);
     tools.is_guarded = true;
+    tools.guards = Some((fabric.clone(), own.clone()));
     Ok(applied)
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn shut_out(
         Deletions::Allowed => wished.into_iter().filter(|(name, _)| known.contains_key(name)).collect(),
         Deletions::Held => known.clone(),
     };
-    if !everything && tools.is_guarded && stay == known {
+    if !everything && tools.is_guarded && is_of(tools, fabric, own) && stay == known {
         tools.admitted = Some(known);
         return Ok(());
     }
@@ -73,7 +74,13 @@ pub(crate) fn shut_out(
     }
     tools.admitted = Some(stay);
     tools.is_guarded = true;
+    tools.guards = Some((fabric.clone(), own.clone()));
     Ok(())
+}
+
+/// Whether the filter was made for the fabric and this host as they are now: who may send is a setting of the fabric.
+fn is_of(tools: &Tools, fabric: &Fabric, own: &Member) -> bool {
+    tools.guards.as_ref().is_some_and(|(of, host)| (of, host) == (fabric, own))
 }
 
 /// Who is let in now. Left to the caller to put back: what fails in between is read from the kernel again.
