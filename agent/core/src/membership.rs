@@ -15,8 +15,10 @@ use crate::{
 };
 
 mod accepted;
+mod mac;
 mod underlay;
 
+pub use mac::{has_own_mac, mac_of};
 pub use underlay::NodeAddresses;
 
 /// What the objects say about this host and a fabric.
@@ -45,6 +47,8 @@ pub struct Member<'a> {
     pub permission: Option<&'a ExternalHostSpec>,
     /// How the fabric knows it; `None` = not yet.
     pub own: Option<&'a MemberSpec>,
+    /// MAC of its device: the one that its name gives, whatever its TunnelNode says; in a directory what that says.
+    pub mac: [u8; 6],
     /// The controller finds an address of it that nobody has claimed.
     pub lacks_claim: bool,
     /// The other members, by the names of their TunnelNodes. Of two that have an address the older one counts; but a Node's
@@ -169,12 +173,15 @@ fn member<'a>(
     let members = snapshot.members().filter_map(|member| of_fabric(member, fabric, spec)).collect();
     let accepted = accepted::accept(members, &owner, spec, &NodeAddresses::of(snapshot));
     problems.extend(accepted.problems);
+    let own = accepted.own.and_then(|own| own.spec.as_ref().ok());
+    let written = own.filter(|_| owner.uid.is_empty()).map(|own| own.mac);
     Member {
+        mac: written.unwrap_or_else(|| mac_of(&fabric.name, &owner.kind.object_name(&owner.name))),
         fabric,
         spec,
         node_ips,
         permission,
-        own: accepted.own.and_then(|own| own.spec.as_ref().ok()),
+        own,
         lacks_claim: accepted.own.is_some_and(|own| own.lacks_claim),
         peers: accepted.peers,
         problems,
