@@ -97,7 +97,7 @@ impl Kind {
     }
 
     /// API group, empty for the core.
-    pub(super) fn group(self) -> &'static str {
+    pub(crate) fn group(self) -> &'static str {
         match self {
             Self::LocalRedirectPolicy
             | Self::BalancingPolicy
@@ -171,8 +171,9 @@ impl Scope {
                     Kind::ExternalHost,
                 ]);
                 let with_status = with_status.into_iter();
-                let mut targets: Vec<_> =
-                    with_status.map(|target| Target { form: Form::Both, is_spread: false, ..target }).collect();
+                let mut targets: Vec<_> = with_status
+                    .map(|target| Target { form: Form::Both, is_spread: false, ..target })
+                    .collect();
                 targets.extend(plain(&[Kind::Service, Kind::Node, Kind::TunnelAddressClaim]));
                 targets.push(Target { form: Form::Texts, ..slices() });
                 // Finished pods are no backends, and a cluster with many jobs has many of them.
@@ -194,7 +195,15 @@ impl Target {
         };
         let within = namespace.map(|n| format!("namespaces/{n}/")).unwrap_or_default();
         let path = format!("/{root}/{api_version}/{within}{plural}");
-        Self { kind, api_version, path, form: Form::Objects, is_spread: kind == Kind::TunnelNode, labels: None, fields: None }
+        Self {
+            kind,
+            api_version,
+            path,
+            form: Form::Objects,
+            is_spread: kind == Kind::TunnelNode,
+            labels: None,
+            fields: None,
+        }
     }
 
     /// Gives the consumer the server's text too.

@@ -9,8 +9,9 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use super::Known;
 use crate::source::Kind;
 use balancing_core::{
-    membership::{Belongs, NodeAddresses, fabric_of},
-    objects::{ClaimSpec, ExternalHostSpec, MemberKind, MemberSpec, Owner, TunnelAddressClaim},
+    membership::{Belongs, NodeAddresses, fabric_of, has_own_mac},
+    objects::{ClaimSpec, ExternalHostSpec, MemberKind, MemberSpec, Owner, TunnelAddressClaim, TunnelNode},
+    snapshot::Snapshot,
 };
 
 /// How long an address stays taken without an owner, and a TunnelNode without its fabric, which may be made again.
@@ -49,6 +50,8 @@ pub(in crate::cluster) enum Gone {
     Paused,
     /// The host may not have this underlay address.
     Underlay,
+    /// Its MAC is not its own.
+    Mac,
     /// The underlay address is one of another Node.
     UnderlayOf { address: IpAddr, node: String },
     /// The host has not been heard of for a day.
@@ -71,6 +74,7 @@ impl fmt::Display for Gone {
             Self::Owner => f.write_str("its owner is gone"),
             Self::Paused => f.write_str("its ExternalHost is paused"),
             Self::Underlay => f.write_str("its underlay address is not of its ExternalHost's networks"),
+            Self::Mac => f.write_str("its MAC is not its own"),
             Self::UnderlayOf { address, node } => {
                 write!(f, "its underlay address {address} is an address of Node {node}")
             }
@@ -109,11 +113,12 @@ pub(super) fn remains(known: &Known<'_>) -> Vec<Remains> {
     let claims = claims(known);
     let members = known.snapshot.members().filter_map(|member| {
         let spec = member.spec.as_ref().ok()?;
-        let why = member_is_gone(known, spec).or_else(|| is_claimed(&claims, spec)).or_else(|| {
-            nodes
-                .other_holder(spec)
-                .map(|(address, node)| Gone::UnderlayOf { address, node: node.to_owned() })
-        })?;
+        let why =
+            member_is_gone(known, member, spec).or_else(|| is_claimed(&claims, spec)).or_else(|| {
+                nodes
+                    .other_holder(spec)
+                    .map(|(address, node)| Gone::UnderlayOf { address, node: node.to_owned() })
+            })?;
         Some(Remains {
             kind: Kind::TunnelNode,
             name: member.name.clone(),
@@ -190,24 +195,33 @@ fn owner_is_gone(known: &Known<'_>, owner: &Owner) -> Option<Gone> {
     silence.is_some_and(|seconds| seconds > SILENCE).then_some(Gone::Silent)
 }
 
-fn member_is_gone(known: &Known<'_>, member: &MemberSpec) -> Option<Gone> {
-    let owner = member.owner();
-    let gone = owner_is_gone(known, &owner).or_else(|| has_left(known, &owner, &member.fabric));
-    if gone.is_some() || member.kind == MemberKind::Node {
-        return gone;
-    }
-    let host = known.snapshot.external_host(&member.name)?.spec.as_ref().ok()?;
-    if host.paused {
-        return Some(Gone::Paused);
-    }
-    (!may_have_underlay(host, member)).then_some(Gone::Underlay)
+fn member_is_gone(known: &Known<'_>, member: &TunnelNode, spec: &MemberSpec) -> Option<Gone> {
+    owner_is_gone(known, &spec.owner()).or_else(|| has_no_right(known.snapshot, member, spec))
 }
 
-fn has_left(known: &Known<'_>, owner: &Owner, fabric: &str) -> Option<Gone> {
-    match fabric_of(known.snapshot, owner) {
+/// Why a member whose owner is there may go, by its own words, its owner's and the fabrics' alone.
+pub(in crate::cluster) fn has_no_right(
+    snapshot: &Snapshot,
+    member: &TunnelNode,
+    spec: &MemberSpec,
+) -> Option<Gone> {
+    let left = has_left(snapshot, &spec.owner(), &spec.fabric);
+    let host = || match spec.kind {
+        MemberKind::Node => None,
+        MemberKind::ExternalHost => {
+            let host = snapshot.external_host(&spec.name)?.spec.as_ref().ok()?;
+            let misplaced = (!may_have_underlay(host, spec)).then_some(Gone::Underlay);
+            if host.paused { Some(Gone::Paused) } else { misplaced }
+        }
+    };
+    left.or_else(host).or_else(|| (!has_own_mac(member)).then_some(Gone::Mac))
+}
+
+fn has_left(snapshot: &Snapshot, owner: &Owner, fabric: &str) -> Option<Gone> {
+    match fabric_of(snapshot, owner) {
         Belongs::Unclear(_) => None,
         Belongs::To(of_owner, _) if of_owner.name == fabric => None,
-        _ if known.snapshot.fabrics().any(|it| it.name == fabric) => Some(Gone::Outside),
+        _ if snapshot.fabrics().any(|it| it.name == fabric) => Some(Gone::Outside),
         _ => Some(Gone::NoFabric),
     }
 }

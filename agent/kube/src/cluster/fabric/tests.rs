@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use balancing_core::{
     manifest::{Format, parse},
+    membership::mac_of,
     objects::Object,
 };
 
@@ -122,10 +123,11 @@ fn node(name: &str, uid: &str) -> String {
 
 fn member(kind: &str, name: &str, uid: &str, born: u8, address: &str) -> String {
     let object = if kind == "Node" { format!("node.{name}") } else { format!("host.{name}") };
+    let mac = mac_of("f", &object).map(|byte| format!("{byte:02x}")).join(":");
     format!(
         "{{apiVersion: balancing.elf.io/v1beta1, kind: TunnelNode, metadata: {{name: {object}, uid: {object}-uid, \
          creationTimestamp: '2026-01-01T00:00:{born:02}Z'}}, spec: {{fabric: f, kind: {kind}, name: {name}, uid: {uid}, \
-         underlay: {{ipv4: 192.0.2.1}}, port: 7710, mac: '66:00:00:00:00:01', addresses: [{address}], mtu: 1450}}}}\n---\n"
+         underlay: {{ipv4: 192.0.2.1}}, port: 7710, mac: '{mac}', addresses: [{address}], mtu: 1450}}}}\n---\n"
     )
 }
 

@@ -30,8 +30,10 @@ use crate::{
 };
 use balancing_core::{
     claims::claim_name,
+    manifest,
+    membership::has_own_mac,
     names::{EXTERNAL_HOSTS, FIELD_MANAGER, GROUP, VERSION},
-    objects::{MemberKind, Owner},
+    objects::{MemberKind, Object, Owner},
 };
 
 /// Begin of the names of Leases that hosts outside the cluster renew.
@@ -107,7 +109,7 @@ impl FabricWriter {
     pub(in crate::cluster) async fn remove(&self, remains: &Remains) -> Result<bool, WriteError> {
         let api = self.objects(remains.kind);
         let Some(object) = answer(api.get_opt(&remains.name)).await? else { return Ok(false) };
-        if !is_still(&object, remains) || !self.is_proven(remains).await? {
+        if !is_still(&object, remains) || !self.is_proven(remains, &object).await? {
             return Ok(false);
         }
         let ObjectMeta { uid, resource_version, .. } = object.metadata;
@@ -121,7 +123,7 @@ impl FabricWriter {
     }
 
     /// Whether what is said of other objects is so now.
-    async fn is_proven(&self, remains: &Remains) -> Result<bool, WriteError> {
+    async fn is_proven(&self, remains: &Remains, object: &DynamicObject) -> Result<bool, WriteError> {
         let owner = &remains.owner;
         match &remains.why {
             Gone::Owner => Ok(!self.lives(owner).await?),
@@ -142,6 +144,10 @@ impl FabricWriter {
                 let member = answer(self.objects(Kind::TunnelNode).get_opt(&name)).await?;
                 Ok(!member.is_some_and(|member| has_tunnel_address(&member, owner, *address)))
             }
+            Gone::Mac => Ok(read(Kind::TunnelNode, object).is_some_and(|object| match object {
+                Object::Member(member) => member.spec.is_ok() && !has_own_mac(&member),
+                _ => false,
+            })),
             Gone::Paused | Gone::Underlay | Gone::Silent | Gone::Outside | Gone::NoFabric => Ok(true),
         }
     }
@@ -171,6 +177,12 @@ impl FabricWriter {
         let resource = GroupVersionKind::gvk(GROUP, VERSION, kind.name());
         Api::all_with(self.client.clone(), &ApiResource::from_gvk_with_plural(&resource, kind.plural()))
     }
+}
+
+/// An object as the rules read it; `None` where they cannot.
+fn read(kind: Kind, object: &DynamicObject) -> Option<Object> {
+    let (api_version, tree) = (format!("{}/{VERSION}", kind.group()), serde_json::to_value(object).ok()?);
+    manifest::read_tree(tree, &api_version, kind.name()).objects.pop()
 }
 
 fn has_tunnel_address(member: &DynamicObject, owner: &Owner, address: IpAddr) -> bool {

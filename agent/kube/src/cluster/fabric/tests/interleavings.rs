@@ -110,7 +110,7 @@ impl Server {
             underlay_v4: Some([192, 0, 2, owner.name.as_bytes()[1]].into()),
             underlay_v6: None,
             port: 7710,
-            mac: [0x66, 0, 0, 0, 0, owner.name.as_bytes()[1]],
+            mac: mac_of("f", &name),
             addresses: vec![address],
             mtu: 1450,
         };
