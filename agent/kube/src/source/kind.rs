@@ -97,7 +97,7 @@ impl Kind {
     }
 
     /// API group, empty for the core.
-    pub(crate) fn group(self) -> &'static str {
+    pub(super) fn group(self) -> &'static str {
         match self {
             Self::LocalRedirectPolicy
             | Self::BalancingPolicy

@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
+use jiff::Timestamp;
+
 use super::Known;
 use crate::source::Kind;
 use balancing_core::{
@@ -22,8 +24,8 @@ const GRACE_OF_MEMBER: Duration = Duration::from_secs(2);
 const GRACE_OF_MOVE: Duration = Duration::from_secs(15);
 /// Claims that an owner may have beside those in use: an agent that is killed leaves at most one of each pool.
 const SPARE: usize = 4;
-/// Seconds of silence after which a host outside the cluster has left.
-const SILENCE: i64 = 24 * 60 * 60;
+/// Silence after which a host outside the cluster has left.
+const SILENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An object that nobody owns, or to which its owner has no right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +56,8 @@ pub(in crate::cluster) enum Gone {
     Mac,
     /// The underlay address is one of another Node.
     UnderlayOf { address: IpAddr, node: String },
-    /// The host has not been heard of for a day.
-    Silent,
+    /// The host has not been heard of for a day; when, by its own clock, it renewed its Lease last.
+    Silent(Timestamp),
     /// The owner belongs to another fabric, or to none.
     Outside,
     /// There is no such fabric.
@@ -78,7 +80,7 @@ impl fmt::Display for Gone {
             Self::UnderlayOf { address, node } => {
                 write!(f, "its underlay address {address} is an address of Node {node}")
             }
-            Self::Silent => f.write_str("its host has not renewed its Lease for a day"),
+            Self::Silent(_) => f.write_str("its host has not renewed its Lease for a day"),
             Self::Outside => f.write_str("its owner is not in that fabric any more"),
             Self::NoFabric => f.write_str("its fabric is gone"),
             Self::Claimed { address, by } => {
@@ -191,8 +193,8 @@ fn owner_is_gone(known: &Known<'_>, owner: &Owner) -> Option<Gone> {
     }
     let lease = (owner.kind == MemberKind::ExternalHost)
         .then(|| known.reading.leases.get(&owner.kind.object_name(&owner.name)))?;
-    let silence = lease.map(|lease| known.now.as_second() - lease.renewed.as_second());
-    silence.is_some_and(|seconds| seconds > SILENCE).then_some(Gone::Silent)
+    let silent = lease.filter(|lease| known.at.saturating_duration_since(lease.seen) > SILENCE);
+    silent.map(|lease| Gone::Silent(lease.renewed))
 }
 
 fn member_is_gone(known: &Known<'_>, member: &TunnelNode, spec: &MemberSpec) -> Option<Gone> {

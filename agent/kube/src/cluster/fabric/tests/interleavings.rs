@@ -244,8 +244,8 @@ impl Round {
 
     fn collect(&mut self) {
         let Lab { snapshot, reading, orphans, now, at, .. } = &mut self.lab;
-        let known = Known { snapshot, reading, namespace: "own", now: *now };
-        for write in known.writes(|_, _| None, orphans, None, *at) {
+        let known = Known { snapshot, reading, namespace: "own", now: *now, at: *at };
+        for write in known.writes(|_, _| None, orphans, None) {
             if let Write::Remove(remains) = write {
                 self.server.remove(&remains);
             }
