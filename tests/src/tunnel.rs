@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
+use balancing_core::membership::mac_of;
 use balancing_tunnel::{
-    AcceptFrom, Applied, Conflict, Deletions, Fabric, Member, Netlink, Pair, Plan, mac_of, plan,
+    AcceptFrom, Applied, Conflict, Deletions, Fabric, Mac, Member, Netlink, Pair, Plan, plan,
 };
 use ipnetwork::IpNetwork;
 
@@ -63,7 +64,7 @@ pub fn member(n: u16, dialled: Dialled) -> Member {
             v6: (dialled != Dialled::Ipv4).then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n)),
         },
         port: 7710,
-        mac: mac_of("default", &name),
+        mac: Mac(mac_of("default", &name)),
         addresses: Pair {
             v4: Some(Ipv4Addr::new(10, 211, high, low)),
             v6: Some(Ipv6Addr::new(0xfd11, 0, 0, 0, 0, 0, 0, n)),

@@ -25,7 +25,7 @@ pub mod underlay;
 mod words;
 
 pub use echo::{EchoError, echo};
-pub use fabric::{AcceptFrom, Fabric, Mac, Member, Pair, mac_of};
+pub use fabric::{AcceptFrom, Fabric, Mac, Member, Pair};
 pub use facts::Facts;
 pub use filter::Filter;
 pub use nat::Nat;

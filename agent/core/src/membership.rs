@@ -15,8 +15,10 @@ use crate::{
 };
 
 mod accepted;
+mod mac;
 mod underlay;
 
+pub use mac::{has_own_mac, mac_of};
 pub use underlay::NodeAddresses;
 
 /// What the objects say about this host and a fabric.
@@ -45,6 +47,8 @@ pub struct Member<'a> {
     pub permission: Option<&'a ExternalHostSpec>,
     /// How the fabric knows it; `None` = not yet.
     pub own: Option<&'a MemberSpec>,
+    /// MAC of its device: the one that its name gives, whatever its TunnelNode says; in a directory what that says.
+    pub mac: [u8; 6],
     /// The controller finds an address of it that nobody has claimed.
     pub lacks_claim: bool,
     /// The other members, by the names of their TunnelNodes. Of two that have an address the older one counts; but a Node's
@@ -177,12 +181,19 @@ fn member<'a>(
     let members = snapshot.members().filter_map(|member| of_fabric(member, fabric, spec)).collect();
     let accepted = accepted::accept(members, &owner, spec, &NodeAddresses::of(snapshot));
     problems.extend(accepted.problems);
+    // One that is written by hand is looked at by its author. Agents write theirs anew.
+    let name = owner.kind.object_name(&owner.name);
+    let written = snapshot.members().find(|member| owner.uid.is_empty() && member.name == name);
+    problems.extend(written.and_then(|own| why_not_of(own, fabric, spec)));
+    let own = accepted.own.and_then(|own| own.spec.as_ref().ok());
+    let written = own.filter(|_| owner.uid.is_empty()).map(|own| own.mac);
     Member {
+        mac: written.unwrap_or_else(|| mac_of(&fabric.name, &owner.kind.object_name(&owner.name))),
         fabric,
         spec,
         node_ips,
         permission,
-        own: accepted.own.and_then(|own| own.spec.as_ref().ok()),
+        own,
         lacks_claim: accepted.own.is_some_and(|own| own.lacks_claim),
         peers: accepted.peers,
         problems,
@@ -200,6 +211,28 @@ fn of_fabric<'a>(
     let in_pool = |address: &IpAddr| spec.pools().any(|pool| pool.contains(*address));
     let fits = known.fabric == fabric.name && known.port == spec.port && known.addresses.iter().all(in_pool);
     fits.then_some((member, known))
+}
+
+/// Why a member does not belong to the fabric, in words.
+fn why_not_of(member: &TunnelNode, fabric: &TunnelFabric, spec: &FabricSpec) -> Option<String> {
+    let known = member.spec.as_ref().ok()?;
+    let (of, name) = (&fabric.name, &member.name);
+    let stray = known.addresses.iter().find(|address| !spec.pools().any(|pool| pool.contains(**address)));
+    if known.fabric != *of {
+        return Some(format!(
+            "TunnelNode {name} is of spec.fabric {}, and TunnelFabric {of} is in force",
+            known.fabric
+        ));
+    }
+    if known.port != spec.port {
+        return Some(format!(
+            "TunnelNode {name} has spec.port {}, TunnelFabric {of} has {}",
+            known.port, spec.port
+        ));
+    }
+    stray.map(|address| {
+        format!("TunnelNode {name} has the address {address}, which no pool of TunnelFabric {of} holds")
+    })
 }
 
 /// Without a uid, as in files, the name decides.

@@ -53,7 +53,12 @@ impl PolicyRef {
 
 /// A number for kind and name, the same everywhere and always: FNV-1a.
 pub(crate) fn fingerprint(kind: &str, name: &str) -> u64 {
-    [kind, "/", name].iter().flat_map(|word| word.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    fnv([kind, "/", name].iter().flat_map(|word| word.bytes()))
+}
+
+/// FNV-1a of 64 bits.
+pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }

@@ -225,7 +225,7 @@ impl Membership {
             return Ok(Some(not_before));
         }
         self.requests.describe(&wanted).await?;
-        self.dispute.wrote(now);
+        self.dispute.wrote(&wanted, now);
         tracing::info!(fabric = wish.fabric, addresses = ?wanted.addresses, "described as a member");
         self.written = Some((wanted, now));
         Ok(Some(now + SEEN))

@@ -1,9 +1,12 @@
 //! What a fabric of 5,000 members costs the API server: sizes and requests of a few hundred real ones, written by the part of the
 //! agent that writes them, and what follows from these for many.
 
-use std::{ops::Range, time::Duration};
+use std::time::Duration;
 
-use balancing_core::objects::{MemberKind, Owner};
+use balancing_core::{
+    membership::mac_of,
+    objects::{MemberKind, Owner},
+};
 use balancing_kube::member::{MemberWish, Membership, Report as Written, Wish};
 use balancing_tests::{ApiClient, Object, eventually_within};
 use serde_json::json;
@@ -50,11 +53,11 @@ pub(crate) fn measure(report: &mut Report, world: &mut World, quick: bool) {
     let nodes = client.list("v1", "Node").expect("nodes are listed");
     let nodes: Vec<_> = nodes.into_iter().filter(|node| node.name().starts_with("member-")).collect();
     let before = requests(client);
-    let joined = join(world, &nodes, 0..count);
+    let joined = join(world, &nodes);
     let joins = (requests(client) - before) / f64::from(count);
     drop(joined);
     let before = requests(client);
-    let again = join(world, &nodes, 0..count);
+    let again = join(world, &nodes);
     let restarts = (requests(client) - before) / f64::from(count);
     let sizes = sizes(world, count);
     drop(again);
@@ -97,12 +100,12 @@ fn tell(report: &mut Report, sizes: &Sizes, restarts: f64) {
 }
 
 /// Members as their agents write them; they are there when it returns.
-fn join(world: &World, nodes: &[Object], numbers: Range<u16>) -> Vec<watch::Sender<Wish>> {
+fn join(world: &World, nodes: &[Object]) -> Vec<watch::Sender<Wish>> {
     let client = world.plane.client();
     let known = client.list(VERSION, "TunnelNode").expect("members are listed");
     let seen = |name: &str| known.iter().find(|member| member.name() == name);
-    let wishes = nodes.iter().zip(numbers).map(|(node, number)| {
-        let (wish, wishes) = watch::channel(wish(node, number, seen(&format!("node.{}", node.name()))));
+    let wishes = nodes.iter().map(|node| {
+        let (wish, wishes) = watch::channel(wish(node, seen(&format!("node.{}", node.name()))));
         let (reports, _) = watch::channel(Written::default());
         let membership = Membership::new(client.kube(), Some(node.name().to_owned()), NAMESPACE);
         client.spawn(membership.run(wishes, reports));
@@ -128,8 +131,7 @@ fn settle(client: &ApiClient) {
     });
 }
 
-fn wish(node: &Object, number: u16, known: Option<&Object>) -> Wish {
-    let [high, low] = number.to_be_bytes();
+fn wish(node: &Object, known: Option<&Object>) -> Wish {
     let mut wish = MemberWish {
         fabric: "default".to_owned(),
         owner: Owner { kind: MemberKind::Node, name: node.name().to_owned(), uid: node.uid().to_owned() },
@@ -137,7 +139,7 @@ fn wish(node: &Object, number: u16, known: Option<&Object>) -> Wish {
         underlay_v4: node.at("/status/addresses/0/address").as_str().and_then(|it| it.parse().ok()),
         underlay_v6: None,
         port: 7710,
-        mac: [0x66, 0, 0, 0, high, low],
+        mac: mac_of("default", &format!("node.{}", node.name())),
         mtu: 1450,
         seen: None,
         lacks_claim: false,

@@ -3,7 +3,10 @@
 use balancing_tests::*;
 use serde_json::json;
 
-use crate::world::{NAMESPACE, VERSION, World, answered_by, number, text};
+use crate::{
+    fabric_hosts::mac,
+    world::{NAMESPACE, VERSION, World, answered_by, number, text},
+};
 
 fn fabric(name: &str, pool: &str) -> Object {
     Object::named(VERSION, "TunnelFabric", "", name).with("/spec/ipv4Pool", pool)
@@ -15,7 +18,7 @@ fn member(node: &Object, address: &str) -> Object {
         json!({
             "fabric": "default", "kind": "Node", "name": node.name(), "uid": node.uid(),
             "underlay": {"ipv4": text(node, "/status/addresses/0/address")}, "port": 7710,
-            "mac": "66:00:00:00:00:01", "addresses": [address], "mtu": 1450,
+            "mac": mac("default", &format!("node.{}", node.name())), "addresses": [address], "mtu": 1450,
         }),
     )
 }
@@ -137,7 +140,7 @@ fn an_external_host_tells_whether_it_has_joined() {
         "/spec",
         json!({
             "fabric": "default", "kind": "ExternalHost", "name": "db", "uid": host.uid(),
-            "underlay": {"ipv4": "198.51.100.7"}, "port": 7710, "mac": "66:00:00:00:00:01",
+            "underlay": {"ipv4": "198.51.100.7"}, "port": 7710, "mac": mac("default", "host.db"),
             "addresses": ["10.211.0.9"], "mtu": 1450,
         }),
     );

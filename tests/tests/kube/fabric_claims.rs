@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use balancing_core::objects::{MemberKind, Owner};
+use balancing_core::{
+    membership::mac_of,
+    objects::{MemberKind, Owner},
+};
 use balancing_kube::member::{MemberWish, Membership, Report, Wish};
 use balancing_tests::*;
 use serde_json::json;
@@ -34,7 +37,7 @@ fn wish(node: &Object, number: u8, pools: &[&str]) -> Wish {
         underlay_v4: Some([192, 0, 2, number].into()),
         underlay_v6: None,
         port: 7710,
-        mac: [0x66, 0, 0, 0, 0, number],
+        mac: mac_of("default", &format!("node.{}", node.name())),
         mtu: 1450,
         seen: None,
         lacks_claim: false,

@@ -20,6 +20,11 @@ pub(crate) struct Fabric {
     pub(crate) world: World,
 }
 
+/// The MAC that the controller expects of a TunnelNode, as text.
+pub(crate) fn mac(fabric: &str, member: &str) -> String {
+    balancing_core::membership::mac_of(fabric, member).map(|byte| format!("{byte:02x}")).join(":")
+}
+
 pub(crate) fn tunnel_fabric(pool: &str) -> Object {
     Object::named(VERSION, "TunnelFabric", "", "default").with("/spec/ipv4Pool", pool)
 }

@@ -3,18 +3,22 @@
 use balancing_tests::*;
 use serde_json::json;
 
-use crate::world::{NAMESPACE, VERSION, World};
+use crate::{
+    fabric_hosts::mac,
+    world::{NAMESPACE, VERSION, World},
+};
 
 const GROUP: &str = "balancing:external-hosts";
 
 /// The TunnelNode of a Node or ExternalHost.
 fn member(kind: &str, owner: &Object, underlay: &str) -> Object {
     let prefix = if kind == "Node" { "node" } else { "host" };
-    Object::named(VERSION, "TunnelNode", "", &format!("{prefix}.{}", owner.name())).with(
+    let name = format!("{prefix}.{}", owner.name());
+    Object::named(VERSION, "TunnelNode", "", &name).with(
         "/spec",
         json!({
             "fabric": "default", "kind": kind, "name": owner.name(), "uid": owner.uid(),
-            "underlay": {"ipv4": underlay}, "port": 7710, "mac": "66:00:00:00:00:01",
+            "underlay": {"ipv4": underlay}, "port": 7710, "mac": mac("default", &name),
             "addresses": ["10.211.0.9"], "mtu": 1450,
         }),
     )

@@ -2,9 +2,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
 use crate::{
-    AcceptFrom, Pair,
+    AcceptFrom, Mac, Pair,
     facts::{Address, Link, Route, Scope, Vxlan},
-    mac_of,
 };
 
 fn fabric() -> Fabric {
@@ -26,7 +25,7 @@ fn member(n: u8, ipv4: bool, ipv6: bool) -> Member {
         name: format!("node.n{n}"),
         underlay: Pair { v4: ipv4.then_some(Ipv4Addr::new(192, 0, 2, n)), v6: ipv6.then(|| v6("2001:db8")) },
         port: 7710,
-        mac: mac_of("default", &format!("node.n{n}")),
+        mac: Mac([0x66, 0, 0, 0, 0, n]),
         addresses: Pair { v4: Some(Ipv4Addr::new(10, 211, 0, n)), v6: Some(v6("fd11")) },
         mtu: 0,
     }

@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{NodeAddresses, is_of};
+use super::{NodeAddresses, has_own_mac, is_of, mac_of};
 use crate::objects::{FabricSpec, MemberSpec, Owner, TunnelNode};
 
 /// The members that count, and what is wrong with the others.
@@ -42,12 +42,18 @@ pub(super) fn accept<'a>(
             // Of a Node of this name that was deleted: this one inherits nothing.
             continue;
         }
-        if let Some(why) = nodes.objection(spec, fabric).or_else(|| taken.objection(spec)) {
+        // This host writes its own MAC again; whatever somebody has put there meanwhile is nobody's.
+        let is_own = member.name == name;
+        // Whoever writes a directory may give MACs as he likes.
+        let has_mac = owner.uid.is_empty() || has_own_mac(member);
+        let of_other = (!is_own && !has_mac).then(|| "has a MAC that is not its own".to_owned());
+        let why = nodes.objection(spec, fabric).or(of_other).or_else(|| taken.objection(spec, has_mac));
+        if let Some(why) = why {
             accepted.problems.push(format!("TunnelNode {} {why}: it is left out", member.name));
             continue;
         }
-        taken.add(spec);
-        if member.name == name {
+        taken.add(spec, if has_mac { spec.mac } else { mac_of(&spec.fabric, &member.name) });
+        if is_own {
             accepted.own = Some(member);
         } else {
             accepted.peers.insert(member.name.as_str(), spec);
@@ -57,19 +63,19 @@ pub(super) fn accept<'a>(
 }
 
 impl Taken {
-    fn objection(&self, spec: &MemberSpec) -> Option<String> {
+    fn objection(&self, spec: &MemberSpec, has_mac: bool) -> Option<String> {
         if let Some(address) = spec.addresses.iter().find(|address| self.addresses.contains(*address)) {
             return Some(format!("has the address {address} of an older one"));
         }
-        if self.macs.contains(&spec.mac) {
+        if has_mac && self.macs.contains(&spec.mac) {
             return Some("has the MAC of an older one".to_owned());
         }
         let underlay = spec.underlay().find(|address| self.underlays.contains(address))?;
         Some(format!("has the underlay address {underlay} of an older one"))
     }
 
-    fn add(&mut self, spec: &MemberSpec) {
-        self.macs.insert(spec.mac);
+    fn add(&mut self, spec: &MemberSpec, mac: [u8; 6]) {
+        self.macs.insert(mac);
         self.underlays.extend(spec.underlay());
         self.addresses.extend(spec.addresses.iter().copied());
     }

@@ -37,7 +37,7 @@ fn tunnel_node(kind: MemberKind, name: &str, uid: &str, address: &str, created: 
         underlay_v4: Some(Ipv4Addr::new(192, 0, 2, created as u8)),
         underlay_v6: None,
         port: 7710,
-        mac: [0x66, 0, 0, 0, 0, created as u8],
+        mac: mac_of("f", &kind.object_name(name)),
         addresses: vec![ip(address)],
         mtu: 1450,
     };
@@ -108,7 +108,6 @@ fn another_node_of_the_name_inherits_nothing_and_a_duplicate_address_is_left_out
         says(base().into_iter().chain([own("1"), victim.into(), thief.into()]))
     };
     assert_eq!(thief(&|_| ()), "f 10.211.0.5 host.a node.b");
-    assert_eq!(thief(&|spec| spec.mac[5] = 2), "f 10.211.0.5 node.b");
     assert_eq!(thief(&|spec| spec.underlay_v4 = Some(Ipv4Addr::new(192, 0, 2, 2))), "f 10.211.0.5 node.b");
 }
 
@@ -196,4 +195,56 @@ fn a_fabric_that_the_controller_has_not_accepted_changes_nothing() {
         assert_eq!(waits(Acceptance::Accepted, settings), None);
     }
     assert_eq!(waits(Acceptance::Pending, &selected), None, "a directory has no controller");
+}
+
+#[test]
+fn nobody_has_the_mac_of_another_member_however_old_he_is() {
+    let victim = tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 5);
+    let mut thief = tunnel_node(MemberKind::ExternalHost, "a", "6", "10.211.0.7", 2);
+    for of in ["node.b".to_owned(), MemberKind::Node.object_name(HERE)] {
+        thief.spec.as_mut().unwrap().mac = mac_of("f", &of);
+        let own = tunnel_node(MemberKind::Node, HERE, "1", "10.211.0.5", 9);
+        let (peers, problems) = peers_of([own, thief.clone(), victim.clone()]);
+        assert_eq!(peers, ["node.b"]);
+        assert_eq!(problems, ["TunnelNode host.a has a MAC that is not its own: it is left out"]);
+    }
+}
+
+#[test]
+fn this_host_keeps_its_mac_whatever_its_tunnelnode_says() {
+    let mut own = tunnel_node(MemberKind::Node, HERE, "1", "10.211.0.5", 1);
+    own.spec.as_mut().unwrap().mac = mac_of("f", "node.b");
+    let peer = tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2);
+    let base = |uid| [node(uid, &[]), fabric("f", 1, LabelSelector::default()).into()];
+    let known = snapshot(base("1").into_iter().chain([own.clone().into(), peer.clone().into()]));
+    let Membership::Member(member) = membership(&known, &mk_settings()) else { panic!() };
+    assert_eq!(member.mac, mac_of("f", &member.name()));
+    // It sees what somebody wrote, so that it says so and writes its own again.
+    assert_eq!(member.own, own.spec.as_ref().ok());
+    assert_eq!(member.peers.keys().collect::<Vec<_>>(), [&"node.b"]);
+    // A directory has no uids; MACs there are as somebody wrote them.
+    let known = snapshot(base("").into_iter().chain([own.clone().into(), peer.into()]));
+    let Membership::Member(member) = membership(&known, &mk_settings()) else { panic!() };
+    assert_eq!(Some(member.mac), own.spec.ok().map(|own| own.mac));
+}
+
+#[test]
+fn a_tunnelnode_of_a_file_that_does_not_fit_is_told() {
+    let own = tunnel_node(MemberKind::Node, HERE, "", "10.211.0.5", 1);
+    let told = |change: &dyn Fn(&mut crate::objects::MemberSpec)| {
+        let mut own = own.clone();
+        change(own.spec.as_mut().unwrap());
+        let known = snapshot([node("", &[]), fabric("f", 1, LabelSelector::default()).into(), own.into()]);
+        let Membership::Member(member) = membership(&known, &mk_settings()) else { panic!() };
+        member.problems.join("; ")
+    };
+    assert_eq!(told(&|_| {}), "");
+    assert!(
+        told(&|own| own.addresses = vec![ip("10.99.0.1")]).contains("the address 10.99.0.1, which no pool")
+    );
+    assert!(told(&|own| own.port = 1).contains("has spec.port 1, TunnelFabric f has 7710"));
+    assert!(
+        told(&|own| own.fabric = "g".to_owned())
+            .contains("is of spec.fabric g, and TunnelFabric f is in force")
+    );
 }

@@ -26,6 +26,12 @@ impl<'a> NodeAddresses<'a> {
         Self { holders }
     }
 
+    /// Whether a Node has it.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.holders.contains_key(&address)
+    }
+
     /// An underlay address of the member that belongs to a Node which is not the member's, and that Node.
     #[must_use]
     pub fn other_holder(&self, member: &MemberSpec) -> Option<(IpAddr, &'a str)> {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Instant};
 use jiff::Timestamp;
 use serde_json::Value;
 
-pub(super) use garbage::{Gone, Remains};
+pub(super) use garbage::{Gone, Remains, has_no_right};
 pub(super) use news::{TakenBack, news};
 pub(super) use orphans::Orphans;
 pub(super) use status::{Status, in_force};
@@ -57,6 +57,21 @@ pub(super) struct Lease {
     pub(super) renewed: Timestamp,
     /// Seconds for which that counts.
     pub(super) seconds: i64,
+    /// When this renewal was read for the first time: no clock but one's own tells how long ago it was.
+    pub(super) seen: Instant,
+}
+
+impl Reading {
+    /// What was read now, after that.
+    pub(super) fn after(mut self, before: Option<&Self>) -> Self {
+        for (name, lease) in &mut self.leases {
+            let known = before.and_then(|before| before.leases.get(name));
+            if let Some(known) = known.filter(|known| known.renewed == lease.renewed) {
+                lease.seen = known.seen;
+            }
+        }
+        self
+    }
 }
 
 /// All that is known.
@@ -65,6 +80,7 @@ pub(super) struct Known<'a> {
     pub(super) reading: &'a Reading,
     pub(super) namespace: &'a str,
     pub(super) now: Timestamp,
+    pub(super) at: Instant,
 }
 
 /// A write.
@@ -92,8 +108,8 @@ impl Known<'_> {
         seen: impl Fn(Kind, &str) -> Option<&'s Seen>,
         orphans: &mut Orphans,
         last: Option<&(Kind, String)>,
-        at: Instant,
     ) -> Vec<Write> {
+        let at = self.at;
         let wanted = hosts::list(self.snapshot, self.namespace);
         let hosts = (wanted != self.reading.hosts).then_some(Write::Hosts(wanted));
         let remains = orphans.due(garbage::remains(self), at, WRITES).into_iter().map(Write::Remove);

@@ -19,6 +19,8 @@ const MOST: usize = 8;
 pub(super) struct Dispute {
     /// What the source has shown as it was wanted.
     shown: Option<MemberSpec>,
+    /// What was written and not shown yet, the oldest first.
+    sent: VecDeque<MemberSpec>,
     undone: VecDeque<Instant>,
     /// What somebody else wrote last, in words.
     other: String,
@@ -29,8 +31,11 @@ impl Dispute {
     /// Takes in what is wanted and what the source shows; before when nothing shall be written.
     pub(super) fn look(&mut self, wanted: &MemberSpec, seen: Option<&MemberSpec>, now: Instant) -> Instant {
         self.undone.retain(|at| now < *at + WHILE);
+        let is_own = seen.is_some_and(|seen| self.shows_sent(seen));
         match seen {
             Some(seen) if seen == wanted => self.shown = Some(wanted.clone()),
+            // His own earlier words, shown late.
+            Some(_) if is_own => self.shown = None,
             // Who wants something new has not been contradicted.
             Some(seen) if self.shown.as_ref() == Some(wanted) => {
                 self.shown = None;
@@ -47,8 +52,19 @@ impl Dispute {
     }
 
     /// It is written.
-    pub(super) fn wrote(&mut self, now: Instant) {
+    pub(super) fn wrote(&mut self, wanted: &MemberSpec, now: Instant) {
         self.wrote = Some(now);
+        if self.sent.len() == MOST {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(wanted.clone());
+    }
+
+    /// Whether that was written and is shown for the first time; what was written before it will not be shown any more.
+    fn shows_sent(&mut self, seen: &MemberSpec) -> bool {
+        let at = self.sent.iter().position(|sent| sent == seen);
+        self.sent.drain(..at.map_or(0, |at| at + 1));
+        at.is_some()
     }
 
     /// The dispute in words.
@@ -99,7 +115,7 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..10 {
             now = now.max(dispute.look(&spec(1), Some(&spec(2)), now));
-            dispute.wrote(now);
+            dispute.wrote(&spec(1), now);
             assert!(dispute.look(&spec(1), Some(&spec(1)), now) >= now);
             waits.push((dispute.look(&spec(1), Some(&spec(2)), now) - now).as_secs());
             assert_eq!(dispute.problem("node.n1").is_some(), waits.len() >= 3);
@@ -117,8 +133,24 @@ mod tests {
         for last in 1..20 {
             for seen in [Some(spec(last - 1)), None, Some(spec(last)), None] {
                 dispute.look(&spec(last), seen.as_ref(), now);
-                dispute.wrote(now);
+                dispute.wrote(&spec(last), now);
             }
+        }
+        assert_eq!(dispute.problem("node.n1"), None);
+    }
+    #[test]
+    fn ones_own_words_that_are_shown_late_are_no_dispute() {
+        let (mut dispute, now) = (Dispute::default(), Instant::now());
+        for _ in 0..10 {
+            // An address goes and comes back before the source has shown that it was gone.
+            dispute.look(&spec(1), Some(&spec(1)), now);
+            dispute.look(&spec(2), Some(&spec(1)), now);
+            dispute.wrote(&spec(2), now);
+            dispute.look(&spec(1), Some(&spec(1)), now);
+            for _ in 0..2 {
+                dispute.look(&spec(1), Some(&spec(2)), now);
+            }
+            dispute.wrote(&spec(1), now);
         }
         assert_eq!(dispute.problem("node.n1"), None);
     }

@@ -56,6 +56,8 @@ pub(super) struct Target {
     pub(super) kind: Kind,
     pub(super) api_version: String,
     pub(super) form: Form,
+    /// So many watch it that their lists are spread.
+    pub(super) is_spread: bool,
     path: String,
     labels: Option<String>,
     fields: Option<String>,
@@ -169,8 +171,9 @@ impl Scope {
                     Kind::ExternalHost,
                 ]);
                 let with_status = with_status.into_iter();
-                let mut targets: Vec<_> =
-                    with_status.map(|target| Target { form: Form::Both, ..target }).collect();
+                let mut targets: Vec<_> = with_status
+                    .map(|target| Target { form: Form::Both, is_spread: false, ..target })
+                    .collect();
                 targets.extend(plain(&[Kind::Service, Kind::Node, Kind::TunnelAddressClaim]));
                 targets.push(Target { form: Form::Texts, ..slices() });
                 // Finished pods are no backends, and a cluster with many jobs has many of them.
@@ -192,7 +195,15 @@ impl Target {
         };
         let within = namespace.map(|n| format!("namespaces/{n}/")).unwrap_or_default();
         let path = format!("/{root}/{api_version}/{within}{plural}");
-        Self { kind, api_version, path, form: Form::Objects, labels: None, fields: None }
+        Self {
+            kind,
+            api_version,
+            path,
+            form: Form::Objects,
+            is_spread: kind == Kind::TunnelNode,
+            labels: None,
+            fields: None,
+        }
     }
 
     /// Gives the consumer the server's text too.

@@ -205,7 +205,7 @@ impl Watch {
         let failure = match verdict {
             Verdict::Expired => {
                 self.answered();
-                let spread = spread(self.target.kind, self.size).as_millis();
+                let spread = spread(&self.target, self.size).as_millis();
                 let random = u32::try_from(spread).ok().filter(|spread| *spread > 0).map_or(0, random);
                 self.delay = Some(self.expiries.next() + Duration::from_millis(random.into()));
                 return None;
@@ -238,18 +238,24 @@ impl Watch {
 }
 
 /// The time over which the next list is spread after one of that size.
-fn spread(kind: Kind, size: u32) -> Duration {
-    if kind == Kind::TunnelNode && size >= MANY_MEMBERS { (SPREAD * size).min(MOST) } else { Duration::ZERO }
+fn spread(target: &Target, size: u32) -> Duration {
+    if target.is_spread && size >= MANY_MEMBERS { (SPREAD * size).min(MOST) } else { Duration::ZERO }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Scope, *};
 
     #[test]
     fn only_the_lists_of_large_fabrics_are_spread() {
-        assert_eq!(spread(Kind::TunnelNode, 5000), Duration::from_secs(50));
-        assert_eq!(spread(Kind::TunnelNode, MANY_MEMBERS - 1), Duration::ZERO);
-        assert_eq!(spread(Kind::Service, 50_000), Duration::ZERO);
+        let spread = |scope: &Scope, kind, size| {
+            let targets = scope.targets("own");
+            spread(targets.iter().find(|target| target.kind == kind).unwrap(), size)
+        };
+        let node = Scope::Node { name: "n1".to_owned() };
+        assert_eq!(spread(&node, Kind::TunnelNode, 5000), Duration::from_secs(50));
+        assert_eq!(spread(&node, Kind::TunnelNode, MANY_MEMBERS - 1), Duration::ZERO);
+        assert_eq!(spread(&node, Kind::Service, 50_000), Duration::ZERO);
+        assert_eq!(spread(&Scope::Cluster, Kind::TunnelNode, 5000), Duration::ZERO, "the controller is one");
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use balancing_core::membership::{Member, Membership, membership};
 use balancing_dataplane::proxy::Local;
 use balancing_kube::member::Wish;
-use balancing_tunnel::{AcceptFrom, Facts, Mac, Pair, Plan, mac_of, plan};
+use balancing_tunnel::{AcceptFrom, Facts, Mac, Pair, Plan, plan};
 
 use super::{LOOK, NOT_LISTED, News, Outcome, Reconciler};
 use crate::{
@@ -187,7 +187,7 @@ impl Joined {
     fn lacking(why: String, member: &Member<'_>) -> Self {
         let described = member.own.map(|own| Described {
             underlay: known_underlay(member),
-            mac: Mac(own.mac),
+            mac: Mac(member.mac),
             mtu: own.mtu,
         });
         Self { standing: Standing::Lacks(why), proven: Some(Vec::new()), described }
@@ -346,14 +346,12 @@ fn waits_for_address(tools: &mut Tools, member: &Member<'_>, local: Pair) -> Opt
 
 /// This host as a member: what the fabric knows of it, but for the underlay, which is as it is now.
 fn own(member: &Member<'_>, name: &str, underlay: Pair) -> balancing_tunnel::Member {
-    let known = member.own.map(|own| to_member(name, own));
-    let mac = known.as_ref().map_or_else(|| mac_of(&member.fabric.name, name), |known| known.mac);
-    let addresses = known.map(|known| known.addresses).unwrap_or_default();
+    let addresses = member.own.map(|own| to_member(name, own).addresses).unwrap_or_default();
     balancing_tunnel::Member {
         name: name.to_owned(),
         underlay,
         port: member.spec.port,
-        mac,
+        mac: Mac(member.mac),
         addresses,
         mtu: 0,
     }

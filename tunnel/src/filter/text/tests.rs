@@ -1,5 +1,5 @@
 use super::*;
-use crate::{AcceptFrom, mac_of};
+use crate::{AcceptFrom, Mac};
 
 fn fabric() -> Fabric {
     Fabric {
@@ -20,7 +20,7 @@ fn member(name: &str, addresses: &[&str]) -> Member {
         name: name.into(),
         underlay: pair(underlay),
         port: 7711,
-        mac: mac_of("default", name),
+        mac: Mac::default(),
         addresses: pair(tunnel),
         mtu: 0,
     }

@@ -6,11 +6,14 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
+use jiff::Timestamp;
+
 use super::Known;
 use crate::source::Kind;
 use balancing_core::{
-    membership::{Belongs, NodeAddresses, fabric_of},
-    objects::{ClaimSpec, ExternalHostSpec, MemberKind, MemberSpec, Owner, TunnelAddressClaim},
+    membership::{Belongs, NodeAddresses, fabric_of, has_own_mac},
+    objects::{ClaimSpec, ExternalHostSpec, MemberKind, MemberSpec, Owner, TunnelAddressClaim, TunnelNode},
+    snapshot::Snapshot,
 };
 
 /// How long an address stays taken without an owner, and a TunnelNode without its fabric, which may be made again.
@@ -21,8 +24,8 @@ const GRACE_OF_MEMBER: Duration = Duration::from_secs(2);
 const GRACE_OF_MOVE: Duration = Duration::from_secs(15);
 /// Claims that an owner may have beside those in use: an agent that is killed leaves at most one of each pool.
 const SPARE: usize = 4;
-/// Seconds of silence after which a host outside the cluster has left.
-const SILENCE: i64 = 24 * 60 * 60;
+/// Silence after which a host outside the cluster has left.
+const SILENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An object that nobody owns, or to which its owner has no right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +52,12 @@ pub(in crate::cluster) enum Gone {
     Paused,
     /// The host may not have this underlay address.
     Underlay,
+    /// Its MAC is not its own.
+    Mac,
     /// The underlay address is one of another Node.
     UnderlayOf { address: IpAddr, node: String },
-    /// The host has not been heard of for a day.
-    Silent,
+    /// The host has not been heard of for a day; when, by its own clock, it renewed its Lease last.
+    Silent(Timestamp),
     /// The owner belongs to another fabric, or to none.
     Outside,
     /// There is no such fabric.
@@ -71,10 +76,11 @@ impl fmt::Display for Gone {
             Self::Owner => f.write_str("its owner is gone"),
             Self::Paused => f.write_str("its ExternalHost is paused"),
             Self::Underlay => f.write_str("its underlay address is not of its ExternalHost's networks"),
+            Self::Mac => f.write_str("its MAC is not its own"),
             Self::UnderlayOf { address, node } => {
                 write!(f, "its underlay address {address} is an address of Node {node}")
             }
-            Self::Silent => f.write_str("its host has not renewed its Lease for a day"),
+            Self::Silent(_) => f.write_str("its host has not renewed its Lease for a day"),
             Self::Outside => f.write_str("its owner is not in that fabric any more"),
             Self::NoFabric => f.write_str("its fabric is gone"),
             Self::Claimed { address, by } => {
@@ -109,11 +115,12 @@ pub(super) fn remains(known: &Known<'_>) -> Vec<Remains> {
     let claims = claims(known);
     let members = known.snapshot.members().filter_map(|member| {
         let spec = member.spec.as_ref().ok()?;
-        let why = member_is_gone(known, spec).or_else(|| is_claimed(&claims, spec)).or_else(|| {
-            nodes
-                .other_holder(spec)
-                .map(|(address, node)| Gone::UnderlayOf { address, node: node.to_owned() })
-        })?;
+        let why =
+            member_is_gone(known, member, spec).or_else(|| is_claimed(&claims, spec)).or_else(|| {
+                nodes
+                    .other_holder(spec)
+                    .map(|(address, node)| Gone::UnderlayOf { address, node: node.to_owned() })
+            })?;
         Some(Remains {
             kind: Kind::TunnelNode,
             name: member.name.clone(),
@@ -186,28 +193,37 @@ fn owner_is_gone(known: &Known<'_>, owner: &Owner) -> Option<Gone> {
     }
     let lease = (owner.kind == MemberKind::ExternalHost)
         .then(|| known.reading.leases.get(&owner.kind.object_name(&owner.name)))?;
-    let silence = lease.map(|lease| known.now.as_second() - lease.renewed.as_second());
-    silence.is_some_and(|seconds| seconds > SILENCE).then_some(Gone::Silent)
+    let silent = lease.filter(|lease| known.at.saturating_duration_since(lease.seen) > SILENCE);
+    silent.map(|lease| Gone::Silent(lease.renewed))
 }
 
-fn member_is_gone(known: &Known<'_>, member: &MemberSpec) -> Option<Gone> {
-    let owner = member.owner();
-    let gone = owner_is_gone(known, &owner).or_else(|| has_left(known, &owner, &member.fabric));
-    if gone.is_some() || member.kind == MemberKind::Node {
-        return gone;
-    }
-    let host = known.snapshot.external_host(&member.name)?.spec.as_ref().ok()?;
-    if host.paused {
-        return Some(Gone::Paused);
-    }
-    (!may_have_underlay(host, member)).then_some(Gone::Underlay)
+fn member_is_gone(known: &Known<'_>, member: &TunnelNode, spec: &MemberSpec) -> Option<Gone> {
+    owner_is_gone(known, &spec.owner()).or_else(|| has_no_right(known.snapshot, member, spec))
 }
 
-fn has_left(known: &Known<'_>, owner: &Owner, fabric: &str) -> Option<Gone> {
-    match fabric_of(known.snapshot, owner) {
+/// Why a member whose owner is there may go, by its own words, its owner's and the fabrics' alone.
+pub(in crate::cluster) fn has_no_right(
+    snapshot: &Snapshot,
+    member: &TunnelNode,
+    spec: &MemberSpec,
+) -> Option<Gone> {
+    let left = has_left(snapshot, &spec.owner(), &spec.fabric);
+    let host = || match spec.kind {
+        MemberKind::Node => None,
+        MemberKind::ExternalHost => {
+            let host = snapshot.external_host(&spec.name)?.spec.as_ref().ok()?;
+            let misplaced = (!may_have_underlay(host, spec)).then_some(Gone::Underlay);
+            if host.paused { Some(Gone::Paused) } else { misplaced }
+        }
+    };
+    left.or_else(host).or_else(|| (!has_own_mac(member)).then_some(Gone::Mac))
+}
+
+fn has_left(snapshot: &Snapshot, owner: &Owner, fabric: &str) -> Option<Gone> {
+    match fabric_of(snapshot, owner) {
         Belongs::Unclear(_) => None,
         Belongs::To(of_owner, _) if of_owner.name == fabric => None,
-        _ if known.snapshot.fabrics().any(|it| it.name == fabric) => Some(Gone::Outside),
+        _ if snapshot.fabrics().any(|it| it.name == fabric) => Some(Gone::Outside),
         _ => Some(Gone::NoFabric),
     }
 }

@@ -24,7 +24,10 @@ pub(in crate::cluster) struct TakenBack(VecDeque<(Instant, String, String)>);
 impl TakenBack {
     /// Notes a removal.
     pub(in crate::cluster) fn note(&mut self, remains: &Remains, now: Instant) {
-        if matches!(remains.why, Gone::Claimed { .. } | Gone::UnderlayOf { .. } | Gone::Surplus(_)) {
+        if matches!(
+            remains.why,
+            Gone::Claimed { .. } | Gone::UnderlayOf { .. } | Gone::Surplus(_) | Gone::Mac
+        ) {
             let owner = &remains.owner;
             let (kind, name) = (remains.kind.name(), &remains.name);
             let text =

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{Known, garbage::claims, overlap::overlap, pool::exhausted};
 use crate::source::Kind;
 use balancing_core::{
+    membership::NodeAddresses,
     objects::{ClaimSpec, ExternalHost, InvalidSpec, MemberKind, TunnelFabric, TunnelNode},
     snapshot::Snapshot,
 };
@@ -125,11 +126,11 @@ pub(super) fn wanted(known: &Known<'_>, unclaimed: &BTreeSet<String>) -> Vec<(Ki
         (Kind::TunnelFabric, fabric.name.clone(), fabric.uid.clone(), wanted)
     });
     let claims = claims(known);
-    let owners = owners(known, &claims);
+    let (owners, underlays) = (owners(known, &claims), underlays(known));
     let members = known.snapshot.members().map(|member| {
         let wanted = Wanted {
             status: Status::default(),
-            conditions: vec![conflicted(member, &owners), claimed(member, &claims, unclaimed)],
+            conditions: vec![conflicted(member, &owners, &underlays), claimed(member, &claims, unclaimed)],
         };
         (Kind::TunnelNode, member.name.clone(), member.uid.clone(), wanted)
     });
@@ -211,8 +212,31 @@ fn rank<'a>(member: &'a TunnelNode, address: IpAddr, claims: &Claims<'_>) -> (bo
     (!has_claim, member.created.unwrap_or(i64::MAX), &member.name)
 }
 
+/// Whose each underlay address is for agents: the oldest one's. What the status of a Node has is that Node's, and no question.
+fn underlays<'a>(known: &Known<'a>) -> Owners<'a> {
+    let nodes = NodeAddresses::of(known.snapshot);
+    let mut members: Vec<_> = known.snapshot.members().collect();
+    members.sort_by_key(|member| (member.created.is_none(), member.created, &member.name));
+    let mut owners = Owners::new();
+    for member in members {
+        for address in member.spec.iter().flat_map(|spec| spec.underlay()) {
+            if !nodes.has(address) {
+                owners.entry(address).or_insert(member);
+            }
+        }
+    }
+    owners
+}
+
+/// An underlay address of the member that an older one has.
+fn same_underlay<'a>(member: &TunnelNode, underlays: &Owners<'a>) -> Option<(IpAddr, &'a TunnelNode)> {
+    let spec = member.spec.as_ref().ok()?;
+    let other = |address| Some((address, *underlays.get(&address)?));
+    spec.underlay().filter_map(other).find(|(_, other)| other.name != member.name)
+}
+
 /// Members are many and hardly ever in conflict: none is told that it is not, unless it has been told that it is.
-fn conflicted(member: &TunnelNode, owners: &Owners<'_>) -> Said {
+fn conflicted(member: &TunnelNode, owners: &Owners<'_>, underlays: &Owners<'_>) -> Said {
     let addresses = member.spec.iter().flat_map(|spec| &spec.addresses);
     let lost = addresses.filter_map(|address| Some((address, owners.get(address)?)));
     let lost = lost.filter(|(_, owner)| owner.name != member.name).map(|(address, owner)| {
@@ -222,6 +246,16 @@ fn conflicted(member: &TunnelNode, owners: &Owners<'_>) -> Said {
         )
     });
     let lost: Vec<String> = lost.collect();
+    if lost.is_empty()
+        && let Some((address, other)) = same_underlay(member, underlays)
+    {
+        let message = format!(
+            "underlay address {address} is also that of TunnelNode {}, which is older: members dial that one; which of the two hosts \
+             has it must be looked at: stop the other's agent, give each ExternalHost underlayCIDRs of its own, and revoke a stolen token",
+            other.name
+        );
+        return said("Conflicted", (true, "DuplicateUnderlay", message));
+    }
     if lost.is_empty() {
         let message = "no other TunnelNode has a better right to one of its addresses".to_owned();
         return Said { only_as_change: true, ..said("Conflicted", (false, "NoConflict", message)) };
@@ -231,12 +265,12 @@ fn conflicted(member: &TunnelNode, owners: &Owners<'_>) -> Said {
 
 /// TunnelNodes an address of which belongs to another one, by fabric.
 pub(super) fn conflicted_members<'a>(known: &Known<'a>) -> BTreeMap<&'a str, Vec<&'a str>> {
-    let owners = owners(known, &claims(known));
+    let (owners, underlays) = (owners(known, &claims(known)), underlays(known));
     let mut found = BTreeMap::<&str, Vec<&str>>::new();
     for member in known.snapshot.members() {
         let Ok(spec) = &member.spec else { continue };
         let lost = |address| owners.get(address).is_some_and(|owner| owner.name != member.name);
-        if spec.addresses.iter().any(lost) {
+        if spec.addresses.iter().any(lost) || same_underlay(member, &underlays).is_some() {
             found.entry(&spec.fabric).or_default().push(&member.name);
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use balancing_core::{
     manifest::{Format, parse},
+    membership::mac_of,
     objects::Object,
 };
 
@@ -73,15 +74,22 @@ impl Lab {
 
     fn renew(&mut self, name: &str, seconds_ago: i64) {
         let renewed = Timestamp::from_second(self.now.as_second() - seconds_ago).unwrap();
-        self.reading.leases.insert(name.to_owned(), Lease { renewed, seconds: 30 });
+        let mut reading = self.reading.clone();
+        reading.leases.insert(name.to_owned(), Lease { renewed, seconds: 30, seen: self.at });
+        self.reading = reading.after(Some(&self.reading));
     }
 
     /// Makes what is left to write, in short; statuses by the condition that stands in them as True or False.
     fn write(&mut self) -> Vec<String> {
-        let known =
-            Known { snapshot: &self.snapshot, reading: &self.reading, namespace: "own", now: self.now };
+        let known = Known {
+            snapshot: &self.snapshot,
+            reading: &self.reading,
+            namespace: "own",
+            now: self.now,
+            at: self.at,
+        };
         let seen = |kind, name: &str| self.seen.get(&(kind, name.to_owned()));
-        let writes = known.writes(seen, &mut self.orphans, self.last.as_ref(), self.at);
+        let writes = known.writes(seen, &mut self.orphans, self.last.as_ref());
         let mut told = Vec::new();
         for write in writes {
             match write {
@@ -122,10 +130,11 @@ fn node(name: &str, uid: &str) -> String {
 
 fn member(kind: &str, name: &str, uid: &str, born: u8, address: &str) -> String {
     let object = if kind == "Node" { format!("node.{name}") } else { format!("host.{name}") };
+    let mac = mac_of("f", &object).map(|byte| format!("{byte:02x}")).join(":");
     format!(
         "{{apiVersion: balancing.elf.io/v1beta1, kind: TunnelNode, metadata: {{name: {object}, uid: {object}-uid, \
          creationTimestamp: '2026-01-01T00:00:{born:02}Z'}}, spec: {{fabric: f, kind: {kind}, name: {name}, uid: {uid}, \
-         underlay: {{ipv4: 192.0.2.1}}, port: 7710, mac: '66:00:00:00:00:01', addresses: [{address}], mtu: 1450}}}}\n---\n"
+         underlay: {{ipv4: 192.0.2.1}}, port: 7710, mac: '{mac}', addresses: [{address}], mtu: 1450}}}}\n---\n"
     )
 }
 
@@ -263,6 +272,22 @@ fn hosts_join_fall_silent_and_leave() {
 }
 
 #[test]
+fn a_host_whose_clock_is_days_behind_is_not_silent_as_long_as_it_renews() {
+    let mut lab = Lab::new(&(fabric("f", 1, "10.211.0.0/16") + &host("db", "user: db-user")));
+    lab.put(&claim("ExternalHost", "db", "db-uid", "10.211.0.2"));
+    lab.put(&member("ExternalHost", "db", "db-uid", 1, "10.211.0.2"));
+    for _ in 0..30 {
+        lab.renew("host.db", 3 * 24 * 60 * 60);
+        assert!(!lab.write().iter().any(|told| told.starts_with("- ")));
+        lab.pass(60 * MINUTE);
+    }
+    lab.pass(24 * 60 * MINUTE);
+    lab.write();
+    lab.pass(MINUTE);
+    assert_eq!(lab.write(), ["- TunnelNode host.db: its host has not renewed its Lease for a day"]);
+}
+
+#[test]
 fn a_host_that_is_paused_moved_or_gone_is_no_member() {
     let mut lab = Lab::new(&(fabric("f", 1, "10.211.0.0/16") + &host("db", "serviceAccountName: host-db")));
     let claimed = claim("ExternalHost", "db", "db-uid", "10.211.0.2");
@@ -306,7 +331,8 @@ fn what_others_write_into_a_status_is_left_alone() {
 #[test]
 fn a_cluster_without_a_fabric_is_not_looked_at() {
     let lab = Lab::new(&node("n1", "u1"));
-    let known = |reading| Known { snapshot: &lab.snapshot, reading, namespace: "own", now: lab.now };
+    let known =
+        |reading| Known { snapshot: &lab.snapshot, reading, namespace: "own", now: lab.now, at: lab.at };
     assert!(!known(&lab.reading).is_in_use());
     let left = Reading { hosts: [("db".to_owned(), String::new())].into(), ..Reading::default() };
     assert!(known(&left).is_in_use(), "what an earlier leader left is taken back");

@@ -154,7 +154,7 @@ impl Leader<'_> {
 
     fn known<'k>(&'k self, reading: &'k Reading) -> Known<'k> {
         let (snapshot, namespace) = (self.engine.snapshot(), self.fabric.namespace.as_str());
-        Known { snapshot, reading, namespace, now: Timestamp::now() }
+        Known { snapshot, reading, namespace, now: Timestamp::now(), at: Instant::now() }
     }
 
     /// Begins a round if one is due.
@@ -173,7 +173,7 @@ impl Leader<'_> {
         let mut orphans = std::mem::take(&mut self.fabric.orphans);
         self.tell_troubles(&reading, now);
         let seen = |kind, name: &str| self.fabric.seen(kind, name);
-        let writes = self.known(&reading).writes(seen, &mut orphans, self.fabric.last.as_ref(), now);
+        let writes = self.known(&reading).writes(seen, &mut orphans, self.fabric.last.as_ref());
         self.fabric.orphans = orphans;
         self.fabric.last = writes.iter().rev().find_map(|write| match write {
             Write::Status { kind, name, .. } => Some((*kind, name.clone())),
@@ -218,6 +218,7 @@ impl Leader<'_> {
         self.fabric.is_running = false;
         let failed = match end {
             RoundEnd::Read(Ok(reading)) => {
+                let reading = reading.after(self.fabric.reading.as_ref());
                 self.fabric.is_stale |= self.fabric.reading.as_ref() != Some(&reading);
                 self.fabric.reading = Some(reading);
                 self.fabric.read_at = now + READ;

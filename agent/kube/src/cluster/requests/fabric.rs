@@ -3,7 +3,7 @@
 //! What is deleted is read again just before, and so is whatever else it is deleted for: objects of different kinds are heard of
 //! in any order. It is deleted only as it was read.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -17,21 +17,24 @@ use kube::{
         PatchParams, Preconditions,
     },
 };
+use serde::Serialize;
 use serde_json::json;
 
 use super::{WriteError, answer, is_outdated};
 use crate::{
     cluster::{
         cache::Item,
-        fabric::{Gone, Lease, Reading, Remains, Seen, Status},
+        fabric::{Gone, Lease, Reading, Remains, Seen, Status, has_no_right},
         watch_event::fabric_item,
     },
     source::Kind,
 };
 use balancing_core::{
     claims::claim_name,
+    manifest,
     names::{EXTERNAL_HOSTS, FIELD_MANAGER, GROUP, VERSION},
-    objects::{MemberKind, Owner},
+    objects::{MemberKind, Object, Owner},
+    snapshot::Snapshot,
 };
 
 /// Begin of the names of Leases that hosts outside the cluster renew.
@@ -60,11 +63,13 @@ impl FabricWriter {
         let leases = answer(self.leases.list(&ListParams::default().match_any())).await?;
         let hosts = answer(self.config_maps.get_opt(EXTERNAL_HOSTS)).await?;
         let hosts = hosts.and_then(|map| map.data).unwrap_or_default();
+        let now = Instant::now();
         let leases = leases.items.into_iter().filter_map(|lease| {
             let name = lease.metadata.name.filter(|name| name.starts_with(HOST_LEASE))?;
             let spec = lease.spec?;
             let renewed: Timestamp = spec.renew_time?.0;
-            Some((name, Lease { renewed, seconds: spec.lease_duration_seconds.unwrap_or_default().into() }))
+            let seconds = spec.lease_duration_seconds.unwrap_or_default().into();
+            Some((name, Lease { renewed, seconds, seen: now }))
         });
         Ok(Reading { leases: leases.collect(), hosts })
     }
@@ -107,7 +112,7 @@ impl FabricWriter {
     pub(in crate::cluster) async fn remove(&self, remains: &Remains) -> Result<bool, WriteError> {
         let api = self.objects(remains.kind);
         let Some(object) = answer(api.get_opt(&remains.name)).await? else { return Ok(false) };
-        if !is_still(&object, remains) || !self.is_proven(remains).await? {
+        if !is_still(&object, remains) || !self.is_proven(remains, &object).await? {
             return Ok(false);
         }
         let ObjectMeta { uid, resource_version, .. } = object.metadata;
@@ -121,7 +126,7 @@ impl FabricWriter {
     }
 
     /// Whether what is said of other objects is so now.
-    async fn is_proven(&self, remains: &Remains) -> Result<bool, WriteError> {
+    async fn is_proven(&self, remains: &Remains, object: &DynamicObject) -> Result<bool, WriteError> {
         let owner = &remains.owner;
         match &remains.why {
             Gone::Owner => Ok(!self.lives(owner).await?),
@@ -142,8 +147,49 @@ impl FabricWriter {
                 let member = answer(self.objects(Kind::TunnelNode).get_opt(&name)).await?;
                 Ok(!member.is_some_and(|member| has_tunnel_address(&member, owner, *address)))
             }
-            Gone::Paused | Gone::Underlay | Gone::Silent | Gone::Outside | Gone::NoFabric => Ok(true),
+            Gone::Silent(renewed) => Ok(self.renewed(owner).await? == Some(*renewed)),
+            Gone::Paused | Gone::Underlay | Gone::Mac | Gone::Outside | Gone::NoFabric => {
+                self.is_still_so(remains, object).await
+            }
         }
+    }
+
+    /// Judges a TunnelNode again, by its owner and the fabrics as they are now.
+    async fn is_still_so(&self, remains: &Remains, object: &DynamicObject) -> Result<bool, WriteError> {
+        let Some(Object::Member(member)) = read(object, Kind::TunnelNode) else {
+            return Ok(false);
+        };
+        let owner = &remains.owner;
+        let owner = match owner.kind {
+            MemberKind::Node => {
+                let node = answer(Api::<Node>::all(self.client.clone()).get_opt(&owner.name)).await?;
+                node.map(|node| read(&node, Kind::Node))
+            }
+            MemberKind::ExternalHost => {
+                let host = answer(self.objects(Kind::ExternalHost).get_opt(&owner.name)).await?;
+                host.map(|host| read(&host, Kind::ExternalHost))
+            }
+        };
+        // All of them: which one is a Node's depends on the older ones.
+        let fabrics = answer(self.objects(Kind::TunnelFabric).list(&ListParams::default())).await?;
+        let fabrics = fabrics.items.iter().map(|fabric| read(fabric, Kind::TunnelFabric)).map(Some);
+        // What cannot be read proves nothing.
+        let Some(objects) = fabrics.chain([owner]).flatten().collect::<Option<Vec<_>>>() else {
+            return Ok(false);
+        };
+        let mut now = Snapshot::new(None);
+        now.apply(objects.into_iter().map(|object| (object.key(), Some(object))));
+        let why = member.spec.as_ref().ok().and_then(|spec| has_no_right(&now, &member, spec));
+        Ok(why.as_ref() == Some(&remains.why))
+    }
+
+    /// When a host has renewed its Lease last.
+    async fn renewed(&self, owner: &Owner) -> Result<Option<Timestamp>, WriteError> {
+        // By a list, for which the controller has the right already.
+        let one =
+            ListParams::default().fields(&format!("metadata.name={}", owner.kind.object_name(&owner.name)));
+        let leases = answer(self.leases.list(&one)).await?;
+        Ok(leases.items.into_iter().find_map(|lease| Some(lease.spec?.renew_time?.0)))
     }
 
     async fn has_address(&self, node: &str, address: IpAddr) -> Result<bool, WriteError> {
@@ -173,6 +219,17 @@ impl FabricWriter {
     }
 }
 
+/// An object as the rules read it; `None` where they cannot.
+fn read(object: &impl Serialize, kind: Kind) -> Option<Object> {
+    let api_version = if kind == Kind::Node { "v1".to_owned() } else { format!("{GROUP}/{VERSION}") };
+    let mut tree = serde_json::to_value(object).ok()?;
+    // The items of a list do not say what they are.
+    let fields = tree.as_object_mut()?;
+    fields.insert("apiVersion".to_owned(), api_version.clone().into());
+    fields.insert("kind".to_owned(), kind.name().into());
+    manifest::read_tree(tree, &api_version, kind.name()).objects.pop()
+}
+
 fn has_tunnel_address(member: &DynamicObject, owner: &Owner, address: IpAddr) -> bool {
     let uid = member.data.pointer("/spec/uid").and_then(|uid| uid.as_str());
     let addresses = member.data.pointer("/spec/addresses").and_then(|addresses| addresses.as_array());
@@ -189,3 +246,6 @@ fn is_still(object: &DynamicObject, remains: &Remains) -> bool {
     let names = owner.and_then(|owner| owner.get("uid")).and_then(|uid| uid.as_str());
     object.metadata.uid.as_deref() == Some(&remains.uid) && names == Some(&remains.owner.uid)
 }
+
+#[cfg(test)]
+mod tests;

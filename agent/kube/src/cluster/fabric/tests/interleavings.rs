@@ -110,7 +110,7 @@ impl Server {
             underlay_v4: Some([192, 0, 2, owner.name.as_bytes()[1]].into()),
             underlay_v6: None,
             port: 7710,
-            mac: [0x66, 0, 0, 0, 0, owner.name.as_bytes()[1]],
+            mac: mac_of("f", &name),
             addresses: vec![address],
             mtu: 1450,
         };
@@ -244,8 +244,8 @@ impl Round {
 
     fn collect(&mut self) {
         let Lab { snapshot, reading, orphans, now, at, .. } = &mut self.lab;
-        let known = Known { snapshot, reading, namespace: "own", now: *now };
-        for write in known.writes(|_, _| None, orphans, None, *at) {
+        let known = Known { snapshot, reading, namespace: "own", now: *now, at: *at };
+        for write in known.writes(|_, _| None, orphans, None) {
             if let Write::Remove(remains) = write {
                 self.server.remove(&remains);
             }

@@ -92,3 +92,37 @@ fn what_a_deleted_fabric_leaves_waits_for_one_of_the_same_name() {
     lab.pass(60 * MINUTE);
     assert_eq!(removed(&mut lab), NOTHING);
 }
+
+#[test]
+fn the_mac_of_another_member_is_taken_back() {
+    let mut lab = two_nodes();
+    let own = member("Node", "n1", "u1", 1, "10.211.0.2");
+    let mac = |name: &str| mac_of("f", name).map(|byte| format!("{byte:02x}")).join(":");
+    lab.put(&own.replace(&mac("node.n1"), &mac("node.n2")));
+    assert_eq!(removed(&mut lab), NOTHING);
+    lab.pass(MINUTE / 30);
+    assert_eq!(removed(&mut lab), ["- TunnelNode node.n1: its MAC is not its own"]);
+    lab.put(&own);
+    lab.pass(MINUTE);
+    assert_eq!(removed(&mut lab), NOTHING);
+}
+
+#[test]
+fn of_two_hosts_outside_with_one_underlay_address_the_younger_is_told() {
+    let mut lab =
+        Lab::new(&(fabric("f", 1, "10.211.0.0/16") + &host("a", "user: a") + &host("b", "user: b")));
+    lab.put(
+        &(claim("ExternalHost", "a", "a-uid", "10.211.0.2")
+            + &claim("ExternalHost", "b", "b-uid", "10.211.0.3")),
+    );
+    lab.put(&member("ExternalHost", "a", "a-uid", 1, "10.211.0.2"));
+    let other = member("ExternalHost", "b", "b-uid", 2, "10.211.0.3");
+    lab.put(&other);
+    let told: Vec<_> = lab.write().into_iter().filter(|told| told.starts_with("host.")).collect();
+    assert_eq!(told, ["host.b: DuplicateUnderlay=True"]);
+    lab.pass(MINUTE);
+    assert_eq!(removed(&mut lab), NOTHING, "nobody knows which of them is right");
+    let moved = parse(&other.replace("ipv4: 192.0.2.1", "ipv4: 192.0.2.2"), Format::Yaml).unwrap();
+    lab.snapshot.apply(moved.objects.into_iter().map(|object| (object.key(), Some(object))));
+    assert!(lab.write().contains(&"host.b: NoConflict=False".to_owned()));
+}

@@ -3,7 +3,8 @@
 use super::*;
 
 fn reasons(lab: &Lab, taken_back: &TakenBack) -> Vec<String> {
-    let known = Known { snapshot: &lab.snapshot, reading: &lab.reading, namespace: "own", now: lab.now };
+    let known =
+        Known { snapshot: &lab.snapshot, reading: &lab.reading, namespace: "own", now: lab.now, at: lab.at };
     let news = news(&known, taken_back, lab.at);
     news.into_iter().map(|((fabric, uid, reason), text)| format!("{fabric} {uid} {reason}: {text}")).collect()
 }
@@ -33,6 +34,7 @@ fn a_fabric_in_trouble_is_news_as_long_as_it_is() {
         reading: &lab.reading,
         namespace: "own",
         now: lab.now,
+        at: lab.at,
     });
     remains.iter().filter(|it| it.kind == Kind::TunnelNode).for_each(|it| taken_back.note(it, lab.at));
     assert_eq!(
