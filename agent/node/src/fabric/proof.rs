@@ -115,9 +115,9 @@ pub(crate) struct Proof {
 pub(crate) struct Finding {
     /// Addresses that carry; `None` = not known yet.
     pub(crate) proven: Option<Vec<IpAddr>>,
-    /// What keeps large packets from passing.
+    /// What keeps large packets from passing. It goes into Events, so its words stay the same while others are asked.
     pub(crate) fault: Option<String>,
-    /// What an administrator should know.
+    /// What an administrator should know, by name.
     pub(crate) problems: Vec<String>,
     /// When there is more to see without news.
     pub(crate) again: Option<Instant>,
@@ -213,10 +213,15 @@ impl Proof {
             let is_cut = evidence.is_cut;
             let is_silent = !evidence.hears_nodes() && silence.is_some_and(|until| until <= now);
             if !evidence.is_answered && is_cut {
-                let fault = too_small(address, mtu, &evidence.small);
-                if evidence.was_alone { finding.problems.push(fault) } else { finding.fault = Some(fault) }
+                finding.problems.push(too_small(address, mtu, &evidence.small.join(", ")));
+                if !evidence.was_alone {
+                    let who = format!(
+                        "nodes (up to {AT_ONCE} are asked at a time, `balancingctl fabric` names them)"
+                    );
+                    finding.fault = Some(too_small(address, mtu, &who));
+                }
             } else if !evidence.is_answered && evidence.count(Round::SmallOutside) >= BELIEVED {
-                finding.problems.push(too_small(address, mtu, &evidence.small));
+                finding.problems.push(too_small(address, mtu, &evidence.small.join(", ")));
             } else if !evidence.is_answered && is_silent {
                 finding.problems.push(silent(address, &evidence.asked));
             }
@@ -315,11 +320,10 @@ fn reach(question: &Question) -> Reach {
     if echo(*from, *to, SMALL, PATIENCE).is_ok() { Reach::Small } else { Reach::Nothing }
 }
 
-fn too_small(address: IpAddr, mtu: u32, asked: &[String]) -> String {
+fn too_small(address: IpAddr, mtu: u32, who: &str) -> String {
     format!(
-        "{} answer small packets of {address}, but none of the tunnel's MTU {mtu}: the way between the hosts carries less than \
-         their interfaces say; set spec.mtu of the TunnelFabric lower",
-        asked.join(", ")
+        "{who} answer small packets of {address}, but none of the tunnel's MTU {mtu}: the way between the hosts carries less than \
+         their interfaces say; set spec.mtu of the TunnelFabric lower"
     )
 }
 

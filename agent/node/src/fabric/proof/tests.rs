@@ -227,3 +227,15 @@ fn small_answers_of_hosts_outside_are_told_and_take_nothing_back() {
     assert_eq!(found.proven, proven());
     assert!(found.problems[0].contains("host.n") && !found.problems[0].contains("node.n"), "{found:?}");
 }
+
+#[test]
+fn the_words_of_a_fault_stay_the_same_and_the_view_names_who_answered() {
+    let mut bench = Bench::new();
+    let found: Vec<_> = (0..6).map(|_| bench.round(&peers(9), |_| Reach::Small)).skip(BELIEVED).collect();
+    for pair in found.windows(2) {
+        assert!(pair[0].fault.is_some());
+        assert_eq!(pair[0].fault, pair[1].fault);
+        assert!(pair[0].problems[0].starts_with("node.n"), "{pair:?}");
+        assert_ne!(pair[0].problems, pair[1].problems, "others are asked");
+    }
+}
