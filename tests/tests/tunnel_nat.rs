@@ -133,6 +133,43 @@ fn a_udp_flow_goes_on_with_another_pod_when_its_own_is_gone() {
 }
 
 #[test]
+fn very_many_flows_to_a_pod_that_is_gone_are_ended_in_parts() {
+    if !require_kernel() {
+        return;
+    }
+    /// More than are ended at once.
+    const FLOWS: u16 = 17_000;
+    let mut scene = Scene::new();
+    scene.declare(&[0]);
+    let front = address(FRONTS[0]);
+    let flows = || -> u16 {
+        let count = || std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack");
+        let text = scene.host.run(count).unwrap();
+        let entries = text.lines().nth(1).and_then(|line| line.split_whitespace().next()).unwrap();
+        u16::from_str_radix(entries, 16).unwrap()
+    };
+    // The queue of a device may overflow.
+    wait_until(PATIENCE, || {
+        scene.client.run(|| {
+            for port in 10_000..10_000 + FLOWS {
+                UdpSocket::bind(("0.0.0.0", port)).unwrap().send_to(b"who", front).unwrap();
+            }
+        });
+        flows() >= FLOWS
+    });
+    let wanted = scene.declare(&[1]);
+    assert!(!scene.nat.is_settled());
+    for _ in 0..2 {
+        assert!(!scene.apply(&wanted, false));
+    }
+    assert!(scene.nat.is_settled());
+    let socket = scene.client.run(|| UdpSocket::bind(("0.0.0.0", 10_000 + FLOWS - 1))).unwrap();
+    socket.connect(front).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(asks(&socket).unwrap().starts_with('b'));
+}
+
+#[test]
 fn a_declared_port_without_pods_is_refused_also_where_the_host_listens() {
     if !require_kernel() {
         return;

@@ -35,7 +35,11 @@ pub enum Error {
     #[error("nft refused: {0}")]
     Refused(String),
     /// The program did not end.
-    #[error("nft did not end within {} s and was killed", .0.as_secs())]
+    #[error(
+        "nft did not end within {} s and was killed; it is tried again after {} s: is this host overloaded, or does it have very many \
+         rules?",
+        .0.as_secs(), (*.0 * nft::REST).as_secs()
+    )]
     TimedOut(std::time::Duration),
     /// The kernel did not tell what it has.
     #[error("cannot read the kernel's nftables: {0}")]
@@ -78,18 +82,7 @@ impl Filter {
             return Ok(Outcome { changed: false });
         }
         let known = self.applied.take().filter(|applied| present.is(applied));
-        // Whoever changed the elements by hand, or left sets of another kind, makes the smaller changes fail.
-        let mut scopes = known.as_ref().map(Scope::Since).into_iter().chain([Scope::Elements]);
-        let done = scopes.any(|scope| match nft::run(&["-f", "-"], &wanted.transaction(scope)) {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::warn!(%error, "the filter's table is not as expected and is made anew");
-                false
-            }
-        });
-        if !done {
-            nft::run(&["-f", "-"], &wanted.transaction(Scope::Everything))?;
-        }
+        widen(known.as_ref(), |scope| nft::run(&["-f", "-"], &wanted.transaction(scope)).map(drop))?;
         self.applied = Some(wanted);
         Ok(Outcome { changed: true })
     }
@@ -119,5 +112,46 @@ impl Filter {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Makes the smallest change that the program accepts. Whoever changed the elements by hand, or left sets of another kind, makes
+/// the smaller ones fail; any other failure says nothing of the table.
+fn widen(known: Option<&Wanted>, mut run: impl FnMut(Scope<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    for scope in known.map(Scope::Since).into_iter().chain([Scope::Elements]) {
+        match run(scope) {
+            Err(Error::Refused(complaint)) => {
+                tracing::warn!(complaint, "the filter's table is not as expected and is made anew");
+            }
+            done => return done,
+        }
+    }
+    run(Scope::Everything)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, time::Duration};
+
+    use super::*;
+
+    /// How often it is run when each run fails so, and how that ends.
+    fn runs(error: impl Fn() -> Error) -> (usize, Error) {
+        let mut count = 0;
+        let done = widen(None, |_| {
+            count += 1;
+            Err(error())
+        });
+        (count, done.unwrap_err())
+    }
+
+    #[test]
+    fn only_what_is_refused_is_tried_with_more() {
+        assert_eq!(runs(|| Error::Refused("no".to_owned())).0, 2);
+        let (count, error) = runs(|| Error::TimedOut(Duration::from_secs(10)));
+        assert_eq!(count, 1);
+        assert!(error.to_string().contains("tried again after 100 s"), "{error}");
+        assert_eq!(runs(|| Error::NoNft).0, 1);
+        assert_eq!(runs(|| Error::Run(io::ErrorKind::Other.into())).0, 1);
     }
 }

@@ -102,10 +102,18 @@ impl Nat {
     fn settle(&mut self, wanted: &Frontends) -> Result<(), Error> {
         if !self.unsettled.is_empty() {
             let ended = conntrack::end_stale(wanted, &self.unsettled).map_err(Error::Unreadable)?;
-            tracing::debug!(ended, "UDP flows to pods that are gone are ended");
-            self.unsettled.clear();
+            tracing::debug!(?ended, "UDP flows to pods that are gone are ended");
+            if !ended.is_part {
+                self.unsettled.clear();
+            }
         }
         Ok(())
+    }
+
+    /// Whether all flows to pods that are gone are ended; if not, the next [`Self::apply`] ends more.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.unsettled.is_empty()
     }
 
     /// Removes the table; whether it was there.

@@ -1,7 +1,7 @@
 //! Messages to and from the kernel's netfilter, as bytes: dumps and single requests.
 //!
-//! Small on purpose: what the kernel says is split into attributes, and nobody here knows what they mean. Each request has a socket of
-//! its own, in the network namespace of whichever thread asks.
+//! Small on purpose: what the kernel says is split into attributes, and nobody here knows what they mean. Each dump has a socket of
+//! its own, in the network namespace of whichever thread asks; changes share one.
 
 use std::{collections::BTreeMap, io};
 
@@ -24,8 +24,19 @@ pub(crate) type Attributes = BTreeMap<u16, Vec<u8>>;
 
 /// The attributes of every message of a dump.
 pub(crate) fn dump(kind: u16, family: u8, filter: &[u8]) -> io::Result<Vec<Attributes>> {
+    pick(kind, family, filter, usize::MAX, |message| Some(attributes(message)))
+}
+
+/// What is made of the messages of a dump while they come in; not more than `most`, the rest is not read then.
+pub(crate) fn pick<T>(
+    kind: u16,
+    family: u8,
+    filter: &[u8],
+    most: usize,
+    make: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Vec<T>> {
     for _ in 0..DUMPS {
-        if let Some(found) = dump_once(kind, family, filter)? {
+        if let Some(found) = pick_once(kind, family, filter, most, &make)? {
             return Ok(found);
         }
     }
@@ -33,45 +44,67 @@ pub(crate) fn dump(kind: u16, family: u8, filter: &[u8]) -> io::Result<Vec<Attri
 }
 
 /// `None` when something changed meanwhile.
-fn dump_once(kind: u16, family: u8, filter: &[u8]) -> io::Result<Option<Vec<Attributes>>> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+fn pick_once<T>(
+    kind: u16,
+    family: u8,
+    filter: &[u8],
+    most: usize,
+    make: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Option<Vec<T>>> {
+    let mut socket = connected()?;
     socket.send(&request(kind, family, NLM_F_REQUEST | NLM_F_DUMP, filter), 0)?;
     let (mut found, mut steady) = (Vec::new(), true);
-    loop {
-        let (datagram, _) = match socket.recv_from_full() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            received => received?,
-        };
+    'dump: while found.len() < most {
+        let datagram = receive(&mut socket)?;
         let mut rest = &datagram[..];
         while let Some((message, behind)) = split(rest) {
             steady &= message.flags & INTERRUPTED == 0;
             match message.kind {
-                NLMSG_DONE => return Ok(steady.then_some(found)),
+                NLMSG_DONE => break 'dump,
                 NLMSG_ERROR => return Err(error_of(message.payload)),
-                _ => found.push(attributes(message.payload.get(FAMILY..).unwrap_or_default())),
+                _ => found.extend(make(message.payload.get(FAMILY..).unwrap_or_default())),
             }
             rest = behind;
         }
     }
+    found.truncate(most);
+    Ok(steady.then_some(found))
 }
 
-/// One change, which the kernel confirms.
-pub(crate) fn change(kind: u16, family: u8, attributes: &[u8]) -> io::Result<()> {
+/// A socket for changes, one after the other.
+pub(crate) struct Changes(Socket);
+
+impl Changes {
+    pub(crate) fn new() -> io::Result<Self> {
+        connected().map(Self)
+    }
+
+    /// One change, which the kernel confirms.
+    pub(crate) fn make(&mut self, kind: u16, family: u8, attributes: &[u8]) -> io::Result<()> {
+        self.0.send(&request(kind, family, NLM_F_REQUEST | NLM_F_ACK, attributes), 0)?;
+        loop {
+            let datagram = receive(&mut self.0)?;
+            let Some((message, _)) = split(&datagram) else { continue };
+            if message.kind == NLMSG_ERROR {
+                let refused = error_of(message.payload);
+                return if refused.raw_os_error() == Some(0) { Ok(()) } else { Err(refused) };
+            }
+        }
+    }
+}
+
+fn connected() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&request(kind, family, NLM_F_REQUEST | NLM_F_ACK, attributes), 0)?;
+    Ok(socket)
+}
+
+fn receive(socket: &mut Socket) -> io::Result<Vec<u8>> {
     loop {
-        let (datagram, _) = match socket.recv_from_full() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            received => received?,
-        };
-        let Some((message, _)) = split(&datagram) else { continue };
-        if message.kind == NLMSG_ERROR {
-            let refused = error_of(message.payload);
-            return if refused.raw_os_error() == Some(0) { Ok(()) } else { Err(refused) };
+        match socket.recv_from_full() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            received => return received.map(|(datagram, _)| datagram),
         }
     }
 }

@@ -153,11 +153,17 @@ impl Fabric {
         Ok(self.tools.insert(tools))
     }
 
-    /// Whether the tunnel carries, as far as is known. The others are asked meanwhile, and the answers are news.
-    pub(crate) fn prove(&mut self, subject: &proof::Subject, peers: &[tunnel::Member]) -> proof::Finding {
+    /// Whether the tunnel carries, as far as is known. The others are asked meanwhile, and the answers are news. `annotated`: addresses
+    /// to which others are sent now.
+    pub(crate) fn prove(
+        &mut self,
+        subject: &proof::Subject,
+        peers: &[tunnel::Member],
+        annotated: &[IpAddr],
+    ) -> proof::Finding {
         let news = Arc::clone(&self.channels.news);
         let ask = |questions| proof::ask(questions, move || news.notify_one());
-        self.proof.look(subject, peers, Instant::now(), ask)
+        self.proof.look(subject, peers, annotated, Instant::now(), ask)
     }
 
     /// Listens to changes of our rules from now on. Where that cannot be, they are noticed by the slow look.

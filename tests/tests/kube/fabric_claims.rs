@@ -21,6 +21,8 @@ use crate::{
 
 /// Events wait until a trouble has stood for a while.
 const STANDS: Duration = Duration::from_secs(60);
+/// An Event of a member comes after 90 s at the latest.
+const TOLD: Duration = Duration::from_secs(120);
 
 /// The part of an agent that writes for the fabric, in the name of a node.
 struct Writer {
@@ -96,7 +98,7 @@ fn claim(owner: &Object, address: &str) -> Object {
 /// Waits for an Event on the TunnelFabric.
 #[track_caller]
 fn wait_event(world: &World, reason: &str, words: &str) {
-    eventually_within(STANDS, || {
+    eventually_within(TOLD, || {
         let events = world.plane.client().list("events.k8s.io/v1", "Event").map_err(|e| e.to_string())?;
         let is_it = |event: &&Object| {
             text(event, "/regarding/kind") == "TunnelFabric"

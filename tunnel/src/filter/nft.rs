@@ -1,4 +1,4 @@
-//! Running `nft`, for so long and no longer: whoever waits for it has other work.
+//! Running `nft`, for so long and no longer: whoever waits for it has other work. After one that did not end none is run for a while.
 
 use std::{
     env,
@@ -6,7 +6,10 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, Receiver},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,13 +18,43 @@ use super::Error;
 
 /// Far above what the largest table takes.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How many times as long as one took that did not end no other is run: where it is slow, it is so for everybody.
+pub(super) const REST: u32 = 10;
+/// Of this process.
+static BREAKER: Breaker = Breaker(Mutex::new(None));
 /// Between two looks at a process that has closed its output and not ended.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// Lets nobody run the program for a while after it did not end.
+struct Breaker(Mutex<Option<Late>>);
+
+/// A program that did not end.
+struct Late {
+    took: Duration,
+    /// When another may be run.
+    until: Instant,
+}
+
+impl Breaker {
+    /// Does the work, or fails as the last one did.
+    fn run<T>(&self, now: Instant, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let late = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Late { took, .. }) = late().as_ref().filter(|late| now < late.until) {
+            return Err(Error::TimedOut(*took));
+        }
+        let done = work();
+        *late() = match done {
+            Err(Error::TimedOut(took)) => Some(Late { took, until: Instant::now() + took * REST }),
+            _ => None,
+        };
+        done
+    }
+}
 
 /// Runs it with a text on its standard input and returns what it printed.
 pub(crate) fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
     let program = env::var_os("PATH").and_then(|path| find(&path)).ok_or(Error::NoNft)?;
-    run_within(LIMIT, &program, arguments, input)
+    BREAKER.run(Instant::now(), || run_within(LIMIT, &program, arguments, input))
 }
 
 /// The same of any program. One that takes longer is killed.
@@ -120,6 +153,20 @@ mod tests {
             assert!(matches!(told, Error::TimedOut(_)), "{script}: {told}");
             assert!(start.elapsed() < Duration::from_secs(30), "{script}");
         }
+    }
+
+    #[test]
+    fn after_one_that_did_not_end_none_is_run_for_ten_times_as_long() {
+        let (breaker, start, took) = (Breaker(Mutex::new(None)), Instant::now(), Duration::from_secs(60));
+        let late = || -> Result<(), Error> { Err(Error::TimedOut(took)) };
+        let refused = || -> Result<(), Error> { Err(Error::Refused("x".to_owned())) };
+        assert!(matches!(breaker.run(start, refused), Err(Error::Refused(_))));
+        assert!(breaker.run(start, || Ok(())).is_ok(), "only time makes it rest");
+        let first = breaker.run(start, late).unwrap_err().to_string();
+        let soon = breaker.run(start + took * 9, || -> Result<(), Error> { panic!("it is run") });
+        assert_eq!(soon.unwrap_err().to_string(), first, "the words stay the same");
+        assert!(breaker.run(start + took * 11, || Ok(())).is_ok());
+        assert!(breaker.run(start, || Ok(())).is_ok());
     }
 
     #[test]

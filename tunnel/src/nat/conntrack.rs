@@ -12,7 +12,7 @@ use std::{
 use nix::libc;
 
 use super::{Frontend, Frontends};
-use crate::nfnetlink::{self, Attributes, attribute, nest, value_of};
+use crate::nfnetlink::{self, Changes, attribute, nest, value_of};
 
 /// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
 const GET: u16 = (1 << 8) | 1;
@@ -41,48 +41,69 @@ const NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 const UDP: u8 = 17;
+/// Flows that are ended in one call: whoever calls has other work.
+const MOST: usize = 16_384;
 
-/// Ends the flows to these frontends that lead to none of their pods; how many there were. The next packet of each is looked up anew.
-pub(super) fn end_stale(frontends: &Frontends, changed: &BTreeSet<Frontend>) -> io::Result<usize> {
+/// What became of stale flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) flows: usize,
+    /// There may be more.
+    pub(super) is_part: bool,
+}
+
+/// Ends flows to these frontends that lead to none of their pods. The next packet of each is looked up anew.
+pub(super) fn end_stale(frontends: &Frontends, changed: &BTreeSet<Frontend>) -> io::Result<Ended> {
     let of_udp = changed.iter().filter(|frontend| frontend.is_udp);
-    let addresses: BTreeSet<IpAddr> = of_udp.map(|frontend| frontend.at.ip()).collect();
-    let mut ended = 0;
-    for address in addresses {
-        for flow in flows(address)? {
-            let Some((to, from)) = ends(&flow) else { continue };
-            let frontend = Frontend { at: to, is_udp: true };
-            let is_right = frontends.get(&frontend).is_some_and(|pods| pods.pods.contains(&from));
-            if changed.contains(&frontend) && !is_right {
-                ended += usize::from(end(&flow, family(address))?);
-            }
+    let (v4, v6): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) =
+        of_udp.map(|frontend| frontend.at.ip()).partition(IpAddr::is_ipv4);
+    let mut ended = Ended::default();
+    for (addresses, family) in [(v4, libc::AF_INET), (v6, libc::AF_INET6)] {
+        if addresses.is_empty() {
+            continue;
         }
+        // Both fit into a byte.
+        let (family, most) = (family as u8, MOST - ended.flows);
+        let stale = |flow: &[u8]| is_stale(flow, frontends, changed).then(|| deletion_of(flow));
+        let found = flows(&addresses, family, most, stale)?;
+        ended.is_part |= found.len() == most;
+        ended.flows += end(&found, family)?;
     }
     Ok(ended)
 }
 
-/// The UDP flows to an address; of IPv6, to all.
-fn flows(address: IpAddr) -> io::Result<Vec<Attributes>> {
+/// What is made of the UDP flows to a single IPv4 address; where there are more, or others, of all of the family.
+fn flows<T>(
+    addresses: &BTreeSet<IpAddr>,
+    family: u8,
+    most: usize,
+    make: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Vec<T>> {
     let protocol = nest(TUPLE_PROTOCOL, &[attribute(NUMBER, &[UDP])]);
     // By an IPv6 address kernels select the flows that do not have it: the comparison is the wrong way round there.
-    let (parts, flags) = match address {
-        IpAddr::V4(ip) => {
+    let (parts, flags) = match (addresses.first(), addresses.len()) {
+        (Some(IpAddr::V4(ip)), 1) => {
             let ip = nest(TUPLE_IP, &[attribute(DESTINATION, &ip.octets())]);
             (vec![ip, protocol], BY_DESTINATION | BY_PROTOCOL)
         }
-        IpAddr::V6(_) => (vec![protocol], BY_PROTOCOL),
+        _ => (vec![protocol], BY_PROTOCOL),
     };
     let (tuple, flags) = (nest(ORIGINAL, &parts), flags.to_ne_bytes());
     let filter = [attribute(FILTER_ORIGINAL, &flags), attribute(FILTER_REPLY, &[0; 4])];
-    match nfnetlink::dump(GET, family(address), &[tuple, nest(FILTER, &filter)].concat()) {
+    match nfnetlink::pick(GET, family, &[tuple, nest(FILTER, &filter)].concat(), most, make) {
         // A kernel without connection tracking tracks nothing.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
         flows => flows,
     }
 }
 
-/// Where a flow was sent, and who answers it.
-fn ends(flow: &Attributes) -> Option<(SocketAddr, SocketAddr)> {
-    Some((end_of(flow.get(&ORIGINAL)?, DESTINATION)?, end_of(flow.get(&REPLY)?, SOURCE)?))
+/// Whether a flow was sent to one of these frontends and is answered by none of its pods.
+fn is_stale(flow: &[u8], frontends: &Frontends, changed: &BTreeSet<Frontend>) -> bool {
+    let end = |tuple, end| value_of(flow, tuple).and_then(|tuple| end_of(tuple, end));
+    let (Some(at), Some(from)) = (end(ORIGINAL, DESTINATION), end(REPLY, SOURCE)) else { return false };
+    let frontend = Frontend { at, is_udp: true };
+    let is_right = || frontends.get(&frontend).is_some_and(|pods| pods.pods.contains(&from));
+    changed.contains(&frontend) && !is_right()
 }
 
 /// One end of a tuple.
@@ -100,19 +121,23 @@ fn end_of(tuple: &[u8], end: u16) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// Ends one flow; whether it was still there.
-fn end(flow: &Attributes, family: u8) -> io::Result<bool> {
-    let same = |kind: u16| flow.get(&kind).map(|value| attribute(kind, value)).unwrap_or_default();
-    let original = nest(ORIGINAL, &[flow.get(&ORIGINAL).cloned().unwrap_or_default()]);
-    match nfnetlink::change(DELETE, family, &[original, same(ZONE), same(ID)].concat()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        done => done.map(|()| true),
-    }
+/// The attributes by which a flow is deleted.
+fn deletion_of(flow: &[u8]) -> Vec<u8> {
+    let same = |kind: u16| value_of(flow, kind).map(|value| attribute(kind, value)).unwrap_or_default();
+    let original = nest(ORIGINAL, &[value_of(flow, ORIGINAL).unwrap_or_default().to_vec()]);
+    [original, same(ZONE), same(ID)].concat()
 }
 
-fn family(address: IpAddr) -> u8 {
-    // Both fit into a byte.
-    (if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
+/// Deletes flows; how many of them were still there.
+fn end(deletions: &[Vec<u8>], family: u8) -> io::Result<usize> {
+    let (mut changes, mut count) = (Changes::new()?, 0);
+    for deletion in deletions {
+        match changes.make(DELETE, family, deletion) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done.map(|()| count += 1)?,
+        }
+    }
+    Ok(count)
 }
 
 #[cfg(test)]
@@ -136,5 +161,28 @@ mod tests {
         for length in 0..ipv4.len() - 2 {
             assert_eq!(end_of(&ipv4[..length], DESTINATION), None, "{length}");
         }
+    }
+
+    #[test]
+    fn a_flow_is_stale_when_none_of_the_pods_answers_it() {
+        let end = |ip: (u16, [u8; 4]), port: (u16, u16)| {
+            let protocol = [attribute(NUMBER, &[UDP]), attribute(port.0, &port.1.to_be_bytes())];
+            [nest(TUPLE_IP, &[attribute(ip.0, &ip.1)]), nest(TUPLE_PROTOCOL, &protocol)]
+        };
+        let flow = |port: u16, pod: u8| {
+            let original = end((DESTINATION, [192, 0, 2, 1]), (DESTINATION_PORT, port));
+            let reply = end((SOURCE, [10, 0, 0, pod]), (SOURCE_PORT, 80));
+            [nest(ORIGINAL, &original), nest(REPLY, &reply), attribute(ID, &[pod; 4])].concat()
+        };
+        let frontend = Frontend { at: "192.0.2.1:53".parse().unwrap(), is_udp: true };
+        let pods = super::super::Pods { pods: vec!["10.0.0.2:80".parse().unwrap()], sticky: false };
+        let (frontends, changed) = (Frontends::from([(frontend, pods)]), BTreeSet::from([frontend]));
+        let stale = |flow: &[u8]| is_stale(flow, &frontends, &changed);
+        assert_eq!([stale(&flow(53, 2)), stale(&flow(53, 3)), stale(&flow(54, 3))], [false, true, false]);
+        assert!(!stale(&[]));
+        let deletion = deletion_of(&flow(53, 3));
+        assert_eq!(value_of(&deletion, ID), Some(&[3; 4][..]));
+        assert_eq!(value_of(&deletion, ORIGINAL), value_of(&flow(53, 3), ORIGINAL));
+        assert_eq!((value_of(&deletion, REPLY), value_of(&deletion, ZONE)), (None, None));
     }
 }

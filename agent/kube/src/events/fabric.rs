@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,8 @@ use super::{
 
 /// So long something must be wrong before it is told: much is by itself over by then, above all while members join.
 const STANDS: Duration = Duration::from_secs(30);
+/// So much longer at most for one member than for another: what concerns all members at once shall not come from all at once.
+const SPREAD: Duration = Duration::from_secs(60);
 
 /// What may be told of a fabric.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +48,8 @@ pub struct FabricEvents {
     writer: Writer,
     /// What the end of a trouble is called, and what is said of it; the controller says nothing, for status does.
     over: Option<(&'static str, String)>,
+    /// So long something must be wrong before it is told.
+    stands: Duration,
     schedule: Schedule<Subject, Trouble>,
 }
 
@@ -86,14 +91,16 @@ impl FabricEvents {
     /// Nothing is written before [`Self::run`].
     #[must_use]
     pub fn new(client: kube::Client, instance: &str, over: Option<(&'static str, String)>) -> Self {
-        Self { writer: Writer::new(client, instance), over, schedule: Schedule::new(Instant::now()) }
+        // There is one controller, but many members.
+        let stands = if over.is_some() { STANDS + share_of(instance) } else { STANDS };
+        Self { writer: Writer::new(client, instance), over, stands, schedule: Schedule::new(Instant::now()) }
     }
 
     /// Writes Events until nobody tells troubles any more.
     pub async fn run(mut self, mut troubles: watch::Receiver<Troubles>) {
         loop {
             let now = Instant::now();
-            let (standing, stands) = standing(&troubles.borrow_and_update(), now);
+            let (standing, stands) = standing(&troubles.borrow_and_update(), self.stands, now);
             let next = match self.schedule.next(now, &standing) {
                 Next::Tell(notice) => {
                     self.tell(notice).await;
@@ -129,11 +136,18 @@ impl FabricEvents {
     }
 }
 
+/// A member's share of [`SPREAD`]: always the same, so that a restart tells nothing sooner or later.
+fn share_of(instance: &str) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    instance.hash(&mut hasher);
+    Duration::from_millis(hasher.finish() % (SPREAD.as_secs() * 1000))
+}
+
 /// What has been so for long enough, and when more will have been. A problem that changes its words has not begun anew.
-fn standing(troubles: &Troubles, now: Instant) -> (Troubles, Option<Instant>) {
+fn standing(troubles: &Troubles, stands: Duration, now: Instant) -> (Troubles, Option<Instant>) {
     let (standing, young): (Troubles, Troubles) =
-        troubles.clone().into_iter().partition(|(_, trouble)| trouble.since + STANDS <= now);
-    (standing, young.values().map(|trouble| trouble.since + STANDS).min())
+        troubles.clone().into_iter().partition(|(_, trouble)| trouble.since + stands <= now);
+    (standing, young.values().map(|trouble| trouble.since + stands).min())
 }
 
 #[cfg(test)]
@@ -146,11 +160,22 @@ mod tests {
         let subject = |reason| Subject { fabric: "f".to_owned(), reason };
         let trouble = |since| Trouble { uid: "u".to_owned(), problem: Some("x".to_owned()), since };
         let troubles = [(subject("Old"), trouble(now)), (subject("New"), trouble(now + STANDS))].into();
-        let (told, next) = standing(&troubles, now + STANDS);
+        let (told, next) = standing(&troubles, STANDS, now + STANDS);
         assert_eq!(
             (told.into_keys().collect::<Vec<_>>(), next),
             (vec![subject("Old")], Some(now + STANDS * 2))
         );
+    }
+
+    #[test]
+    fn many_members_do_not_tell_at_once() {
+        let mut seconds = [0; 60];
+        for number in 0..6000 {
+            let name = format!("n{number}");
+            assert_eq!(share_of(&name), share_of(&name));
+            seconds[share_of(&name).as_secs() as usize] += 1;
+        }
+        assert!(seconds.iter().all(|count| (50..200).contains(count)), "{seconds:?}");
     }
 
     #[test]

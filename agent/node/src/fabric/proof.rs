@@ -2,13 +2,15 @@
 //!
 //! Only then is anybody sent here. A member without others is proven by itself. Where all that are asked are silent for a while it is
 //! taken as proven, with a word about it: they may be down, and a host must not be without its annotation because others are. That
-//! small packets are answered and no large ones is another matter: connections would hang, so nobody is sent here. What was
-//! answered once stays proven until the device changes, and nobody is asked any more.
+//! small packets are answered by nodes and no large ones is another matter: connections would hang, so nobody is sent here. A host
+//! that has its annotation loses it only after many nodes were asked, for it may be the way to the first of them that is narrow.
+//! Hosts outside the cluster are behind ways of any kind, and prove nothing against this one. What was answered once stays proven
+//! until the device changes, and nobody is asked any more.
 //!
 //! Nothing here waits: the questions are asked on a thread of their own, one round at a time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     net::IpAddr,
     sync::mpsc::{Receiver, TryRecvError, channel},
@@ -25,7 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long silence is no proof.
 const SILENCE: Duration = Duration::from_secs(20);
 /// Rounds in which only small packets were answered, before that is believed: one may get lost.
-const BELIEVED: u32 = 2;
+const BELIEVED: usize = 2;
+/// Nodes after which no more have to be asked before that is believed of a host that has its annotation.
+const MANY: usize = 36;
+/// How the names of nodes begin; the other members are hosts outside the cluster.
+const NODE: &str = "node.";
 /// First and longest wait between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Bytes of a small packet.
@@ -61,8 +67,18 @@ pub(crate) enum Reach {
     Full,
 }
 
-/// Answers by the address that asked.
-pub(crate) type Answers = Vec<(IpAddr, Reach)>;
+/// What came back of each.
+pub(crate) type Answers = Vec<(Question, Reach)>;
+
+/// What a round came to, where no packet of full size was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    Nothing,
+    /// Small packets, and only by hosts outside the cluster.
+    SmallOutside,
+    /// Small packets, by a node.
+    Small,
+}
 
 /// What is known of an own address.
 #[derive(Clone, Debug, Default)]
@@ -71,10 +87,16 @@ struct Evidence {
     was_alone: bool,
     is_answered: bool,
     asked_since: Option<Instant>,
-    /// Rounds in a row in which only small packets were answered.
-    small: u32,
+    /// What the last rounds came to: no more of them than are needed to ask every node, or many.
+    rounds: VecDeque<Round>,
+    /// How many those are.
+    rotation: usize,
+    /// Nodes answer small packets only, as far as is known.
+    is_cut: bool,
     /// Who was asked last.
     asked: Vec<String>,
+    /// Who answered small packets only in the last round in which somebody did.
+    small: Vec<String>,
 }
 
 /// What is known so far.
@@ -93,9 +115,9 @@ pub(crate) struct Proof {
 pub(crate) struct Finding {
     /// Addresses that carry; `None` = not known yet.
     pub(crate) proven: Option<Vec<IpAddr>>,
-    /// What keeps large packets from passing.
+    /// What keeps large packets from passing. It goes into Events, so its words stay the same while others are asked.
     pub(crate) fault: Option<String>,
-    /// What an administrator should know.
+    /// What an administrator should know, by name.
     pub(crate) problems: Vec<String>,
     /// When there is more to see without news.
     pub(crate) again: Option<Instant>,
@@ -103,11 +125,12 @@ pub(crate) struct Finding {
 
 impl Proof {
     /// Takes in what has come, begins another round if one is due, and says what is known. `ask` puts the questions and tells the
-    /// answers later.
+    /// answers later; `annotated`: addresses to which others are sent now.
     pub(crate) fn look(
         &mut self,
         subject: &Subject,
         peers: &[Member],
+        annotated: &[IpAddr],
         now: Instant,
         ask: impl FnOnce(Vec<Question>) -> io::Result<Receiver<Answers>>,
     ) -> Finding {
@@ -115,7 +138,7 @@ impl Proof {
             let evidence = subject.addresses.iter().map(|address| (address, Evidence::default())).collect();
             *self = Self { subject: Some(subject.clone()), evidence, ..Self::default() };
         }
-        self.take_answers(now);
+        self.take_answers(annotated, now);
         let questions = self.questions(subject, peers);
         let open = !questions.is_empty();
         if open && self.asking.is_none() && self.next.is_none_or(|next| next <= now) {
@@ -131,7 +154,7 @@ impl Proof {
         self.finding(subject.mtu, open, now)
     }
 
-    fn take_answers(&mut self, now: Instant) {
+    fn take_answers(&mut self, annotated: &[IpAddr], now: Instant) {
         let Some(asking) = &self.asking else { return };
         let answers = match asking.try_recv() {
             Ok(answers) => answers,
@@ -141,13 +164,8 @@ impl Proof {
         self.asking = None;
         self.pause(now);
         for (address, evidence) in &mut self.evidence {
-            let best = answers.iter().filter(|(from, _)| from == address).map(|(_, reach)| *reach).max();
-            match best {
-                Some(Reach::Full) => evidence.is_answered = true,
-                Some(Reach::Small) => evidence.small += 1,
-                Some(Reach::Nothing) => evidence.small = 0,
-                None => {}
-            }
+            let told: Vec<_> = answers.iter().filter(|(question, _)| question.from == *address).collect();
+            evidence.take(&told, annotated.contains(address));
         }
     }
 
@@ -162,15 +180,17 @@ impl Proof {
         let mut questions = Vec::new();
         for (&from, evidence) in self.evidence.iter_mut().filter(|(_, evidence)| !evidence.is_answered) {
             let to = |peer: &Member| peer.addresses.iter().find(|to| to.is_ipv4() == from.is_ipv4());
-            let able: Vec<_> = peers.iter().filter_map(|peer| Some((peer, to(peer)?))).collect();
-            evidence.was_alone |= able.is_empty();
-            let first = if able.is_empty() { 0 } else { self.rounds as usize * AT_ONCE % able.len() };
-            questions.extend(able.iter().cycle().skip(first).take(AT_ONCE.min(able.len())).map(
-                |&(peer, to)| {
-                    let mtu = if peer.mtu == 0 { subject.mtu } else { subject.mtu.min(peer.mtu) };
-                    Question { peer: peer.name.clone(), from, to, mtu }
-                },
-            ));
+            let able = peers.iter().filter_map(|peer| {
+                let mtu = if peer.mtu == 0 { subject.mtu } else { subject.mtu.min(peer.mtu) };
+                Some(Question { peer: peer.name.clone(), from, to: to(peer)?, mtu })
+            });
+            let (nodes, outside): (Vec<_>, Vec<_>) = able.partition(Question::is_of_node);
+            evidence.was_alone |= nodes.is_empty() && outside.is_empty();
+            evidence.rotation = nodes.len().min(MANY).div_ceil(AT_ONCE).max(BELIEVED);
+            let mut of_round = turn(&nodes, AT_ONCE, self.rounds);
+            // What says more goes first; others are asked where there are too few nodes.
+            of_round.extend(turn(&outside, AT_ONCE - of_round.len(), self.rounds));
+            questions.extend(of_round);
         }
         questions
     }
@@ -190,11 +210,18 @@ impl Proof {
         let mut finding = Finding { proven: Some(Vec::new()), ..Finding::default() };
         for (&address, evidence) in &self.evidence {
             let silence = evidence.asked_since.map(|since| since + SILENCE);
-            let is_cut = evidence.small >= BELIEVED;
-            let is_silent = evidence.small == 0 && silence.is_some_and(|until| until <= now);
+            let is_cut = evidence.is_cut;
+            let is_silent = !evidence.hears_nodes() && silence.is_some_and(|until| until <= now);
             if !evidence.is_answered && is_cut {
-                let fault = too_small(address, mtu, &evidence.asked);
-                if evidence.was_alone { finding.problems.push(fault) } else { finding.fault = Some(fault) }
+                finding.problems.push(too_small(address, mtu, &evidence.small.join(", ")));
+                if !evidence.was_alone {
+                    let who = format!(
+                        "nodes (up to {AT_ONCE} are asked at a time, `balancingctl fabric` names them)"
+                    );
+                    finding.fault = Some(too_small(address, mtu, &who));
+                }
+            } else if !evidence.is_answered && evidence.count(Round::SmallOutside) >= BELIEVED {
+                finding.problems.push(too_small(address, mtu, &evidence.small.join(", ")));
             } else if !evidence.is_answered && is_silent {
                 finding.problems.push(silent(address, &evidence.asked));
             }
@@ -212,6 +239,57 @@ impl Proof {
     }
 }
 
+impl Question {
+    fn is_of_node(&self) -> bool {
+        self.peer.starts_with(NODE)
+    }
+}
+
+impl Evidence {
+    /// Takes in what a round came to.
+    fn take(&mut self, told: &[&(Question, Reach)], is_annotated: bool) {
+        let Some(best) = told.iter().map(|(_, reach)| *reach).max() else { return };
+        if best == Reach::Full {
+            self.is_answered = true;
+            return;
+        }
+        let small: Vec<_> = told.iter().filter(|(_, reach)| *reach == Reach::Small).collect();
+        let round = match small.is_empty() {
+            true => Round::Nothing,
+            false if small.iter().any(|(question, _)| question.is_of_node()) => Round::Small,
+            false => Round::SmallOutside,
+        };
+        if round != Round::Nothing {
+            self.small = small.iter().map(|(question, _)| question.peer.clone()).collect();
+        }
+        self.rounds.push_back(round);
+        self.rounds.drain(..self.rounds.len().saturating_sub(self.rotation));
+        let is_whole = self.rounds.len() == self.rotation;
+        let mut last = self.rounds.iter().rev().take(BELIEVED);
+        let is_believed = is_whole || !is_annotated && last.all(|round| *round == Round::Small);
+        if is_believed && self.count(Round::Small) >= BELIEVED {
+            self.is_cut = true;
+        } else if is_whole {
+            self.is_cut = false;
+        }
+    }
+
+    fn count(&self, what: Round) -> usize {
+        self.rounds.iter().filter(|round| **round == what).count()
+    }
+
+    /// Nodes answer something: that is no silence, whatever it will turn out to be.
+    fn hears_nodes(&self) -> bool {
+        self.rounds.back() == Some(&Round::Small) || self.count(Round::Small) >= BELIEVED
+    }
+}
+
+/// So many of them in this round, others each time.
+fn turn(of: &[Question], places: usize, round: u32) -> Vec<Question> {
+    let first = if of.is_empty() { 0 } else { round as usize * places % of.len() };
+    of.iter().cycle().skip(first).take(places.min(of.len())).cloned().collect()
+}
+
 /// Asks on threads of their own; `done` is called when the answers are there.
 ///
 /// # Errors
@@ -225,7 +303,7 @@ pub(crate) fn ask(
         let all = thread::scope(|scope| {
             let asked: Vec<_> = questions.iter().map(|question| scope.spawn(|| reach(question))).collect();
             let reaches = asked.into_iter().map(|thread| thread.join().unwrap_or(Reach::Nothing));
-            questions.iter().map(|question| question.from).zip(reaches).collect()
+            questions.iter().cloned().zip(reaches).collect()
         });
         // Whoever asked may have another device by now.
         answers.send(all).ok();
@@ -242,11 +320,10 @@ fn reach(question: &Question) -> Reach {
     if echo(*from, *to, SMALL, PATIENCE).is_ok() { Reach::Small } else { Reach::Nothing }
 }
 
-fn too_small(address: IpAddr, mtu: u32, asked: &[String]) -> String {
+fn too_small(address: IpAddr, mtu: u32, who: &str) -> String {
     format!(
-        "{} answer small packets of {address}, but none of the tunnel's MTU {mtu}: the way between the hosts carries less than \
-         their interfaces say; set spec.mtu of the TunnelFabric lower",
-        asked.join(", ")
+        "{who} answer small packets of {address}, but none of the tunnel's MTU {mtu}: the way between the hosts carries less than \
+         their interfaces say; set spec.mtu of the TunnelFabric lower"
     )
 }
 

@@ -148,7 +148,7 @@ fn look(world: &mut World, everything: bool) -> Result<Standing, FabricError> {
         Membership::Member(member) => member,
     };
     fabric.joins = Some((member.fabric.name.clone(), member.fabric.uid.clone()));
-    let joined = join(fabric, &member, everything);
+    let joined = join(fabric, &member, &annotated, everything);
     // Nobody is sent to a host whose tunnel cannot be kept up.
     let (told, failed) = match joined {
         Ok(joined) => (joined, None),
@@ -205,7 +205,12 @@ impl Joined {
 }
 
 /// Makes the tunnel as the member's objects say.
-fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Joined, FabricError> {
+fn join(
+    fabric: &mut Fabric,
+    member: &Member<'_>,
+    annotated: &[IpAddr],
+    everything: bool,
+) -> Result<Joined, FabricError> {
     let wanted = to_fabric(&member.fabric.name, member.spec);
     if wanted.accept_from == AcceptFrom::Members {
         fabric.watch_rules();
@@ -241,7 +246,7 @@ fn join(fabric: &mut Fabric, member: &Member<'_>, everything: bool) -> Result<Jo
         underlay: own.underlay,
         addresses: own.addresses,
     });
-    let finding = subject.map(|subject| fabric.prove(&subject, &peers)).unwrap_or_default();
+    let finding = subject.map(|subject| fabric.prove(&subject, &peers, annotated)).unwrap_or_default();
     let mut problems = member.problems.clone();
     // Those of the plan are among them.
     problems.extend(applied.problems);

@@ -64,6 +64,8 @@ impl Reconciler<World> for ForwardsReconciler {
         match (outcome, translated) {
             (Outcome::Failed(why), _) => (Outcome::Failed(why), news),
             (_, Err(error)) => (Outcome::Failed(error.to_string()), news),
+            // There were very many flows to pods that are gone.
+            (_, Ok(())) if !world.fabric.nat.is_settled() => (Outcome::Again(Instant::now() + PART), news),
             (outcome, Ok(())) => (outcome, news),
         }
     }

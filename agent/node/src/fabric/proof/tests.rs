@@ -12,27 +12,33 @@ fn subject() -> Subject {
 }
 
 fn peers(count: u8) -> Vec<Member> {
+    named("node", 2..2 + count)
+}
+
+fn named(kind: &str, numbers: std::ops::Range<u8>) -> Vec<Member> {
     let peer = |n: u8| Member {
-        name: format!("node.n{n}"),
+        name: format!("{kind}.n{n}"),
         underlay: Pair::default(),
         port: 7710,
         mac: balancing_tunnel::Mac([n; 6]),
         addresses: [ip(&format!("10.211.0.{n}"))].into_iter().collect(),
         mtu: if n == 2 { 1400 } else { 0 },
     };
-    (2..2 + count).map(peer).collect()
+    numbers.map(peer).collect()
 }
 
 /// A proof whose questions are answered by hand.
 struct Bench {
     proof: Proof,
     now: Instant,
+    annotated: Vec<IpAddr>,
     asked: RefCell<Vec<(Vec<Question>, Sender<Answers>)>>,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { proof: Proof::default(), now: Instant::now(), asked: RefCell::default() }
+        let (proof, asked) = (Proof::default(), RefCell::default());
+        Self { proof, now: Instant::now(), annotated: Vec::new(), asked }
     }
 
     fn look(&mut self, peers: &[Member]) -> Finding {
@@ -41,7 +47,7 @@ impl Bench {
 
     fn look_at(&mut self, subject: &Subject, peers: &[Member]) -> Finding {
         let asked = &self.asked;
-        self.proof.look(subject, peers, self.now, |questions| {
+        self.proof.look(subject, peers, &self.annotated, self.now, |questions| {
             let (answers, told) = channel();
             asked.borrow_mut().push((questions, answers));
             Ok(told)
@@ -50,9 +56,23 @@ impl Bench {
 
     /// Ends the round that runs; who was asked.
     fn answer(&mut self, reach: Reach) -> Vec<String> {
+        self.answer_each(|_| reach)
+    }
+
+    fn answer_each(&mut self, reach: impl Fn(&str) -> Reach) -> Vec<String> {
         let (questions, answers) = self.asked.borrow_mut().pop().expect("a round runs");
-        answers.send(vec![(ip("10.211.0.1"), reach)]).unwrap();
+        let told = questions.iter().map(|question| (question.clone(), reach(&question.peer)));
+        answers.send(told.collect()).unwrap();
         questions.iter().map(|question| format!("{} {}", question.peer, question.mtu)).collect()
+    }
+
+    /// One round, and the pause behind it.
+    fn round(&mut self, peers: &[Member], reach: impl Fn(&str) -> Reach) -> Finding {
+        self.look(peers);
+        self.answer_each(reach);
+        let found = self.look(peers);
+        self.wait(PAUSE.1);
+        found
     }
 
     fn is_asking(&self) -> bool {
@@ -149,4 +169,73 @@ fn a_round_that_got_lost_is_made_again() {
     bench.wait(PAUSE.1);
     bench.look(&peers(1));
     assert!(bench.is_asking());
+}
+
+#[test]
+fn nodes_are_asked_before_hosts_outside() {
+    let mut bench = Bench::new();
+    let all = [named("host", 10..40), named("node", 2..7)].concat();
+    bench.look(&all);
+    assert!(bench.answer(Reach::Nothing).iter().all(|asked| asked.starts_with("node.")));
+    let few = [named("host", 10..40), named("node", 2..3)].concat();
+    let mut bench = Bench::new();
+    bench.look(&few);
+    assert_eq!(bench.answer(Reach::Nothing), ["node.n2 1400", "host.n10 1450", "host.n11 1450"]);
+    bench.look(&few);
+    bench.wait(PAUSE.1);
+    bench.look(&few);
+    assert_eq!(bench.answer(Reach::Nothing), ["node.n2 1400", "host.n12 1450", "host.n13 1450"]);
+}
+
+#[test]
+fn an_annotation_stays_until_every_node_or_many_were_asked() {
+    for (nodes, rounds) in [(1, BELIEVED), (12, 4), (200, MANY / AT_ONCE)] {
+        let all = peers(nodes);
+        let mut bench = Bench { annotated: proven().unwrap(), ..Bench::new() };
+        for round in 1..rounds {
+            let found = bench.round(&all, |_| Reach::Small);
+            assert_eq!((found.proven, found.fault), (None, None), "{nodes}: {round}");
+        }
+        assert!(bench.round(&all, |_| Reach::Small).fault.is_some(), "{nodes}");
+        // It is taken back now, and silence of some does not bring it again.
+        bench.annotated.clear();
+        if rounds > BELIEVED {
+            assert_eq!(bench.round(&all, |_| Reach::Nothing).proven, Some(Vec::new()));
+        }
+        assert_eq!(bench.round(&all, |_| Reach::Full).proven, proven());
+    }
+}
+
+#[test]
+fn a_new_host_behind_a_narrow_way_is_not_believed_for_long() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.round(&peers(200), |_| Reach::Small).fault, None);
+    assert!(bench.round(&peers(200), |_| Reach::Small).fault.is_some());
+}
+
+#[test]
+fn small_answers_of_hosts_outside_are_told_and_take_nothing_back() {
+    let outside = |peer: &str| if peer.starts_with("host.") { Reach::Small } else { Reach::Nothing };
+    let all = [named("host", 10..40), named("node", 2..3)].concat();
+    let mut bench = Bench { annotated: proven().unwrap(), ..Bench::new() };
+    for _ in 0..20 {
+        let found = bench.round(&all, outside);
+        assert_eq!(found.fault, None);
+        assert_ne!(found.proven, Some(Vec::new()));
+    }
+    let found = bench.round(&all, outside);
+    assert_eq!(found.proven, proven());
+    assert!(found.problems[0].contains("host.n") && !found.problems[0].contains("node.n"), "{found:?}");
+}
+
+#[test]
+fn the_words_of_a_fault_stay_the_same_and_the_view_names_who_answered() {
+    let mut bench = Bench::new();
+    let found: Vec<_> = (0..6).map(|_| bench.round(&peers(9), |_| Reach::Small)).skip(BELIEVED).collect();
+    for pair in found.windows(2) {
+        assert!(pair[0].fault.is_some());
+        assert_eq!(pair[0].fault, pair[1].fault);
+        assert!(pair[0].problems[0].starts_with("node.n"), "{pair:?}");
+        assert_ne!(pair[0].problems, pair[1].problems, "others are asked");
+    }
 }
