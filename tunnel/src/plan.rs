@@ -129,6 +129,7 @@ pub fn plan(fabric: &Fabric, own: &Member, peers: &[Member], facts: &Facts) -> R
     }
     // The primary device comes first: the other one's routes name its address as their source.
     devices.sort_by_key(|device| device.local.is_ipv4() != primary_is_ipv4);
+    tell_underlay(&devices, facts, &mut problems);
     tell_forwarding(fabric, facts, &mut problems);
     Ok(Plan { fabric: fabric.name.clone(), devices, problems: problems.into_vec() })
 }
@@ -278,7 +279,8 @@ fn mtu(fabric: &Fabric, local: IpAddr, ipv6: bool, facts: &Facts, problems: &mut
     if let (Some(fits), Some(wanted)) = (fits, fabric.mtu.filter(|&mtu| fits.is_some_and(|fits| mtu > fits)))
     {
         problems.push(format!(
-            "spec.mtu {wanted} does not fit into the underlay of {local}, which leaves {fits}: large packets are lost"
+            "spec.mtu {wanted} does not fit into the underlay of {local}, which leaves {fits}: large packets are lost; set it to \
+             {fits} or less, or to 0"
         ));
     }
     let mtu = fabric.mtu.or(fits).unwrap_or(UNKNOWN_MTU - overhead).max(MIN_MTU);
@@ -320,6 +322,20 @@ fn sysctls(name: &str, ipv6: bool) -> Vec<Sysctl> {
         all.push(v6("disable_ipv6", "0"));
     }
     all
+}
+
+/// An interface that is set down keeps its addresses, and nothing comes or goes there.
+fn tell_underlay(devices: &[Device], facts: &Facts, problems: &mut Problems) {
+    for local in devices.iter().map(|device| device.local) {
+        let of_local = facts.addresses.iter().filter(|address| address.ip == local);
+        let mut links = of_local.filter_map(|address| facts.link(address.link));
+        if let Some(link) = links.find(|link| !link.up) {
+            problems.push(format!(
+                "interface {} with the underlay address {local} is set down: set it up",
+                link.name
+            ));
+        }
+    }
 }
 
 /// Forwarding is the administrator's to switch on; without it nothing reaches a pod.

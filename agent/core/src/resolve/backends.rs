@@ -12,6 +12,7 @@ use std::{
 use balancing_abi::model::{self, ClientId, Protocol};
 
 use crate::{
+    names::{ANNOTATION_PROXY_IPV4, ANNOTATION_PROXY_IPV6},
     objects::{
         BackendPort, BackendSpec, ObjectRef, Pod, PolicyRef, PolicySpec, Port, RedirectMode, Service,
         WeightedAddress,
@@ -269,7 +270,13 @@ impl<'a> Pool<'a> {
             Obstacle::NoAddress => return,
             Obstacle::NoHostPort => format!("no hostPort {port}/{protocol} declared"),
             Obstacle::NoNodeAddress => format!("no {family} address of the pod's node known"),
-            Obstacle::NoProxyAddress => format!("node without an {family} proxy address in its annotation"),
+            Obstacle::NoProxyAddress => {
+                let annotation = match family {
+                    Family::V4 => ANNOTATION_PROXY_IPV4,
+                    Family::V6 => ANNOTATION_PROXY_IPV6,
+                };
+                format!("node without an {family} proxy address in its annotation {annotation}")
+            }
             Obstacle::NoTargetPort => format!("no container port for the targetPort of port {port}"),
         };
         let name = match obstacle {

@@ -19,6 +19,7 @@ use super::{rights, tables_dir};
 use crate::socket::{AskError, ask};
 
 mod agent;
+mod fabric;
 mod hooks;
 mod host;
 mod plugin;
@@ -125,6 +126,7 @@ pub(super) fn examine(run_dir: &Path, bpffs: &Path) -> Vec<Finding> {
     findings.extend(host::look(&host));
     findings.extend(agent::look(&host));
     findings.extend(policies::look(&host));
+    findings.extend(fabric::look(&host));
     findings.extend(hooks::look(&host));
     findings.extend(plugin::look(&host));
     findings.extend(tables::look(&host));

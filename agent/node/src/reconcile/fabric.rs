@@ -215,6 +215,8 @@ fn join(
     if wanted.accept_from == AcceptFrom::Members {
         fabric.watch_rules();
     }
+    // What keeps the agent from writing its TunnelNode says more than that there is none.
+    let reported = fabric.report().problem;
     let tools = fabric.tools()?;
     let mut facts = tools.netlink.facts()?;
     if member.permission.is_some() {
@@ -225,7 +227,7 @@ fn join(
     let chosen = underlay(member, &facts);
     let local = chosen.as_ref().copied().unwrap_or_else(|_| known_underlay(member));
     let own = own(member, &member.name(), local);
-    let plan = match decide(tools, member, chosen, (&wanted, &own, &peers), &facts) {
+    let plan = match decide(tools, member, reported, chosen, (&wanted, &own, &peers), &facts) {
         Ok(plan) => plan,
         Err(lacking) => {
             // Whoever lost its permission is shut out also where no tunnel can be made.
@@ -248,6 +250,7 @@ fn join(
     });
     let finding = subject.map(|subject| fabric.prove(&subject, &peers, annotated)).unwrap_or_default();
     let mut problems = member.problems.clone();
+    problems.extend(false_underlay(member, local));
     // Those of the plan are among them.
     problems.extend(applied.problems);
     problems.extend(finding.problems);
@@ -269,6 +272,7 @@ fn join(
 fn decide(
     tools: &mut Tools,
     member: &Member<'_>,
+    reported: Option<String>,
     chosen: Result<Pair, String>,
     (fabric, own, peers): (&balancing_tunnel::Fabric, &balancing_tunnel::Member, &[balancing_tunnel::Member]),
     facts: &Facts,
@@ -286,7 +290,7 @@ fn decide(
         .map_err(|conflict| Joined::lacking(conflict.to_string(), member))?;
     if !has_address {
         let described = Some(Described { underlay: local, mac: own.mac, mtu: plan.mtu() });
-        let lacking = Joined::lacking(without_address(member, &own.name), member);
+        let lacking = Joined::lacking(reported.unwrap_or_else(|| without_address(member, &own.name)), member);
         return Err(Joined { proven: None, described, ..lacking });
     }
     Ok(plan)
@@ -323,6 +327,23 @@ fn missing(
 /// Which addresses peers were told to dial.
 fn known_underlay(member: &Member<'_>) -> Pair {
     member.own.map(|own| Pair { v4: own.underlay_v4, v6: own.underlay_v6 }).unwrap_or_default()
+}
+
+/// A TunnelNode of a file that names another address than peers could dial, in words. Agents write theirs anew.
+fn false_underlay(member: &Member<'_>, local: Pair) -> Option<String> {
+    let told = known_underlay(member);
+    let is_false = |told: Option<IpAddr>, has: Option<IpAddr>| told.is_some() && told != has;
+    let differs = is_false(told.v4.map(IpAddr::V4), local.v4.map(IpAddr::V4))
+        || is_false(told.v6.map(IpAddr::V6), local.v6.map(IpAddr::V6));
+    let list = |pair: Pair| pair.iter().map(|ip| ip.to_string()).collect::<Vec<_>>().join(" and ");
+    (member.owner.uid.is_empty() && differs).then(|| {
+        format!(
+            "TunnelNode {} has spec.underlay {}, and this host is at {}: peers dial an address that is not its own; correct the file",
+            member.name(),
+            list(told),
+            list(local)
+        )
+    })
 }
 
 /// Puts the proxy on the device. Without it members could reach every port of this host, so there is no device then.

@@ -23,7 +23,14 @@ pub(super) fn overlap(spec: &FabricSpec, snapshot: &Snapshot) -> Option<String> 
                 pods.or_else(|| own().map(|address| format!("{address}, an address of Node {}", node.name)))
             })
         };
-        service.or_else(of_node).map(|what| {
+        let of_pod = || {
+            let mut pods = snapshot.nodes().flat_map(|node| snapshot.pods_on(&node.name));
+            pods.find_map(|pod| {
+                let address = pod.ips.iter().find(has)?;
+                Some(format!("{address}, the address of Pod {}/{}", pod.namespace, pod.name))
+            })
+        };
+        service.or_else(of_node).or_else(of_pod).map(|what| {
             format!("the pool {pool} overlaps {what}; make another TunnelFabric with a network that nothing else uses")
         })
     })

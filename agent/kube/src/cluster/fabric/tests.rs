@@ -174,9 +174,13 @@ fn pools_overlap_nothing_of_the_cluster() {
         ("10.1.0.64/26", "pod network of Node n1"),
         ("192.0.0.0/16", "address of Node n1"),
         ("10.96.0.0/16", "ClusterIP of Service default/web"),
+        ("10.2.0.0/16", "address of Pod default/p"),
     ] {
         let mut lab = Lab::new(&(fabric("f", 1, pool) + &node("n1", "u1")));
         lab.put("{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.96.0.7}}");
+        lab.put(
+            "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {nodeName: n1}, status: {podIPs: [{ip: 10.2.0.7}]}}",
+        );
         assert_eq!(lab.write(), ["f: PoolOverlaps=False AddressesLeft=False"], "{pool}");
         let status = lab.seen[&(Kind::TunnelFabric, "f".to_owned())].status.clone();
         let text = serde_json::to_string(&status).unwrap();

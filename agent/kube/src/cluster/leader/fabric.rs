@@ -219,7 +219,9 @@ impl Leader<'_> {
         let failed = match end {
             RoundEnd::Read(Ok(reading)) => {
                 let reading = reading.after(self.fabric.reading.as_ref());
-                self.fabric.is_stale |= self.fabric.reading.as_ref() != Some(&reading);
+                // A Lease that is as it was has become older.
+                self.fabric.is_stale |=
+                    !reading.leases.is_empty() || self.fabric.reading.as_ref() != Some(&reading);
                 self.fabric.reading = Some(reading);
                 self.fabric.read_at = now + READ;
                 false

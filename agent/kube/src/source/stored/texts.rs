@@ -104,7 +104,8 @@ fn slim(kind: Kind, text: &RawValue) -> Option<(ObjectKey, Box<RawValue>)> {
     let key = key_of(kind, text)?;
     let mut value: Value = serde_json::from_str(text.get()).ok()?;
     let object = value.as_object_mut()?;
-    if object_kind(kind).is_fabric() {
+    // That of a TunnelFabric tells whether it counts.
+    if object_kind(kind).is_fabric() && kind != Kind::TunnelFabric {
         object.remove("status");
     }
     let metadata = object.get_mut("metadata")?.as_object_mut()?;
