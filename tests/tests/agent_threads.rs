@@ -125,11 +125,17 @@ fn a_kernel_that_is_slow_holds_up_no_probe_and_no_command_for_ever() {
 struct Stopped(Pid);
 
 impl Stopped {
+    /// In the middle of a system call, as a slow kernel would: elsewhere it may hold a lock of the allocator, or of what it reports.
     fn new(thread: Pid) -> Self {
-        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
-        ptrace::interrupt(thread).unwrap();
-        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
-        Self(thread)
+        eventually(|| {
+            ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+            ptrace::interrupt(thread).unwrap();
+            waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+            let stopped = Self(thread);
+            let call = fs::read_to_string(format!("/proc/{thread}/syscall")).unwrap();
+            // The number is -1 outside of one.
+            if call.starts_with(|first: char| first.is_ascii_digit()) { Ok(stopped) } else { Err(call) }
+        })
     }
 }
 
