@@ -194,6 +194,13 @@ fn a_policy_and_a_pod_that_come_later_have_their_names() {
     });
 }
 
+/// Whether a process has a socket.
+fn has_socket(pid: u32) -> bool {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.any(|link| link.to_string_lossy().starts_with("socket:"))
+}
+
 #[test]
 fn filters_leave_out_what_is_not_wanted() {
     if !require_kernel() {
@@ -216,6 +223,8 @@ fn filters_leave_out_what_is_not_wanted() {
         .map(|(arguments, _)| world.monitor(&[arguments, &["-o", "json"][..]].concat()))
         .collect();
     let people = world.monitor(&table);
+    // A fifth that came before the fourth would take its place.
+    wait_until(SOON, || monitors.iter().chain([&people]).all(|monitor| has_socket(monitor.pid())));
     // All four listen when a fifth is refused.
     wait_until(SOON, || world.listen().is_err());
     let mut clients = [world.node.client(), place.client()];
