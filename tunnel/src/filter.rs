@@ -17,7 +17,7 @@ mod watch;
 
 pub use watch::Watch;
 
-use crate::{AcceptFrom, Fabric, Member};
+use crate::{AcceptFrom, Fabric, Member, nfnetlink};
 use text::{Scope, Wanted};
 
 /// Why the filter could not be set.
@@ -104,9 +104,11 @@ impl Filter {
         match nft::run(&["-f", "-"], text::REMOVE) {
             Ok(_) => Ok(Outcome { changed: true }),
             // The program may have been removed since.
-            Err(Error::NoNft) if !look::look().map_err(Error::Unreadable)?.is_there() => {
-                Ok(Outcome { changed: false })
-            }
+            Err(Error::NoNft) => match look::look() {
+                Ok(present) if present.is_there() => Err(Error::NoNft),
+                Err(error) if !nfnetlink::is_unsupported(&error) => Err(Error::Unreadable(error)),
+                _ => Ok(Outcome { changed: false }),
+            },
             Err(Error::Refused(complaint)) if complaint.contains("No such file") => {
                 Ok(Outcome { changed: false })
             }

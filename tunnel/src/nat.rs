@@ -17,7 +17,10 @@ use std::{
 mod conntrack;
 mod look;
 
-use crate::filter::{Error, nft::run};
+use crate::{
+    filter::{Error, nft::run},
+    nfnetlink,
+};
 use look::State;
 
 /// Slots of a frontend: more than a node has pods (Kubernetes, "Considerations for large clusters": 110).
@@ -122,8 +125,12 @@ impl Nat {
     /// When `nft` refuses.
     pub fn remove(&mut self) -> Result<bool, Error> {
         let there = match is_there() {
-            // Without the program there never was a table of ours.
-            Err(Error::NoNft) => false,
+            // The program may have been removed since.
+            Err(Error::NoNft) => match look::look(&[]) {
+                Ok(state) if state.rules > 0 => return Err(Error::NoNft),
+                Err(error) if !nfnetlink::is_unsupported(&error) => return Err(Error::Unreadable(error)),
+                _ => false,
+            },
             found => found?,
         };
         if there {

@@ -93,6 +93,12 @@ impl Changes {
     }
 }
 
+/// Whether the kernel has no such part: neither a socket for it nor somebody who answers (`nfnetlink_rcv_msg`).
+pub(crate) fn is_unsupported(error: &io::Error) -> bool {
+    use nix::libc::{EAFNOSUPPORT, EINVAL, EOPNOTSUPP, EPROTONOSUPPORT};
+    matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EINVAL | EOPNOTSUPP | EPROTONOSUPPORT))
+}
+
 fn connected() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;

@@ -37,8 +37,10 @@ pub enum Membership<'a> {
 pub struct Member<'a> {
     /// The fabric.
     pub fabric: &'a TunnelFabric,
-    /// Its valid spec.
+    /// The spec that is in force: the last that a controller has accepted.
     pub spec: &'a FabricSpec,
+    /// The objects are files, which somebody writes by hand.
+    pub is_by_hand: bool,
     /// The Node or ExternalHost that this host is.
     pub owner: Owner,
     /// `InternalIP`s of its Node.
@@ -95,19 +97,28 @@ fn of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
     let Some(node) = snapshot.node(name) else {
         return Membership::Waiting(format!("Node {name} is not known"));
     };
-    match fabric_of_node(snapshot, node) {
-        Belongs::To(fabric, spec) => {
-            if let Some(why) = why_not_accepted(fabric, settings) {
-                return Membership::Waiting(why);
-            }
-            let owner = Owner { kind: MemberKind::Node, name: name.to_owned(), uid: node.uid.clone() };
-            Membership::Member(member(snapshot, (fabric, spec), owner, node.ips.to_vec(), None))
-        }
-        Belongs::Unclear(fabric) => Membership::Waiting(why_broken(fabric)),
+    let fabric = match fabric_of_node(snapshot, node) {
+        Belongs::To(fabric, _) => fabric,
+        Belongs::Unclear(fabric) if was_selected(snapshot, fabric, node) => fabric,
+        Belongs::Unclear(fabric) => return Membership::Waiting(why_broken(fabric)),
         Belongs::Nowhere => {
-            Membership::Outside(format!("no TunnelFabric's nodeSelector matches the labels of node {name}"))
+            return Membership::Outside(format!(
+                "no TunnelFabric's nodeSelector matches the labels of node {name}"
+            ));
         }
-    }
+    };
+    let owner = Owner { kind: MemberKind::Node, name: name.to_owned(), uid: node.uid.clone() };
+    let host = Host { owner, node_ips: node.ips.to_vec(), permission: None };
+    member(snapshot, settings, fabric, host).map_or_else(Membership::Waiting, Membership::Member)
+}
+
+/// Whether a fabric that is broken now selected the node by what was accepted last.
+fn was_selected(snapshot: &Snapshot, fabric: &TunnelFabric, node: &Node) -> bool {
+    snapshot.accepted_spec(fabric).is_some_and(|spec| selects(spec, node))
+}
+
+fn selects(spec: &FabricSpec, node: &Node) -> bool {
+    spec.node_selector == LabelSelector::default() || spec.node_selector.matches(&node.labels)
 }
 
 /// The fabric of the Node or ExternalHost that a TunnelNode names, whatever the TunnelNode says of it.
@@ -129,11 +140,9 @@ pub fn fabric_of<'a>(snapshot: &'a Snapshot, owner: &Owner) -> Belongs<'a> {
 fn fabric_of_node<'a>(snapshot: &'a Snapshot, node: &Node) -> Belongs<'a> {
     let mut fabrics: Vec<_> = snapshot.fabrics().collect();
     fabrics.sort_by_key(|fabric| (fabric.created.is_none(), fabric.created, &fabric.name));
-    let selects = |spec: &FabricSpec| {
-        spec.node_selector == LabelSelector::default() || spec.node_selector.matches(&node.labels)
-    };
-    let valid =
-        fabrics.iter().find_map(|fabric| Some((*fabric, fabric.spec.as_ref().ok().filter(|s| selects(s))?)));
+    let valid = fabrics
+        .iter()
+        .find_map(|fabric| Some((*fabric, fabric.spec.as_ref().ok().filter(|spec| selects(spec, node))?)));
     if let Some((fabric, spec)) = valid {
         return Belongs::To(fabric, spec);
     }
@@ -160,37 +169,46 @@ fn of_host<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
             spec.fabric
         ));
     };
-    let Ok(of_fabric) = &fabric.spec else { return Membership::Waiting(why_broken(fabric)) };
-    if let Some(why) = why_not_accepted(fabric, settings) {
-        return Membership::Waiting(why);
-    }
     let owner = Owner { kind: MemberKind::ExternalHost, name: name.to_owned(), uid: host.uid.clone() };
-    Membership::Member(member(snapshot, (fabric, of_fabric), owner, Vec::new(), Some(spec)))
+    let host = Host { owner, node_ips: Vec::new(), permission: Some(spec) };
+    member(snapshot, settings, fabric, host).map_or_else(Membership::Waiting, Membership::Member)
 }
 
-fn member<'a>(
-    snapshot: &'a Snapshot,
-    (fabric, spec): (&'a TunnelFabric, &'a FabricSpec),
+/// Who this host is.
+struct Host<'a> {
     owner: Owner,
     node_ips: Vec<IpAddr>,
     permission: Option<&'a ExternalHostSpec>,
-) -> Member<'a> {
+}
+
+/// This host in a fabric, or why it has to wait.
+fn member<'a>(
+    snapshot: &'a Snapshot,
+    settings: &Settings,
+    fabric: &'a TunnelFabric,
+    Host { owner, node_ips, permission }: Host<'a>,
+) -> Result<Member<'a>, String> {
+    let (spec, pending) = spec_in_force(snapshot, settings, fabric)?;
+    let is_by_hand = settings.cluster_pods == ClusterPods::Selected;
     let broken = snapshot.members().filter_map(|member| Some((member, member.spec.as_ref().err()?)));
-    let mut problems: Vec<_> =
-        broken.map(|(member, invalid)| first(invalid, &format!("TunnelNode {}", member.name))).collect();
+    let mut problems: Vec<_> = pending.into_iter().collect();
+    problems
+        .extend(broken.map(|(member, invalid)| first(invalid, &format!("TunnelNode {}", member.name))));
     let members = snapshot.members().filter_map(|member| of_fabric(member, fabric, spec)).collect();
-    let accepted = accepted::accept(members, &owner, spec, &NodeAddresses::of(snapshot));
+    let rules = accepted::Rules { fabric: spec, nodes: NodeAddresses::of(snapshot), is_by_hand };
+    let accepted = accepted::accept(members, &owner, &rules);
     problems.extend(accepted.problems);
     // One that is written by hand is looked at by its author. Agents write theirs anew.
     let name = owner.kind.object_name(&owner.name);
-    let written = snapshot.members().find(|member| owner.uid.is_empty() && member.name == name);
+    let written = snapshot.members().find(|member| is_by_hand && member.name == name);
     problems.extend(written.and_then(|own| why_not_of(own, fabric, spec)));
     let own = accepted.own.and_then(|own| own.spec.as_ref().ok());
-    let written = own.filter(|_| owner.uid.is_empty()).map(|own| own.mac);
-    Member {
+    let written = own.filter(|_| is_by_hand).map(|own| own.mac);
+    Ok(Member {
         mac: written.unwrap_or_else(|| mac_of(&fabric.name, &owner.kind.object_name(&owner.name))),
         fabric,
         spec,
+        is_by_hand,
         node_ips,
         permission,
         own,
@@ -198,6 +216,24 @@ fn member<'a>(
         peers: accepted.peers,
         problems,
         owner,
+    })
+}
+
+/// The spec that counts, and why the object's own does not. What a controller has accepted goes on while it has not accepted what
+/// came after: members come and go meanwhile, and who has left must be shut out.
+fn spec_in_force<'a>(
+    snapshot: &'a Snapshot,
+    settings: &Settings,
+    fabric: &'a TunnelFabric,
+) -> Result<(&'a FabricSpec, Option<String>), String> {
+    let why = match (&fabric.spec, why_not_accepted(fabric, settings)) {
+        (Ok(spec), None) => return Ok((spec, None)),
+        (Ok(_), Some(why)) => why,
+        (Err(_), _) => why_broken(fabric),
+    };
+    match snapshot.accepted_spec(fabric) {
+        Some(spec) => Ok((spec, Some(why))),
+        None => Err(why),
     }
 }
 
@@ -245,14 +281,17 @@ fn is_of(spec: &MemberSpec, owner: &Owner) -> bool {
 /// the tunnel. A directory has no controller.
 fn why_not_accepted(fabric: &TunnelFabric, settings: &Settings) -> Option<String> {
     let name = &fabric.name;
+    if settings.cluster_pods == ClusterPods::Selected {
+        return None;
+    }
     match &fabric.acceptance {
         Acceptance::Refused(why) => {
             Some(format!("TunnelFabric {name} is not accepted: {why}; what was in force before stays"))
         }
-        Acceptance::Pending if settings.cluster_pods == ClusterPods::Listed => Some(format!(
+        Acceptance::Pending => Some(format!(
             "TunnelFabric {name} is not accepted yet; is a controller running (balancing-agent controller)?"
         )),
-        Acceptance::Pending | Acceptance::Accepted => None,
+        Acceptance::Accepted => None,
     }
 }
 

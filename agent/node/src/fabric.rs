@@ -219,6 +219,11 @@ impl Fabric {
         self.tools.is_some() || !devices().is_empty() || proxy::is_pinned(&self.bpffs)
     }
 
+    /// Whether a device of ours is on this host, whoever made it.
+    pub(crate) fn has_device(&self) -> bool {
+        !devices().is_empty()
+    }
+
     /// Removes device, filter and proxy.
     pub(crate) fn remove(&mut self) -> Result<(), FabricError> {
         self.tools = None;

@@ -92,17 +92,19 @@ fn flows<T>(
     let filter = [attribute(FILTER_ORIGINAL, &flags), attribute(FILTER_REPLY, &[0; 4])];
     match nfnetlink::pick(GET, family, &[tuple, nest(FILTER, &filter)].concat(), most, make) {
         // A kernel without connection tracking tracks nothing.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
+        Err(error) if nfnetlink::is_unsupported(&error) => Ok(Vec::new()),
         flows => flows,
     }
 }
 
-/// Whether a flow was sent to one of these frontends and is answered by none of its pods.
+/// Whether a flow was sent to one of these frontends and is answered by none of its pods. What is sent to a port that is declared no
+/// more, and goes where it was sent, is right.
 fn is_stale(flow: &[u8], frontends: &Frontends, changed: &BTreeSet<Frontend>) -> bool {
     let end = |tuple, end| value_of(flow, tuple).and_then(|tuple| end_of(tuple, end));
     let (Some(at), Some(from)) = (end(ORIGINAL, DESTINATION), end(REPLY, SOURCE)) else { return false };
     let frontend = Frontend { at, is_udp: true };
-    let is_right = || frontends.get(&frontend).is_some_and(|pods| pods.pods.contains(&from));
+    let is_right =
+        || frontends.get(&frontend).map_or(from == at, |pods| pods.pods.contains(&from));
     changed.contains(&frontend) && !is_right()
 }
 
@@ -180,6 +182,14 @@ mod tests {
         let stale = |flow: &[u8]| is_stale(flow, &frontends, &changed);
         assert_eq!([stale(&flow(53, 2)), stale(&flow(53, 3)), stale(&flow(54, 3))], [false, true, false]);
         assert!(!stale(&[]));
+        let plain = |frontends: &Frontends| {
+            let original = end((DESTINATION, [192, 0, 2, 1]), (DESTINATION_PORT, 53));
+            let reply = end((SOURCE, [192, 0, 2, 1]), (SOURCE_PORT, 53));
+            is_stale(&[nest(ORIGINAL, &original), nest(REPLY, &reply)].concat(), frontends, &changed)
+        };
+        assert!(plain(&frontends), "it began before there were pods");
+        assert!(!plain(&Frontends::new()), "the port is declared no more");
+        assert!(is_stale(&flow(53, 2), &Frontends::new(), &changed));
         let deletion = deletion_of(&flow(53, 3));
         assert_eq!(value_of(&deletion, ID), Some(&[3; 4][..]));
         assert_eq!(value_of(&deletion, ORIGINAL), value_of(&flow(53, 3), ORIGINAL));

@@ -24,7 +24,7 @@ const LIST: u16 = 3;
 /// Rules and elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
-    rules: usize,
+    pub(super) rules: usize,
     pub(super) elements: usize,
     /// Of all of them, in whatever order.
     sum: u64,

@@ -19,6 +19,14 @@ pub(super) struct Accepted<'a> {
     pub(super) problems: Vec<String>,
 }
 
+/// What decides.
+pub(super) struct Rules<'a> {
+    pub(super) fabric: &'a FabricSpec,
+    pub(super) nodes: NodeAddresses<'a>,
+    /// Whoever writes a directory may give MACs as he likes.
+    pub(super) is_by_hand: bool,
+}
+
 /// What members have that came before.
 #[derive(Default)]
 struct Taken {
@@ -31,8 +39,7 @@ struct Taken {
 pub(super) fn accept<'a>(
     mut members: Vec<(&'a TunnelNode, &'a MemberSpec)>,
     owner: &Owner,
-    fabric: &FabricSpec,
-    nodes: &NodeAddresses<'_>,
+    rules: &Rules<'_>,
 ) -> Accepted<'a> {
     members.sort_by_key(|(member, _)| (member.created.is_none(), member.created, &member.name));
     let name = owner.kind.object_name(&owner.name);
@@ -44,10 +51,9 @@ pub(super) fn accept<'a>(
         }
         // This host writes its own MAC again; whatever somebody has put there meanwhile is nobody's.
         let is_own = member.name == name;
-        // Whoever writes a directory may give MACs as he likes.
-        let has_mac = owner.uid.is_empty() || has_own_mac(member);
+        let has_mac = rules.is_by_hand || has_own_mac(member);
         let of_other = (!is_own && !has_mac).then(|| "has a MAC that is not its own".to_owned());
-        let why = nodes.objection(spec, fabric).or(of_other).or_else(|| taken.objection(spec, has_mac));
+        let why = rules.nodes.objection(spec, rules.fabric).or(of_other).or_else(|| taken.objection(spec, has_mac));
         if let Some(why) = why {
             accepted.problems.push(format!("TunnelNode {} {why}: it is left out", member.name));
             continue;

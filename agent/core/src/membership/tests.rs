@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::{
-    objects::{ExternalHost, InvalidSpec, Node, Object},
+    objects::{AcceptFrom, ExternalHost, InvalidSpec, Node, Object},
     resolve::fixtures::*,
 };
 
@@ -50,6 +50,11 @@ fn tunnel_node(kind: MemberKind, name: &str, uid: &str, address: &str, created: 
     }
 }
 
+/// An agent that reads from an API server.
+fn on_cluster() -> Settings {
+    Settings { cluster_pods: ClusterPods::Listed, ..mk_settings() }
+}
+
 fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
     let mut snapshot = Snapshot::new(Some(HERE));
     snapshot.apply(objects.into_iter().map(|object| (object.key(), Some(object))));
@@ -62,7 +67,7 @@ fn node(uid: &str, pairs: &[(&str, &str)]) -> Object {
 
 /// What is said about this node.
 fn says(objects: impl IntoIterator<Item = Object>) -> String {
-    match membership(&snapshot(objects), &mk_settings()) {
+    match membership(&snapshot(objects), &on_cluster()) {
         Membership::Outside(why) => format!("outside: {why}"),
         Membership::Waiting(why) => format!("waiting: {why}"),
         Membership::Member(member) => {
@@ -126,7 +131,7 @@ fn a_host_outside_is_a_member_by_permission() {
         created: Some(1),
         spec: Ok(spec.clone()),
     };
-    let settings = Settings { role: Role::External, node_name: "h".into(), ..mk_settings() };
+    let settings = Settings { role: Role::External, node_name: "h".into(), ..on_cluster() };
     let fabric: Object = fabric("f", 1, selector(&[("no", "node")])).into();
     let known = snapshot([fabric.clone(), host(&permission).into()]);
     let Membership::Member(member) = membership(&known, &settings) else { panic!() };
@@ -142,7 +147,7 @@ fn a_host_outside_is_a_member_by_permission() {
 fn peers_of(peers: impl IntoIterator<Item = TunnelNode>) -> (Vec<String>, Vec<String>) {
     let base = [node("1", &[]), fabric("f", 1, LabelSelector::default()).into()];
     let snapshot = snapshot(base.into_iter().chain(peers.into_iter().map(Object::from)));
-    let Membership::Member(member) = membership(&snapshot, &mk_settings()) else { panic!() };
+    let Membership::Member(member) = membership(&snapshot, &on_cluster()) else { panic!() };
     (member.peers.keys().map(|name| (*name).to_owned()).collect(), member.problems)
 }
 
@@ -182,19 +187,90 @@ fn a_fabric_that_the_controller_has_not_accepted_changes_nothing() {
         let fabric = TunnelFabric { acceptance, ..fabric("f", 1, LabelSelector::default()) };
         snapshot([node("1", &[]), fabric.into()])
     };
-    let listed = Settings { cluster_pods: ClusterPods::Listed, ..mk_settings() };
-    let selected = Settings { cluster_pods: ClusterPods::Selected, ..mk_settings() };
+    let listed = on_cluster();
+    let selected = mk_settings();
     let waits = |acceptance: Acceptance, settings: &Settings| match membership(&with(acceptance), settings) {
         Membership::Waiting(why) => Some(why),
         _ => None,
     };
     assert!(waits(Acceptance::Pending, &listed).unwrap().contains("is a controller running"));
     let refused = Acceptance::Refused("it overlaps 10.96.0.80".to_owned());
-    for settings in [&listed, &selected] {
-        assert!(waits(refused.clone(), settings).unwrap().contains("not accepted: it overlaps 10.96.0.80"));
-        assert_eq!(waits(Acceptance::Accepted, settings), None);
+    assert!(waits(refused.clone(), &listed).unwrap().contains("not accepted: it overlaps 10.96.0.80"));
+    assert_eq!(waits(Acceptance::Accepted, &listed), None);
+    for acceptance in [Acceptance::Pending, Acceptance::Accepted, refused] {
+        assert_eq!(waits(acceptance, &selected), None, "a directory has no controller");
     }
-    assert_eq!(waits(Acceptance::Pending, &selected), None, "a directory has no controller");
+}
+
+#[test]
+fn members_follow_who_comes_and_leaves_while_a_new_spec_is_not_accepted() {
+    let settings = on_cluster();
+    let [b, c] = [("b", "2", "10.211.0.6", 2), ("c", "3", "10.211.0.7", 3)]
+        .map(|(name, uid, address, created)| tunnel_node(MemberKind::Node, name, uid, address, created));
+    let accepted = fabric("f", 1, LabelSelector::default());
+    let before = accepted.spec.clone().unwrap();
+    let mut snapshot = snapshot([node("1", &[]), accepted.clone().into(), b.clone().into()]);
+    let mut edited = TunnelFabric { acceptance: Acceptance::Pending, generation: 2, ..accepted };
+    edited.spec = Ok(FabricSpec { ipv4_pool: Some("10.96.0.0/16".parse().unwrap()), ..before.clone() });
+    let broken = TunnelFabric { spec: Err(InvalidSpec::default()), ..edited.clone() };
+    let refused = TunnelFabric { acceptance: Acceptance::Refused("no".to_owned()), ..edited.clone() };
+    let mut put = |objects: [Object; 1], gone: Option<&TunnelNode>| {
+        snapshot.apply(objects.into_iter().map(|object| (object.key(), Some(object))));
+        snapshot.apply(gone.map(|gone| (Object::from(gone.clone()).key(), None)));
+        match membership(&snapshot, &settings) {
+            Membership::Member(member) => Ok((
+                member.spec.clone(),
+                member.peers.keys().map(|name| (*name).to_owned()).collect::<Vec<_>>(),
+                member.problems,
+            )),
+            Membership::Waiting(why) | Membership::Outside(why) => Err(why),
+        }
+    };
+    for not_accepted in [edited.clone(), broken, refused] {
+        let (spec, _, problems) = put([not_accepted.into()], None).unwrap();
+        assert_eq!((spec, problems.len()), (before.clone(), 1));
+        assert_eq!(put([c.clone().into()], None).unwrap().1, ["node.b", "node.c"]);
+        assert_eq!(put([b.clone().into()], Some(&c)).unwrap().1, ["node.b"], "whoever has left is no peer");
+    }
+    let another = TunnelFabric { uid: "other".into(), ..edited.clone() };
+    assert!(put([another.into()], None).is_err(), "one of the same name begins anew");
+    assert!(put([edited.into()], None).is_err());
+}
+
+#[test]
+fn fewer_are_let_in_at_once() {
+    let mut open = fabric("f", 1, LabelSelector::default());
+    open.spec.as_mut().unwrap().accept_from = AcceptFrom::Anyone;
+    let mut snapshot = snapshot([node("1", &[]), open.clone().into()]);
+    let settings = on_cluster();
+    let mut put = |accept_from| {
+        let mut edited = TunnelFabric { acceptance: Acceptance::Pending, ..open.clone() };
+        edited.spec.as_mut().unwrap().accept_from = accept_from;
+        let edited = Object::from(edited);
+        snapshot.apply([(edited.key(), Some(edited))]);
+        match membership(&snapshot, &settings) {
+            Membership::Member(member) => member.spec.accept_from,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(put(AcceptFrom::Members), AcceptFrom::Members);
+    assert_eq!(put(AcceptFrom::Anyone), AcceptFrom::Members, "more only once that is accepted");
+}
+
+#[test]
+fn in_a_directory_macs_are_given_by_hand_whether_or_not_objects_have_a_uid() {
+    let mut own = tunnel_node(MemberKind::Node, HERE, "1", "10.211.0.5", 1);
+    let mut peer = tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2);
+    own.spec.as_mut().unwrap().mac = [2, 0, 0, 0, 0, 1];
+    peer.spec.as_mut().unwrap().mac = [2, 0, 0, 0, 0, 2];
+    let fabric = fabric("f", 1, LabelSelector::default());
+    let snapshot = snapshot([node("1", &[]), fabric.into(), own.into(), peer.into()]);
+    let macs = |cluster_pods| match membership(&snapshot, &Settings { cluster_pods, ..on_cluster() }) {
+        Membership::Member(member) => (member.mac[5], member.peers.len()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(macs(ClusterPods::Selected), (1, 1));
+    assert_eq!(macs(ClusterPods::Listed).1, 0);
 }
 
 #[test]
@@ -217,12 +293,12 @@ fn this_host_keeps_its_mac_whatever_its_tunnelnode_says() {
     let peer = tunnel_node(MemberKind::Node, "b", "2", "10.211.0.6", 2);
     let base = |uid| [node(uid, &[]), fabric("f", 1, LabelSelector::default()).into()];
     let known = snapshot(base("1").into_iter().chain([own.clone().into(), peer.clone().into()]));
-    let Membership::Member(member) = membership(&known, &mk_settings()) else { panic!() };
+    let Membership::Member(member) = membership(&known, &on_cluster()) else { panic!() };
     assert_eq!(member.mac, mac_of("f", &member.name()));
     // It sees what somebody wrote, so that it says so and writes its own again.
     assert_eq!(member.own, own.spec.as_ref().ok());
     assert_eq!(member.peers.keys().collect::<Vec<_>>(), [&"node.b"]);
-    // A directory has no uids; MACs there are as somebody wrote them.
+    // MACs in a directory are as somebody wrote them.
     let known = snapshot(base("").into_iter().chain([own.clone().into(), peer.into()]));
     let Membership::Member(member) = membership(&known, &mk_settings()) else { panic!() };
     assert_eq!(Some(member.mac), own.spec.ok().map(|own| own.mac));

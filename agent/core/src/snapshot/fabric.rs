@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use super::{Snapshot, replace};
 use crate::kinds::Lacking;
-use crate::objects::{ExternalHost, TunnelAddressClaim, TunnelFabric, TunnelNode};
+use crate::objects::{
+    AcceptFrom, Acceptance, ExternalHost, FabricSpec, TunnelAddressClaim, TunnelFabric, TunnelNode,
+};
 
 /// The objects of the fabric, by name.
 #[derive(Debug, Default)]
 pub(super) struct FabricObjects {
     pub(super) fabrics: BTreeMap<String, TunnelFabric>,
+    /// What a controller has accepted last of each, with its uid.
+    accepted: BTreeMap<String, (String, FabricSpec)>,
     pub(super) members: BTreeMap<String, TunnelNode>,
     pub(super) external_hosts: BTreeMap<String, ExternalHost>,
     pub(super) claims: BTreeMap<String, TunnelAddressClaim>,
@@ -20,6 +24,10 @@ pub(super) struct FabricObjects {
 
 impl FabricObjects {
     pub(super) fn set_fabric(&mut self, name: &str, new: Option<TunnelFabric>) {
+        let known = self.accepted.remove(name);
+        if let Some(accepted) = new.as_ref().and_then(|new| accepted(new, known)) {
+            self.accepted.insert(name.to_owned(), accepted);
+        }
         let changed = replace(&mut self.fabrics, name, new).is_some();
         self.count(changed);
     }
@@ -50,6 +58,18 @@ impl FabricObjects {
     }
 }
 
+/// What of a fabric's specs a controller has accepted. Whoever wants fewer to be let in is not kept waiting for one.
+fn accepted(new: &TunnelFabric, known: Option<(String, FabricSpec)>) -> Option<(String, FabricSpec)> {
+    let known = known.filter(|(uid, _)| *uid == new.uid);
+    match (&new.acceptance, &new.spec) {
+        (Acceptance::Accepted, Ok(spec)) => Some((new.uid.clone(), spec.clone())),
+        (_, Ok(FabricSpec { accept_from: AcceptFrom::Members, .. })) => {
+            known.map(|(uid, spec)| (uid, FabricSpec { accept_from: AcceptFrom::Members, ..spec }))
+        }
+        _ => known,
+    }
+}
+
 impl Snapshot {
     /// The kinds of the fabric that are not known completely: it waits, policies do not.
     #[must_use]
@@ -60,6 +80,12 @@ impl Snapshot {
     /// The TunnelFabrics, by name.
     pub fn fabrics(&self) -> impl Iterator<Item = &TunnelFabric> {
         self.fabric.fabrics.values()
+    }
+
+    /// The spec of a TunnelFabric that a controller has accepted last, as far as this process has seen it.
+    #[must_use]
+    pub fn accepted_spec(&self, fabric: &TunnelFabric) -> Option<&FabricSpec> {
+        self.fabric.accepted.get(&fabric.name).map(|(_, spec)| spec)
     }
 
     /// The TunnelNodes, by name.

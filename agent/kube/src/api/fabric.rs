@@ -150,7 +150,7 @@ pub struct TunnelFabricStatus {
     /// Count of its TunnelAddressClaims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claims: Option<i64>,
-    /// Accepted and Exhausted.
+    /// Accepted, Overlaps and Exhausted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -214,7 +214,7 @@ fn in_order() -> Rule {
 fn conditions(_generator: &mut SchemaGenerator) -> Schema {
     conditions_of(
         "fabric",
-        "Accepted: the fabric is valid, the only one in force, and its pools overlap nothing. \
+        "Accepted: the fabric is valid, the only one in force, and its pools overlapped nothing. Overlaps: something of the cluster has got an address of a pool since. \
          Exhausted: a pool has no address left.",
     )
 }

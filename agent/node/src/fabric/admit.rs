@@ -28,7 +28,12 @@ pub(crate) fn apply(
     let must_ask = everything || !tools.is_guarded || !is_of(tools, fabric, own);
     tools.is_guarded = false;
     if must_ask || admitted != known {
-        tools.filter.apply(&Vec::from_iter(admitted.values().cloned()), fabric, own)?;
+        let filtered = tools.filter.apply(&Vec::from_iter(admitted.values().cloned()), fabric, own);
+        if let (Err(_), Deletions::Allowed) = (&filtered, deletions) {
+            // The filter may fail for long. Whoever has left gets no packets at least.
+            reduce(tools, fabric, peers)?;
+        }
+        filtered?;
     }
     let applied = tools.netlink.apply(plan, deletions);
     if deletions == Deletions::Allowed && admitted != wished {
@@ -64,9 +69,7 @@ pub(crate) fn shut_out(
     let members: Vec<_> = stay.values().cloned().collect();
     let kept = tools.netlink.kept()?;
     if deletions == Deletions::Allowed {
-        let removals = kept::reductions(&kept, fabric, &members);
-        let reduced = tools.netlink.reduce(removals)?;
-        reduced.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+        reduce(tools, fabric, &members)?;
     }
     // Without a device there is nothing to guard, and nothing is made.
     if !kept.is_empty() {
@@ -75,6 +78,14 @@ pub(crate) fn shut_out(
     tools.admitted = Some(stay);
     tools.is_guarded = true;
     tools.guards = Some((fabric.clone(), own.clone()));
+    Ok(())
+}
+
+/// Takes from the kernel's entries whoever is not one of these.
+fn reduce(tools: &mut Tools, fabric: &Fabric, members: &[Member]) -> Result<(), FabricError> {
+    let removals = kept::reductions(&tools.netlink.kept()?, fabric, members);
+    let reduced = tools.netlink.reduce(removals)?;
+    reduced.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
     Ok(())
 }
 

@@ -25,6 +25,13 @@ const EXCHANGE: Duration = Duration::from_secs(10);
 /// Between two looks at least: a thousand members that come at once are a few looks, the first of them at once.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// And at least so many times as long as the last look took, so that members that change all the time cost a part of a core
+/// that does not grow with their number.
+const REST: u32 = 12;
+
+/// But not longer: then a peer that has moved is followed late.
+const LONGEST: Duration = Duration::from_secs(2);
+
 /// Longest time between two looks that fail, whatever happens: what a look undoes again, as a device that no proxy can be put on,
 /// is an event itself.
 const FAILING: Duration = Duration::from_secs(10);
@@ -34,6 +41,8 @@ const FAILING: Duration = Duration::from_secs(10);
 pub(crate) struct FabricReconciler {
     /// When it looked last, and what it found.
     last: Option<(Instant, Outcome)>,
+    /// How long that took.
+    took: Duration,
     /// Looks that have failed, one after the other.
     failures: u32,
 }
@@ -66,9 +75,11 @@ impl Reconciler<World> for FabricReconciler {
         if let Some(outcome) = self.postponed(everything) {
             return (outcome, rules);
         }
+        let begun = Instant::now();
         let (outcome, news) = self.look(world, everything);
         self.failures =
             if matches!(outcome, Outcome::Failed(_)) { self.failures.saturating_add(1) } else { 0 };
+        self.took = begun.elapsed();
         self.last = Some((Instant::now(), outcome.clone()));
         (outcome, news | rules)
     }
@@ -96,7 +107,7 @@ impl FabricReconciler {
     /// Between the last look and the next. Something in between may have made one fail, so that the second comes at once.
     fn pause(&self) -> Duration {
         match self.failures {
-            0 => PAUSE,
+            0 => (self.took * REST).clamp(PAUSE, LONGEST),
             1 => Duration::ZERO,
             more => (PAUSE * 2_u32.saturating_pow(more - 1)).min(FAILING),
         }
@@ -144,7 +155,13 @@ fn look(world: &mut World, everything: bool) -> Result<Standing, FabricError> {
             }
             return Ok(Standing::Carries(None));
         }
-        Membership::Waiting(why) => return Ok(Standing::Lacks(why)),
+        Membership::Waiting(why) => {
+            // Nobody is sent to a host that has no device and makes none.
+            if !fabric.has_device() {
+                fabric.wish(Wish::Outside { is_annotated: !annotated.is_empty() });
+            }
+            return Ok(Standing::Lacks(why));
+        }
         Membership::Member(member) => member,
     };
     fabric.joins = Some((member.fabric.name.clone(), member.fabric.uid.clone()));
@@ -336,7 +353,7 @@ fn false_underlay(member: &Member<'_>, local: Pair) -> Option<String> {
     let differs = is_false(told.v4.map(IpAddr::V4), local.v4.map(IpAddr::V4))
         || is_false(told.v6.map(IpAddr::V6), local.v6.map(IpAddr::V6));
     let list = |pair: Pair| pair.iter().map(|ip| ip.to_string()).collect::<Vec<_>>().join(" and ");
-    (member.owner.uid.is_empty() && differs).then(|| {
+    (member.is_by_hand && differs).then(|| {
         format!(
             "TunnelNode {} has spec.underlay {}, and this host is at {}: peers dial an address that is not its own; correct the file",
             member.name(),
@@ -397,7 +414,7 @@ fn without_address(member: &Member<'_>, name: &str) -> String {
     let broken = member.problems.iter().find(|problem| problem.contains(&format!(" {name} ")));
     match broken {
         Some(problem) => problem.clone(),
-        None if member.owner.uid.is_empty() => {
+        None if member.is_by_hand => {
             format!("it has no tunnel address: there is no TunnelNode {name}; write it into the directory")
         }
         None => format!("it has no tunnel address yet: TunnelNode {name} is still to be written"),
@@ -409,7 +426,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_that_fails_again_and_again_becomes_rare_whatever_wakes_it() {
+    fn a_look_that_takes_long_or_fails_becomes_rare_whatever_wakes_it() {
         let mut reconciler = FabricReconciler::default();
         let pauses: Vec<_> = (0..9)
             .map(|failures| {
@@ -418,6 +435,12 @@ mod tests {
             })
             .collect();
         assert_eq!(pauses, [200, 0, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        reconciler.failures = 0;
+        for (took, pause) in [(5, 200), (20, 240), (100, 1200), (5000, 2000)] {
+            reconciler.took = Duration::from_millis(took);
+            assert_eq!(reconciler.pause().as_millis(), pause);
+        }
+        reconciler.took = Duration::ZERO;
         (reconciler.failures, reconciler.last) =
             (9, Some((Instant::now(), Outcome::Failed("why".to_owned()))));
         assert!(matches!(reconciler.postponed(false), Some(Outcome::Failed(_))));

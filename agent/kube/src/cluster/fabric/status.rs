@@ -14,12 +14,14 @@ use super::{Known, garbage::claims, overlap::overlap, pool::exhausted};
 use crate::source::Kind;
 use balancing_core::{
     membership::NodeAddresses,
-    objects::{ClaimSpec, ExternalHost, InvalidSpec, MemberKind, TunnelFabric, TunnelNode},
+    objects::{Acceptance, ClaimSpec, ExternalHost, InvalidSpec, MemberKind, TunnelFabric, TunnelNode},
     snapshot::Snapshot,
 };
 
 /// Our conditions, in the order in which they are written.
-const CONDITIONS: [&str; 5] = ["Accepted", "Exhausted", "Conflicted", "Claimed", "Joined"];
+const CONDITIONS: [&str; 6] = ["Accepted", "Overlaps", "Exhausted", "Conflicted", "Claimed", "Joined"];
+/// A pool overlaps a network of the cluster.
+const OVERLAPS: &str = "PoolOverlaps";
 /// Seconds that a clock outside the cluster may be wrong by.
 const SKEW: i64 = 60;
 /// Seconds for which the last renewal that is told may be out of date.
@@ -157,21 +159,33 @@ fn of_fabric(known: &Known<'_>, fabric: &TunnelFabric) -> Wanted {
         claims: count(claims.filter(|spec| spec.fabric == fabric.name).count()),
         ..Status::default()
     };
-    let accepted = match refused(known, fabric) {
+    // Members live by what is accepted: whoever gives a pod or a Node an address of the pool must not end that.
+    let (refused, overlaps) = match refused(known, fabric) {
+        Some((OVERLAPS, message)) if fabric.acceptance == Acceptance::Accepted => (None, Some(message)),
+        refused => (refused, None),
+    };
+    let accepted = match refused {
         Some((reason, message)) => (false, reason, message),
         None => {
-            let message = "the spec keeps all rules, and the pools overlap nothing of the cluster";
+            let message = "the spec keeps all rules, and the pools overlapped nothing of the cluster";
             (true, "Accepted", message.to_owned())
+        }
+    };
+    let overlaps = match overlaps {
+        Some(message) => said("Overlaps", (true, OVERLAPS, message)),
+        None => {
+            let message = "the pools overlap nothing that has come since".to_owned();
+            Said { only_as_change: true, ..said("Overlaps", (false, "NoOverlap", message)) }
         }
     };
     let exhausted = match fabric.spec.as_ref().ok().and_then(|spec| exhausted(known, spec)) {
         Some(message) => (true, "PoolExhausted", message),
         None => (false, "AddressesLeft", "every pool has addresses that nobody claims".to_owned()),
     };
-    Wanted { status, conditions: vec![said("Accepted", accepted), said("Exhausted", exhausted)] }
+    Wanted { status, conditions: vec![said("Accepted", accepted), overlaps, said("Exhausted", exhausted)] }
 }
 
-/// Why a fabric is not accepted, as reason and message.
+/// Why a fabric is not accepted, as reason and message; what overlaps is told of one that is accepted, too.
 pub(super) fn refused(known: &Known<'_>, fabric: &TunnelFabric) -> Option<(&'static str, String)> {
     let spec = match &fabric.spec {
         Err(invalid) => return Some(("InvalidSpec", problems(invalid))),
@@ -181,7 +195,7 @@ pub(super) fn refused(known: &Known<'_>, fabric: &TunnelFabric) -> Option<(&'sta
         let message = format!("the older TunnelFabric {} is in force; delete one of them", first.name);
         return Some(("NotInForce", message));
     }
-    overlap(spec, known.snapshot).map(|message| ("PoolOverlaps", message))
+    overlap(spec, known.snapshot).map(|message| (OVERLAPS, message))
 }
 
 fn problems(invalid: &InvalidSpec) -> String {

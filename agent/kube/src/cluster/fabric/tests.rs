@@ -191,6 +191,19 @@ fn pools_overlap_nothing_of_the_cluster() {
 }
 
 #[test]
+fn whoever_takes_an_address_of_the_pool_ends_no_fabric() {
+    let said = "status: {conditions: [{type: Accepted, status: 'True', observedGeneration: 0}]}}\n---";
+    let accepted = fabric("f", 1, "10.211.0.0/16").replace("}\n---", &format!(", {said}"));
+    let mut lab = Lab::new(&(accepted + &node("n1", "u1")));
+    assert_eq!(lab.write(), ["f: Accepted=True AddressesLeft=False"]);
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {nodeName: n1}, status: {podIPs: [{ip: 10.211.0.7}]}}";
+    lab.put(pod);
+    assert_eq!(lab.write(), ["f: Accepted=True PoolOverlaps=True AddressesLeft=False"]);
+    lab.delete(pod);
+    assert_eq!(lab.write(), ["f: Accepted=True NoOverlap=False AddressesLeft=False"]);
+}
+
+#[test]
 fn a_pool_without_addresses_is_exhausted() {
     let mut lab = Lab::new(&(fabric("f", 1, "10.211.0.0/30") + &node("n1", "u1")));
     assert_eq!(lab.write(), ["f: Accepted=True AddressesLeft=False"]);

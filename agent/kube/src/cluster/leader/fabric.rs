@@ -219,9 +219,10 @@ impl Leader<'_> {
         let failed = match end {
             RoundEnd::Read(Ok(reading)) => {
                 let reading = reading.after(self.fabric.reading.as_ref());
-                // A Lease that is as it was has become older.
-                self.fabric.is_stale |=
-                    !reading.leases.is_empty() || self.fabric.reading.as_ref() != Some(&reading);
+                // A Lease that is as it was has become older; and no news tells when a pod or Service of the cluster has left the pool.
+                self.fabric.is_stale |= !reading.leases.is_empty()
+                    || self.fabric.reading.as_ref() != Some(&reading)
+                    || self.engine.snapshot().fabrics().next().is_some();
                 self.fabric.reading = Some(reading);
                 self.fabric.read_at = now + READ;
                 false

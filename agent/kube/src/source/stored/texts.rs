@@ -98,20 +98,30 @@ impl Texts {
     }
 }
 
-/// An object without what changes and means nothing: who wrote its fields, its version, and the status of a kind of which nobody
-/// reads it.
+/// An object without what changes and means nothing: who wrote its fields, its version, and the status but what
+/// is read of it.
 fn slim(kind: Kind, text: &RawValue) -> Option<(ObjectKey, Box<RawValue>)> {
     let key = key_of(kind, text)?;
     let mut value: Value = serde_json::from_str(text.get()).ok()?;
     let object = value.as_object_mut()?;
-    // That of a TunnelFabric tells whether it counts.
-    if object_kind(kind).is_fabric() && kind != Kind::TunnelFabric {
-        object.remove("status");
+    if object_kind(kind).is_fabric() {
+        let status = object.remove("status");
+        // That of a TunnelFabric tells whether it counts.
+        if let Some(accepted) = status.filter(|_| kind == Kind::TunnelFabric).and_then(accepted) {
+            object.insert("status".to_owned(), accepted);
+        }
     }
     let metadata = object.get_mut("metadata")?.as_object_mut()?;
     metadata.remove("managedFields");
     metadata.remove("resourceVersion");
     Some((key, to_raw_value(&value).ok()?))
+}
+
+/// A status with nothing but the condition that says whether its object is accepted.
+fn accepted(mut status: Value) -> Option<Value> {
+    let conditions = status.get_mut("conditions")?.as_array_mut()?;
+    conditions.retain(|condition| condition["type"] == "Accepted");
+    Some(serde_json::json!({ "conditions": std::mem::take(conditions) }))
 }
 
 fn is_same(one: &BTreeMap<ObjectKey, Box<RawValue>>, other: &BTreeMap<ObjectKey, Box<RawValue>>) -> bool {
@@ -123,4 +133,37 @@ fn is_same(one: &BTreeMap<ObjectKey, Box<RawValue>>, other: &BTreeMap<ObjectKey,
 
 fn length(objects: &BTreeMap<ObjectKey, Box<RawValue>>) -> usize {
     objects.values().map(|text| text.get().len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fabric(accepted: &str, members: u32) -> Box<RawValue> {
+        let object = serde_json::json!({
+            "metadata": {"name": "f", "resourceVersion": members.to_string()},
+            "status": {
+                "members": members,
+                "conditions": [{"type": "Accepted", "status": accepted}, {"type": "Exhausted", "status": "False"}],
+            },
+        });
+        to_raw_value(&object).unwrap()
+    }
+
+    #[test]
+    fn of_the_status_of_a_fabric_only_what_counts_is_kept() {
+        let mut texts = Texts::default();
+        let mut put = |text| {
+            texts.set_changed(false);
+            texts.take(Text { kind: Kind::TunnelFabric, event: Event::Put(text) });
+            texts.changed()
+        };
+        assert!(put(fabric("True", 1)));
+        assert!(!put(fabric("True", 2)), "a member more is no reason to write the file");
+        assert!(put(fabric("False", 2)));
+        let (_, text) = slim(Kind::TunnelFabric, &fabric("True", 1)).unwrap();
+        assert!(text.get().contains(r#"{"conditions":[{"status":"True","type":"Accepted"}]}"#), "{text}");
+        let (_, text) = slim(Kind::ExternalHost, &fabric("True", 1)).unwrap();
+        assert!(!text.get().contains("status"), "{text}");
+    }
 }
