@@ -12,7 +12,7 @@ use balancing_tests::*;
 use serde_json::{Value, json};
 
 use crate::{
-    fabric_hosts::{FRONT, Fabric, bind_host, pod_on, policy, tunnel_fabric},
+    fabric_hosts::{ANNOTATION, FRONT, Fabric, bind_host, pod_on, policy, tunnel_fabric},
     world::{NAMESPACE, VERSION, answered_by, repository, text},
 };
 
@@ -185,6 +185,37 @@ fn a_host_whose_permission_is_withdrawn_leaves_and_joins_again_with_it() {
     stage.wait_left("there is no ExternalHost edge-1");
     stage.wait_peer(false);
     stage.fabric.permit();
+    answered_by(&mut stage.client, FRONT, "a");
+}
+
+#[test]
+fn a_new_pool_that_is_refused_keeps_nobody_in_and_nobody_out() {
+    if !require_kernel() {
+        return;
+    }
+    let mut stage = Reaching::start();
+    let fabric = stage.fabric.world.put(&tunnel_fabric("10.244.0.0/16"));
+    stage.fabric.world.wait_condition(&fabric, "Accepted", ("False", "PoolOverlaps"), "10.244.");
+    eventually(|| {
+        let problems = stage.fabric.nodes[0].ctl_json(&["fabric"])["problems"].to_string();
+        if problems.contains("is not accepted") { Ok(()) } else { Err(problems) }
+    });
+    answered_by(&mut stage.client, FRONT, "a");
+    let host = stage.fabric.world.put(&stage.fabric.permit().with("/spec/paused", true));
+    stage.wait_left("paused by spec.paused");
+    stage.wait_peer(false);
+    stage.fabric.world.put(&host.with("/spec/paused", false));
+    answered_by(&mut stage.client, FRONT, "a");
+    // A machine that starts anew has no device, and makes none by what it does not know.
+    let n1 = &mut stage.fabric.nodes[0];
+    n1.agent().kill();
+    n1.host().ip(&["link", "del", "balancing0"]);
+    n1.agent().start(|| true);
+    eventually(|| match text(&stage.fabric.node("n1"), ANNOTATION) {
+        "" => Ok(()),
+        told => Err(format!("others are sent to {told}")),
+    });
+    stage.fabric.world.put(&tunnel_fabric("10.211.0.0/24"));
     answered_by(&mut stage.client, FRONT, "a");
 }
 
