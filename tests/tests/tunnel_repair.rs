@@ -62,6 +62,23 @@ fn whatever_happens_to_the_device_is_repaired() {
 }
 
 #[test]
+fn a_device_is_there_before_anything_comes_through_it() {
+    if !require_kernel() {
+        return;
+    }
+    let members = Members::new(&[Dialled::Both, Dialled::Both]);
+    let host = &members.hosts[0];
+    let plan = host.plan(&fabric(), &members.all()).unwrap();
+    let is_up = || host.show("ip -o link show dev balancing0").contains(",UP");
+    let down = host.netlink.shape(&plan, Deletions::Allowed).unwrap();
+    assert!(!is_up() && down.len() == plan.devices.len(), "{down:?}");
+    assert_eq!(host.netlink.shape(&plan, Deletions::Allowed).unwrap(), down);
+    let applied = host.netlink.apply(&plan, Deletions::Allowed).unwrap();
+    assert!(is_up() && applied.devices == down, "{applied:?}");
+    assert!(host.netlink.shape(&plan, Deletions::Allowed).unwrap().is_empty());
+}
+
+#[test]
 fn a_flushed_forwarding_table_is_filled_again() {
     if !require_kernel() {
         return;

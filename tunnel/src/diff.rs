@@ -18,6 +18,15 @@ use crate::{
 /// By this protocol number a route is ours.
 pub const ROUTE_PROTOCOL: u8 = 111;
 
+/// When a device is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Up {
+    /// With everything else.
+    Now,
+    /// Not yet: one that is down stays so.
+    Later,
+}
+
 /// One step towards a device as planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkStep {
@@ -63,7 +72,7 @@ pub fn find<'a>(want: &Device, links: &'a [Link]) -> Option<&'a Link> {
 
 /// The next step towards a planned device; `None` when it is as it should be.
 #[must_use]
-pub fn link_step(want: &Device, links: &[Link]) -> Option<LinkStep> {
+pub fn link_step(want: &Device, links: &[Link], up: Up) -> Option<LinkStep> {
     let Some(link) = find(want, links) else { return Some(LinkStep::Create) };
     let vxlan = link.vxlan.as_ref()?;
     let alias = link.alias.as_deref() != Some(&want.alias);
@@ -79,9 +88,15 @@ pub fn link_step(want: &Device, links: &[Link]) -> Option<LinkStep> {
         mac: (link.mac != Some(want.mac)).then_some(want.mac),
         mtu: (link.mtu != want.mtu).then_some(want.mtu),
         local: (vxlan.local != Some(want.local)).then_some(want.local),
-        up: !link.up || renamed,
+        up: up == Up::Now && (!link.up || renamed),
     };
     (change != unchanged).then_some(LinkStep::Set(change))
+}
+
+/// Whether every device of a plan is as it should be.
+#[must_use]
+pub fn is_shaped(wanted: &[Device], links: &[Link]) -> bool {
+    wanted.iter().all(|want| find(want, links).is_some() && link_step(want, links, Up::Now).is_none())
 }
 
 /// Whether what cannot be changed on a living device is right.

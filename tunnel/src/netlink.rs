@@ -65,6 +65,7 @@ type Reply<T> = mpsc::Sender<Result<T, Error>>;
 #[derive(Debug)]
 enum Command {
     Facts(Reply<Facts>),
+    Shape(Box<Plan>, Deletions, Reply<Vec<u32>>),
     Apply(Box<Plan>, Deletions, Reply<Applied>),
     Kept(Reply<Vec<Kept>>),
     Reduce(Vec<Removal>, Reply<Applied>),
@@ -102,6 +103,16 @@ impl Netlink {
     /// When the kernel refuses or does not answer.
     pub fn facts(&self) -> Result<Facts, Error> {
         self.ask(Command::Facts)
+    }
+
+    /// Makes the devices as planned, but sets none up; those that are down, by index. Nothing comes through them yet, so this is the time
+    /// to put a guard on them.
+    ///
+    /// # Errors
+    /// When a device cannot be made, or the kernel does not answer.
+    pub fn shape(&self, plan: &Plan, deletions: Deletions) -> Result<Vec<u32>, Error> {
+        let plan = Box::new(plan.clone());
+        self.ask(|reply| Command::Shape(plan, deletions, reply))
     }
 
     /// Makes the kernel as planned, by the differences only: first what is missing or wrong, then, if deletions are

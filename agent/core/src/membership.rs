@@ -192,8 +192,7 @@ fn member<'a>(
     let is_by_hand = settings.cluster_pods == ClusterPods::Selected;
     let broken = snapshot.members().filter_map(|member| Some((member, member.spec.as_ref().err()?)));
     let mut problems: Vec<_> = pending.into_iter().collect();
-    problems
-        .extend(broken.map(|(member, invalid)| first(invalid, &format!("TunnelNode {}", member.name))));
+    problems.extend(broken.map(|(member, invalid)| first(invalid, &format!("TunnelNode {}", member.name))));
     let members = snapshot.members().filter_map(|member| of_fabric(member, fabric, spec)).collect();
     let rules = accepted::Rules { fabric: spec, nodes: NodeAddresses::of(snapshot), is_by_hand };
     let accepted = accepted::accept(members, &owner, &rules);

@@ -70,14 +70,23 @@ fn a_device_is_made_changed_or_made_anew() {
         (vec![settings(Vxlan { local: "2001:db8::1".parse().ok(), ..vxlan() })], Some(LinkStep::Delete(7))),
     ];
     for (links, step) in cases {
-        assert_eq!(link_step(&want(), &links), step, "{links:?}");
+        assert_eq!(link_step(&want(), &links, Up::Now), step, "{links:?}");
+        assert_eq!(is_shaped(&[want()], &links), step.is_none(), "{links:?}");
+        // Later it is the same without that.
+        let step = match step {
+            Some(LinkStep::Set(change)) => Some(LinkChange { up: false, ..change })
+                .filter(|change| *change != unchanged)
+                .map(LinkStep::Set),
+            other => other,
+        };
+        assert_eq!(link_step(&want(), &links, Up::Later), step, "{links:?}");
     }
 }
 
 #[test]
 fn the_other_familys_device_is_not_taken_for_this_one() {
     let second = Link { name: "balancing1".into(), index: 8, ..made() };
-    assert_eq!(link_step(&want(), std::slice::from_ref(&second)), Some(LinkStep::Create));
+    assert_eq!(link_step(&want(), std::slice::from_ref(&second), Up::Now), Some(LinkStep::Create));
     assert_eq!(surplus(&[want()], &[made(), second.clone()]), [8]);
     let foreign = Link { alias: None, ..second };
     assert!(surplus(&[want()], &[made(), foreign]).is_empty());

@@ -103,8 +103,7 @@ fn is_stale(flow: &[u8], frontends: &Frontends, changed: &BTreeSet<Frontend>) ->
     let end = |tuple, end| value_of(flow, tuple).and_then(|tuple| end_of(tuple, end));
     let (Some(at), Some(from)) = (end(ORIGINAL, DESTINATION), end(REPLY, SOURCE)) else { return false };
     let frontend = Frontend { at, is_udp: true };
-    let is_right =
-        || frontends.get(&frontend).map_or(from == at, |pods| pods.pods.contains(&from));
+    let is_right = || frontends.get(&frontend).map_or(from == at, |pods| pods.pods.contains(&from));
     changed.contains(&frontend) && !is_right()
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Deletions, Plan,
-    diff::{self, Entry, LinkStep},
+    diff::{self, Entry, LinkStep, Up},
     facts::Link,
     kept::{Kept, Removal},
     plan::Device,
@@ -31,6 +31,24 @@ struct Run {
     problems: Problems,
 }
 
+/// Makes the devices as planned, but for setting them up; those that are down.
+pub(super) async fn shape(
+    requests: &Requests,
+    plan: &Plan,
+    deletions: Deletions,
+    ours: &Ours,
+) -> Result<Vec<u32>, Error> {
+    let mut run = Run::default();
+    let mut shaped = Vec::new();
+    for want in &plan.devices {
+        shaped.extend(run.device(requests, want, deletions, Up::Later).await?);
+    }
+    let links = read::links(requests).await?;
+    ours.learn(&links);
+    let is_down = |link: &&Link| !link.up && shaped.contains(&link.index);
+    Ok(links.iter().filter(is_down).map(|link| link.index).collect())
+}
+
 /// Makes the kernel as planned.
 pub(super) async fn apply(
     requests: &Requests,
@@ -44,7 +62,7 @@ pub(super) async fn apply(
     }
     let mut devices = Vec::new();
     for want in &plan.devices {
-        if let Some(index) = run.device(requests, want, deletions).await? {
+        if let Some(index) = run.device(requests, want, deletions, Up::Now).await? {
             run.switches(want);
             devices.push((index, want));
         }
@@ -111,10 +129,11 @@ impl Run {
         requests: &Requests,
         want: &Device,
         deletions: Deletions,
+        up: Up,
     ) -> Result<Option<u32>, Error> {
         for _ in 0..LOOKS {
             let links = read::links(requests).await?;
-            match diff::link_step(want, &links) {
+            match diff::link_step(want, &links, up) {
                 None => return Ok(diff::find(want, &links).map(|link| link.index)),
                 Some(LinkStep::Delete(_)) if deletions == Deletions::Held => {
                     self.problems

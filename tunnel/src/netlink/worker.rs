@@ -77,6 +77,9 @@ async fn serve(command: Command, requests: &Requests, ours: &Ours) -> bool {
             });
             finish(&reply, facts.await)
         }
+        Command::Shape(plan, deletions, reply) => {
+            finish(&reply, patient(apply::shape(requests, &plan, deletions, ours)).await)
+        }
         Command::Apply(plan, deletions, reply) => {
             finish(&reply, patient(apply::apply(requests, &plan, deletions, ours)).await)
         }

@@ -53,7 +53,8 @@ pub(super) fn accept<'a>(
         let is_own = member.name == name;
         let has_mac = rules.is_by_hand || has_own_mac(member);
         let of_other = (!is_own && !has_mac).then(|| "has a MAC that is not its own".to_owned());
-        let why = rules.nodes.objection(spec, rules.fabric).or(of_other).or_else(|| taken.objection(spec, has_mac));
+        let why =
+            rules.nodes.objection(spec, rules.fabric).or(of_other).or_else(|| taken.objection(spec, has_mac));
         if let Some(why) = why {
             accepted.problems.push(format!("TunnelNode {} {why}: it is left out", member.name));
             continue;

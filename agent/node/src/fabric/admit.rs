@@ -5,19 +5,28 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use balancing_tunnel::{Applied, Deletions, Fabric, Member, Plan, kept};
+use balancing_tunnel::{Applied, Deletions, Fabric, Facts, Member, Plan, diff, kept};
 
 use super::{FabricError, Tools};
 
 type Members = BTreeMap<String, Member>;
 
-/// Brings the kernel in line.
+/// Puts the proxy on the device. Without it members could reach every port of this host, so there is no device then.
+pub(crate) fn attach(tools: &mut Tools, device: u32) -> Result<(), FabricError> {
+    let Err(error) = tools.proxy.attach(device) else { return Ok(()) };
+    if !tools.proxy.is_attached(device).unwrap_or(false) {
+        tools.netlink.remove()?;
+    }
+    Err(error.into())
+}
+
+/// Brings the kernel in line with a plan that was made of what was there before. The proxy is on a device before anything can come through it.
 pub(crate) fn apply(
     tools: &mut Tools,
     fabric: &Fabric,
     own: &Member,
     peers: &[Member],
-    plan: &Plan,
+    (plan, before): (&Plan, &Facts),
     everything: bool,
 ) -> Result<Applied, FabricError> {
     let (known, wished) = (admitted(tools, fabric, peers)?, by_name(peers));
@@ -34,6 +43,11 @@ pub(crate) fn apply(
             reduce(tools, fabric, peers)?;
         }
         filtered?;
+    }
+    if !diff::is_shaped(&plan.devices, &before.links) {
+        for device in tools.netlink.shape(plan, deletions)? {
+            attach(tools, device)?;
+        }
     }
     let applied = tools.netlink.apply(plan, deletions);
     if deletions == Deletions::Allowed && admitted != wished {

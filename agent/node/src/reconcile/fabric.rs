@@ -252,9 +252,9 @@ fn join(
             return Ok(lacking.until(tools.shrink.until()));
         }
     };
-    let applied = admit::apply(tools, &wanted, &own, &peers, &plan, everything)?;
+    let applied = admit::apply(tools, &wanted, &own, &peers, (&plan, &facts), everything)?;
     tools.proxy.set_local(&Local { ipv4: own.addresses.v4, ipv6: own.addresses.v6 })?;
-    applied.devices.iter().try_for_each(|device| attach(tools, *device))?;
+    applied.devices.iter().try_for_each(|device| admit::attach(tools, *device))?;
     let until = tools.shrink.until();
     let mtu = plan.mtu();
     let described = Some(Described { underlay: local, mac: own.mac, mtu });
@@ -361,15 +361,6 @@ fn false_underlay(member: &Member<'_>, local: Pair) -> Option<String> {
             list(local)
         )
     })
-}
-
-/// Puts the proxy on the device. Without it members could reach every port of this host, so there is no device then.
-fn attach(tools: &mut Tools, device: u32) -> Result<(), FabricError> {
-    let Err(error) = tools.proxy.attach(device) else { return Ok(()) };
-    if !tools.proxy.is_attached(device).unwrap_or(false) {
-        tools.netlink.remove()?;
-    }
-    Err(error.into())
 }
 
 /// Until when an address is waited for that this host had: one that is exchanged is gone for a moment, and the device of its
