@@ -1,3 +1,11 @@
 //! Puts the CNI plugin on a node and keeps it there.
+//!
+//! ```text
+//! files → directory (which network) → placement (what to change) → files
+//! ```
 
+pub mod binary;
 pub mod conflist;
+pub mod directory;
+pub mod placement;
+pub mod replace;

@@ -76,10 +76,8 @@ fn g8_one_that_is_not_last_is_moved() {
 #[test]
 fn g9_nothing_else_changes() {
     let edited = with(ODD).unwrap();
-    let expected = ODD.replace(
-        "{\"type\":\"portmap\"}\r\n",
-        &format!("{{\"type\":\"portmap\"}},\r\n    {OURS}\r\n"),
-    );
+    let expected =
+        ODD.replace("{\"type\":\"portmap\"}\r\n", &format!("{{\"type\":\"portmap\"}},\r\n    {OURS}\r\n"));
     assert_eq!(edited, expected);
     assert_eq!(Conflist::parse(&edited).unwrap().without().unwrap(), ODD, "and back");
 }
@@ -109,7 +107,9 @@ fn a_list_of_ours_alone_is_no_network() {
 
 #[test]
 fn what_libcni_refuses_is_refused() {
-    for text in ["", "{", "[]", "null", "{}", r#"{"plugins":{}}"#, r#"{"plugins":[1]}"#, r#"{"plugins":[null]}"#] {
+    for text in
+        ["", "{", "[]", "null", "{}", r#"{"plugins":{}}"#, r#"{"plugins":[1]}"#, r#"{"plugins":[null]}"#]
+    {
         assert!(matches!(Conflist::parse(text), Err(Malformed::Shape(_))), "{text}");
     }
     let without_type = r#"{"plugins":[{"type":"a"},{"name":"b"}]}"#;

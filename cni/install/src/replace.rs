@@ -1,0 +1,224 @@
+//! Replacing a file so that nobody ever sees half of it, not even after a power cut.
+//!
+//! The new content is written beside the old one and synced, takes over mode, owner and attributes of a model, and gets its
+//! name by rename; then the directory is synced. Runtimes watch the directory: they notice the rename (containerd ignores the
+//! making of files), and take no file whose name ends as a temporary one does.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+
+/// Names of our temporary files begin and end so.
+const TEMPORARY: (&str, &str) = (".balancing-cni.", ".tmp");
+/// Largest attribute that is carried over; a security label has some dozen bytes.
+const ATTRIBUTE: usize = 64 * 1024;
+
+/// A system call on a file failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {path}: {source}", path = path.display())]
+pub struct Error {
+    /// What was tried.
+    pub operation: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// The kernel's answer.
+    pub source: io::Error,
+}
+
+/// What a new file is like.
+#[derive(Clone, Copy, Debug)]
+pub enum Like<'p> {
+    /// Mode, owner and attributes of this file.
+    File(&'p Path),
+    /// This mode, the owner that the caller has.
+    Mode(u32),
+}
+
+/// Makes `path` hold the content.
+///
+/// # Errors
+/// When a system call fails; the file is then as it was before, and the temporary one is gone where that could be done.
+pub fn replace(path: &Path, content: &[u8], like: Like<'_>) -> Result<(), Error> {
+    let temporary = temporary_of(path);
+    let written = write(&temporary, content, like).and_then(|()| rename(&temporary, path));
+    if written.is_err() {
+        fs::remove_file(&temporary).ok();
+    }
+    written
+}
+
+/// Renames a file within its directory.
+///
+/// # Errors
+/// When a system call fails.
+pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(failed("rename to its place", to))?;
+    sync_directory_of(to)
+}
+
+/// Removes a file; one that is not there counts as removed.
+///
+/// # Errors
+/// When a system call fails.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => sync_directory_of(path),
+    }
+}
+
+/// Lets whoever watches a directory look at it: a file is made, and renamed away to nothing.
+///
+/// # Errors
+/// When a system call fails.
+pub fn nudge(directory: &Path) -> Result<(), Error> {
+    let path = temporary_of(&directory.join("nudge"));
+    File::create(&path).map_err(failed("make", &path))?;
+    fs::remove_file(&path).map_err(failed("remove", &path))
+}
+
+/// Removes temporary files that a killed call has left. The caller sees to it that none is at work.
+///
+/// # Errors
+/// When the directory cannot be read, or one cannot be removed.
+pub fn sweep(directory: &Path) -> Result<usize, Error> {
+    let mut swept = 0;
+    for entry in fs::read_dir(directory).map_err(failed("read", directory))? {
+        let entry = entry.map_err(failed("read", directory))?;
+        if is_temporary(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path()).map_err(failed("remove", &entry.path()))?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+fn is_temporary(name: &str) -> bool {
+    name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1)
+}
+
+fn temporary_of(path: &Path) -> PathBuf {
+    let (begin, end) = TEMPORARY;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{begin}{name}.{}{end}", std::process::id()))
+}
+
+fn write(temporary: &Path, content: &[u8], like: Like<'_>) -> Result<(), Error> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(temporary)
+        .map_err(failed("make", temporary))?;
+    file.write_all(content).map_err(failed("write", temporary))?;
+    match like {
+        Like::File(model) => take_over(&file, temporary, model)?,
+        Like::Mode(mode) => set_mode(&file, temporary, mode)?,
+    }
+    file.sync_all().map_err(failed("sync", temporary))
+}
+
+/// Mode, owner and attributes of the model. A label that cannot be set is left to the kernel's rules for the directory.
+fn take_over(file: &File, path: &Path, model: &Path) -> Result<(), Error> {
+    let model_file = File::open(model).map_err(failed("open", model))?;
+    let known = model_file.metadata().map_err(failed("look at", model))?;
+    let own = file.metadata().map_err(failed("look at", path))?;
+    if (own.uid(), own.gid()) != (known.uid(), known.gid()) {
+        std::os::unix::fs::fchown(file, Some(known.uid()), Some(known.gid()))
+            .map_err(failed("change the owner of", path))?;
+    }
+    let mut names = vec![0; ATTRIBUTE];
+    let length = flistxattr(&model_file, &mut names[..]).unwrap_or(0);
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; ATTRIBUTE];
+        if let Ok(length) = fgetxattr(&model_file, name, &mut value[..]) {
+            fsetxattr(file, name, &value[..length], XattrFlags::empty()).ok();
+        }
+    }
+    // Last: a change of the owner clears bits of the mode.
+    set_mode(file, path, known.mode() & 0o7777)
+}
+
+fn set_mode(file: &File, path: &Path, mode: u32) -> Result<(), Error> {
+    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("change the mode of", path))
+}
+
+fn sync_directory_of(path: &Path) -> Result<(), Error> {
+    let directory = path.parent().unwrap_or(path);
+    File::open(directory).and_then(|file| file.sync_all()).map_err(failed("sync", directory))
+}
+
+/// The error of an operation on a path.
+pub(crate) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error { operation, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn g10_mode_owner_and_attributes_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("10-net.conflist");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        let has_owner = std::os::unix::fs::chown(&path, Some(7), Some(8)).is_ok();
+        let has_attribute = rustix::fs::setxattr(&path, "user.note", b"kept", XattrFlags::empty()).is_ok();
+        replace(&path, b"new", Like::File(&path)).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), after.mode() & 0o7777), (b"new".to_vec(), 0o604));
+        assert!(!has_owner || (after.uid(), after.gid()) == (7, 8));
+        let mut value = [0; 8];
+        let length = rustix::fs::getxattr(&path, "user.note", &mut value[..]).unwrap_or(0);
+        assert!(!has_attribute || value[..length] == *b"kept");
+        assert_eq!(names(place.path()), ["10-net.conflist"]);
+    }
+
+    #[test]
+    fn g17_where_nothing_can_be_written_the_file_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("missing/10-net.conflist");
+        let error = replace(&path, b"new", Like::Mode(0o600)).unwrap_err().to_string();
+        assert!(error.starts_with("cannot make ") && error.contains("No such file"), "{error}");
+        let path = place.path().join("directory");
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"new", Like::Mode(0o600)).is_err(), "a directory is not replaced");
+        assert_eq!(names(place.path()), ["directory"], "the temporary file is gone");
+    }
+
+    #[test]
+    fn g16_only_our_temporary_files_are_swept() {
+        let place = tempfile::tempdir().unwrap();
+        for name in [".balancing-cni.10-net.conflist.4711.tmp", ".balancing-cni.x.1.tmp", ".other.tmp", "x"] {
+            fs::write(place.path().join(name), "").unwrap();
+        }
+        assert_eq!(sweep(place.path()).unwrap(), 2);
+        assert_eq!(names(place.path()), [".other.tmp", "x"]);
+    }
+
+    #[test]
+    fn g14_no_runtime_takes_a_temporary_file() {
+        for name in ["a.conf", "a.conflist", "a.json"] {
+            let temporary = temporary_of(Path::new(name));
+            let temporary = temporary.file_name().unwrap().to_str().unwrap();
+            assert!(is_temporary(temporary));
+            assert_eq!(crate::directory::kind_of(temporary), None);
+        }
+    }
+}
