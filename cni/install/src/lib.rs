@@ -7,5 +7,7 @@
 pub mod binary;
 pub mod conflist;
 pub mod directory;
+pub mod fight;
 pub mod placement;
 pub mod replace;
+pub mod store;

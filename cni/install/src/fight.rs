@@ -1,0 +1,98 @@
+//! Whether somebody else takes us out again and again, and how long to wait then. Pure.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// Repairs within this time count together.
+const WINDOW: Duration = Duration::from_secs(60);
+/// So many are no accident: a primary plugin that starts writes its file once or twice.
+const MANY: usize = 4;
+/// First and longest wait in a fight.
+const WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// After so long without repair the fight is over.
+const PEACE: Duration = Duration::from_secs(600);
+
+/// What is remembered of repairs.
+#[derive(Debug, Default)]
+pub struct Fight {
+    repairs: VecDeque<Instant>,
+    wait: Option<Duration>,
+}
+
+impl Fight {
+    /// Takes note of a repair.
+    pub fn note(&mut self, now: Instant) {
+        if self.repairs.back().is_some_and(|last| now.duration_since(*last) > PEACE) {
+            *self = Self::default();
+        }
+        self.repairs.push_back(now);
+        if self.repairs.len() > MANY {
+            self.repairs.pop_front();
+        }
+        let is_many = self.repairs.len() == MANY
+            && self.repairs.front().is_some_and(|first| now.duration_since(*first) <= WINDOW);
+        self.wait = match self.wait {
+            Some(wait) => Some((wait * 2).min(WAIT.1)),
+            None => is_many.then_some(WAIT.0),
+        };
+    }
+
+    /// Until when nothing is repaired; `None` = there is no fight.
+    #[must_use]
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        let last = *self.repairs.back()?;
+        let until = last + self.wait?;
+        (now < last + PEACE).then_some(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g23_repairs_become_rare_and_are_told_as_a_fight() {
+        let (mut fight, begin) = (Fight::default(), Instant::now());
+        let (mut now, mut repairs) = (begin, 0);
+        // Somebody takes us out every second, for an hour.
+        while now < begin + Duration::from_secs(3600) {
+            if fight.until(now).is_none_or(|until| until <= now) {
+                fight.note(now);
+                repairs += 1;
+            }
+            now += Duration::from_secs(1);
+        }
+        assert!((12..=24).contains(&repairs), "{repairs}");
+        assert!(fight.until(now).is_some());
+    }
+
+    #[test]
+    fn a_primary_that_starts_is_no_fight() {
+        let (mut fight, begin) = (Fight::default(), Instant::now());
+        for second in [0, 1, 2] {
+            fight.note(begin + Duration::from_secs(second));
+        }
+        assert_eq!(fight.until(begin + Duration::from_secs(2)), None);
+        // Nor are four of them within an hour.
+        for minute in 1..60 {
+            let now = begin + Duration::from_secs(60 * minute * 2);
+            fight.note(now);
+            assert_eq!(fight.until(now), None);
+        }
+    }
+
+    #[test]
+    fn it_is_over_after_ten_quiet_minutes() {
+        let (mut fight, begin) = (Fight::default(), Instant::now());
+        for _ in 0..8 {
+            fight.note(begin);
+        }
+        assert!(fight.until(begin).is_some());
+        let later = begin + PEACE + Duration::from_secs(1);
+        assert_eq!(fight.until(later), None);
+        fight.note(later);
+        assert_eq!(fight.until(later), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! The directory of network configurations on disk: reading it, and carrying out steps.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    directory::{File, kind_of},
+    placement::{DROP_IN, Directory, REPLACED, Step},
+    replace::{self, Like, failed, nudge, replace},
+};
+
+/// Largest file that is read; configurations have some kilobytes.
+const LIMIT: u64 = 4 * 1024 * 1024;
+/// Mode of a drop-in and of its directory: runtimes may run as somebody else.
+const MODE: u32 = 0o644;
+
+/// Why a step was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error(transparent)]
+    File(#[from] replace::Error),
+    /// Somebody has written a file since it was read.
+    #[error("{path} has changed meanwhile", path = .0.display())]
+    Changed(PathBuf),
+}
+
+/// Reads a directory. What cannot be read is a file without text; directories without a file of ours are left out.
+///
+/// # Errors
+/// When the directory itself cannot be read.
+pub fn read(directory: &Path) -> Result<Directory, replace::Error> {
+    let mut found = Directory::default();
+    for entry in fs::read_dir(directory).map_err(failed("read", directory))? {
+        let entry = entry.map_err(failed("read", directory))?;
+        // A name that is no text cannot end in a way that counts.
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = entry.path();
+        if kind_of(&name).is_some() || name.ends_with(REPLACED) {
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => {}
+                _ => found.files.push(File { name, text: text_of(&path) }),
+            }
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let path = path.join(DROP_IN);
+            if fs::symlink_metadata(&path).is_ok() {
+                found.drop_ins.push(File { name, text: text_of(&path) });
+            }
+        }
+    }
+    found.files.sort_by(|a, b| a.name.cmp(&b.name));
+    found.drop_ins.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    let read = || {
+        let length = fs::metadata(path)?;
+        if !length.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        if length.len() > LIMIT {
+            return Err(io::Error::other(format!("it has more than {LIMIT} bytes")));
+        }
+        fs::read_to_string(path)
+    };
+    read().map_err(|error| error.to_string())
+}
+
+/// Carries out steps that were planned for `seen`.
+///
+/// # Errors
+/// At the first step that fails. What is done is done: another look plans the rest.
+pub fn apply(directory: &Path, seen: &Directory, steps: &[Step]) -> Result<(), Error> {
+    for step in steps {
+        match step {
+            Step::Write { file, text, like } => write(directory, seen, file, text, like)?,
+            Step::Rename { from, to } => replace::rename(&directory.join(from), &directory.join(to))?,
+            Step::Remove(name) => replace::remove(&directory.join(name))?,
+            Step::PutDropIn { network, text } => {
+                let place = directory.join(network);
+                match fs::create_dir(&place) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(failed("make", &place)(error).into());
+                    }
+                    _ => {}
+                }
+                replace(&place.join(DROP_IN), text.as_bytes(), Like::Mode(MODE))?;
+                nudge(directory)?;
+            }
+            Step::RemoveDropIn(network) => {
+                let place = directory.join(network);
+                replace::remove(&place.join(DROP_IN))?;
+                // Somebody else's drop-ins may be in it.
+                fs::remove_dir(&place).ok();
+                nudge(directory)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write(directory: &Path, seen: &Directory, file: &str, text: &str, like: &str) -> Result<(), Error> {
+    let path = directory.join(file);
+    for name in [file, like] {
+        let known = seen.files.iter().find(|known| known.name == name);
+        let path = directory.join(name);
+        match known {
+            Some(known) if text_of(&path) != known.text => return Err(Error::Changed(path)),
+            None if fs::symlink_metadata(&path).is_ok() => return Err(Error::Changed(path)),
+            _ => {}
+        }
+    }
+    // Of a link the file that it leads to is replaced, and the link stays.
+    let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
+    let target = if is_link { path.canonicalize().map_err(failed("follow", &path))? } else { path };
+    replace(&target, text.as_bytes(), Like::File(&directory.join(like)))?;
+    if is_link {
+        nudge(directory)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::{
+        conflist::Place,
+        directory::Runtime,
+        placement::{COPY, Mode, Wanted, plan, removal},
+    };
+
+    const LIST: &str = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge"}]}"#;
+
+    fn wanted(mode: Mode) -> Wanted {
+        let entry = r#"{"type":"balancing-cni"}"#.to_owned();
+        Wanted { mode, runtime: Runtime::Containerd, entry, place: Place::Last }
+    }
+
+    fn make(directory: &Path, mode: Mode) -> Result<(), Error> {
+        let seen = read(directory)?;
+        let steps = plan(&seen, &wanted(mode)).unwrap();
+        apply(directory, &seen, &steps)
+    }
+
+    #[test]
+    fn what_the_model_says_happens_on_disk() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("10-net.conflist");
+        fs::write(&path, LIST).unwrap();
+        fs::create_dir(place.path().join("x.conflist")).unwrap();
+        for mode in [Mode::Inline, Mode::DropIn, Mode::Copy, Mode::DropIn, Mode::Inline] {
+            let before = read(place.path()).unwrap();
+            let steps = plan(&before, &wanted(mode)).unwrap();
+            make(place.path(), mode).unwrap();
+            let mut expected = before.after(&steps);
+            expected.files.sort_by(|a, b| a.name.cmp(&b.name));
+            assert_eq!(read(place.path()).unwrap(), expected, "{mode:?}");
+            assert_eq!(place.path().join(COPY).exists(), mode == Mode::Copy);
+            assert_eq!(place.path().join("net").exists(), mode == Mode::DropIn);
+        }
+        let seen = read(place.path()).unwrap();
+        apply(place.path(), &seen, &removal(&seen)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), LIST);
+    }
+
+    #[test]
+    fn g22_what_was_written_meanwhile_is_not_overwritten() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("10-net.conflist");
+        fs::write(&path, LIST).unwrap();
+        let seen = read(place.path()).unwrap();
+        let steps = plan(&seen, &wanted(Mode::Inline)).unwrap();
+        let newer = LIST.replace("bridge", "ptp");
+        fs::write(&path, &newer).unwrap();
+        assert!(matches!(apply(place.path(), &seen, &steps), Err(Error::Changed(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+    }
+
+    #[test]
+    fn g18_a_link_stays_a_link() {
+        let (place, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (link, target) = (place.path().join("10-net.conflist"), elsewhere.path().join("real"));
+        fs::write(&target, LIST).unwrap();
+        symlink(&target, &link).unwrap();
+        make(place.path(), Mode::Inline).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(fs::read_to_string(&target).unwrap().contains("balancing-cni"));
+        // A link that leads nowhere is a broken file.
+        fs::remove_file(&target).unwrap();
+        let seen = read(place.path()).unwrap();
+        assert!(plan(&seen, &wanted(Mode::Inline)).unwrap_err().to_string().contains("No such file"));
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_large_is_broken_and_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, place.path().join("a.conflist"), 0o600.into()).unwrap();
+        let large = fs::File::create(place.path().join("b.conflist")).unwrap();
+        large.set_len(LIMIT + 1).unwrap();
+        let texts: Vec<_> =
+            read(place.path()).unwrap().files.into_iter().map(|file| file.text.unwrap_err()).collect();
+        assert!(texts[0].contains("no file") && texts[1].contains("more than"), "{texts:?}");
+    }
+}
