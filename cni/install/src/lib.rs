@@ -5,9 +5,14 @@
 //! ```
 
 pub mod binary;
+mod cache;
 pub mod conflist;
 pub mod directory;
+pub mod entry;
 pub mod fight;
+pub mod keeper;
 pub mod placement;
+pub mod preset;
 pub mod replace;
 pub mod store;
+pub mod watch;

@@ -1,0 +1,284 @@
+//! Keeps the plugin on a node: a look at everything, by level and not by event, again and again.
+//!
+//! One round: the binary, then the configuration, then a second look that tells what is in force. Before the second look events
+//! of the round's own writes are dropped, so what happens afterwards is somebody else's.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    binary::{self, Change},
+    cache,
+    conflist::{PLUGIN, Place},
+    directory::{Runtime, network},
+    fight::Fight,
+    placement::{Directory, Mode, NoPlan, Wanted, plan, removal},
+    replace::{self, failed},
+    store,
+    watch::Watch,
+};
+
+/// Between two looks when nothing happens.
+const PERIOD: Duration = Duration::from_secs(10);
+/// So long a storm of events may go on before it is looked at.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Before a look that was disturbed is made again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// How the plugin gets its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// A drop-in where the runtime reads them, else inline.
+    #[default]
+    Auto,
+    /// This way.
+    Only(Mode),
+}
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Root of the host's file system as it is seen from here.
+    pub host: PathBuf,
+    /// Directory of network configurations.
+    pub net_dir: PathBuf,
+    /// Directory of plugins.
+    pub bin_dir: PathBuf,
+    /// Our binary, to be put there.
+    pub binary: PathBuf,
+    /// Run directory: of the lock against another agent.
+    pub run_dir: PathBuf,
+    /// The way.
+    pub choice: Choice,
+    /// How the runtime chooses its network.
+    pub runtime: Runtime,
+    /// The runtime appends drop-ins: containerd 2.1, CRI-O 1.33 and later.
+    pub reads_drop_ins: bool,
+    /// Our entry, as JSON.
+    pub entry: String,
+    /// Its place.
+    pub place: Place,
+}
+
+/// Why a round or a removal did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The binary.
+    #[error(transparent)]
+    Binary(#[from] binary::Error),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] replace::Error),
+    /// A step.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// No plan.
+    #[error(transparent)]
+    Plan(#[from] NoPlan),
+    /// Another agent of this node.
+    #[error("another balancing-agent of this node installs the plugin: {0} is locked")]
+    Locked(String),
+}
+
+/// How the node stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Types of the plugins that pods get, in their order; empty = pods get no network.
+    pub chain: Vec<String>,
+    /// The file that they are from.
+    pub file: Option<String>,
+    /// What is wrong, in words.
+    pub problem: Option<String>,
+}
+
+impl Standing {
+    /// Whether pods that start now get our plugin, once.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.problem.is_none() && self.chain.iter().filter(|kind| *kind == PLUGIN).count() == 1
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Keeper {
+    settings: Settings,
+    watch: Watch,
+    fight: Fight,
+    standing: Standing,
+}
+
+impl Keeper {
+    /// Writes nothing before [`Self::round`].
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let watch = Watch::new(&[&settings.net_dir, &settings.bin_dir, &settings.binary]);
+        Self { settings, watch, fight: Fight::default(), standing: Standing::default() }
+    }
+
+    /// How the node stood at the end of the last round.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Makes everything as it is wanted; how long to wait before the next round when nothing happens.
+    pub fn round(&mut self, now: Instant) -> Duration {
+        let fighting = self.fight.until(now).filter(|until| *until > now);
+        let made = match fighting {
+            Some(_) => Ok(0),
+            None => self.settings.install(),
+        };
+        self.watch.drain();
+        let mut standing = self.settings.standing();
+        let mut next = PERIOD;
+        match made {
+            Ok(0) => {}
+            Ok(writes) => {
+                tracing::info!(writes, chain = ?standing.chain, "the plugin is put into the network configuration");
+                self.fight.note(now);
+            }
+            Err(Error::Store(store::Error::Changed(_))) => next = AGAIN,
+            Err(error) => standing.problem = Some(error.to_string()),
+        }
+        if let Some(until) = self.fight.until(now).filter(|until| *until > now) {
+            next = until.duration_since(now);
+            if !standing.is_ready() {
+                standing.problem = Some(fight_in_words(&standing, next));
+            }
+        }
+        if standing != self.standing {
+            match &standing.problem {
+                Some(problem) => tracing::warn!("the plugin is not in force: {problem}"),
+                None => tracing::info!(chain = ?standing.chain, "the plugin is in force"),
+            }
+        }
+        self.standing = standing;
+        next
+    }
+
+    /// Waits for a reason to look, at most so long.
+    pub fn wait(&mut self, longest: Duration) {
+        if self.watch.wait(longest) {
+            let begin = Instant::now();
+            while begin.elapsed() < SETTLE {
+                self.watch.wait(SETTLE);
+            }
+        }
+    }
+}
+
+fn fight_in_words(standing: &Standing, wait: Duration) -> String {
+    let file = standing.file.as_deref().unwrap_or("the network configuration");
+    format!(
+        "somebody else takes our plugin out of {file} again and again; it is put back in {} s; let that one write its list once, or use another mode",
+        wait.as_secs()
+    )
+}
+
+impl Settings {
+    /// Binary and configuration; the number of files that were written or removed. The caller may wait for a lock.
+    ///
+    /// # Errors
+    /// What keeps the plugin from its place.
+    pub fn install(&self) -> Result<usize, Error> {
+        let _lock = self.lock()?;
+        replace::sweep(&self.net_dir)?;
+        replace::sweep(&self.bin_dir)?;
+        let installed = usize::from(binary::install(&self.binary, &self.bin_dir)? == Change::Installed);
+        let seen = store::read(&self.net_dir)?;
+        let steps = self.plan(&seen)?;
+        store::apply(&self.net_dir, &seen, &steps)?;
+        Ok(installed + steps.len())
+    }
+
+    /// Takes the plugin out of the configuration, then removes its binary, unless a runtime still calls it for pods that started
+    /// with it: then their names are returned, and the binary stays.
+    ///
+    /// # Errors
+    /// When something cannot be read or written.
+    pub fn uninstall(&self) -> Result<Vec<String>, Error> {
+        let _lock = self.lock()?;
+        let seen = match store::read(&self.net_dir) {
+            Ok(seen) => seen,
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Directory::default(),
+            Err(error) => return Err(error.into()),
+        };
+        store::apply(&self.net_dir, &seen, &removal(&seen))?;
+        let held = cache::references(&self.host);
+        if held.is_empty() && self.bin_dir.is_dir() {
+            binary::remove(&self.bin_dir)?;
+        }
+        Ok(held)
+    }
+
+    /// How the node stands, whoever made it so.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let seen = match store::read(&self.net_dir) {
+            Ok(seen) => seen,
+            Err(error) => return Standing { problem: Some(error.to_string()), ..Standing::default() },
+        };
+        let mut standing = Standing::default();
+        match network(&seen.files, self.runtime) {
+            Ok(found) => {
+                standing.file = Some(found.file);
+                standing.chain = self.chain(&seen);
+            }
+            Err(error) => standing.problem = Some(error.to_string()),
+        }
+        standing
+    }
+
+    fn chain(&self, seen: &Directory) -> Vec<String> {
+        let known = if self.reads_drop_ins {
+            seen.clone()
+        } else {
+            Directory { drop_ins: Vec::new(), ..seen.clone() }
+        };
+        known.chain(self.runtime).unwrap_or_default()
+    }
+
+    fn plan(&self, seen: &Directory) -> Result<Vec<crate::placement::Step>, NoPlan> {
+        let wanted = |mode| Wanted {
+            mode,
+            runtime: self.runtime,
+            entry: self.entry.clone(),
+            place: self.place.clone(),
+        };
+        match self.choice {
+            Choice::Only(mode) => plan(seen, &wanted(mode)),
+            Choice::Auto if self.reads_drop_ins && self.place == Place::Last => {
+                match plan(seen, &wanted(Mode::DropIn)) {
+                    Err(NoPlan::NoDropIn(_)) => plan(seen, &wanted(Mode::Inline)),
+                    planned => planned,
+                }
+            }
+            Choice::Auto => plan(seen, &wanted(Mode::Inline)),
+        }
+    }
+
+    fn lock(&self) -> Result<File, Error> {
+        let path = self.run_dir.join("cni-install.lock");
+        fs::create_dir_all(&self.run_dir).map_err(failed("make", &self.run_dir))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(path.display().to_string())),
+            Err(fs::TryLockError::Error(error)) => Err(failed("lock", &path)(error).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

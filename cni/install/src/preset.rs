@@ -1,0 +1,98 @@
+//! Where platforms have the directories of the container network interface, as data. Pure but for the look whether one exists.
+
+use std::path::{Path, PathBuf};
+
+/// The directories of a platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preset {
+    /// Its name, as an operator chooses it.
+    pub name: &'static str,
+    /// Of this platform where this path exists; empty = never found out by itself.
+    marker: &'static str,
+    /// Directory of network configurations.
+    pub net_dir: &'static str,
+    /// Directory of plugins.
+    pub bin_dir: &'static str,
+}
+
+/// The usual directories: containerd and CRI-O as they come, kubeadm, EKS, AKS, kind, minikube, Talos, Bottlerocket, Flatcar.
+pub const STANDARD: Preset =
+    Preset { name: "standard", marker: "", net_dir: "/etc/cni/net.d", bin_dir: "/opt/cni/bin" };
+
+/// All, the more particular ones first.
+pub const ALL: [Preset; 7] = [
+    Preset {
+        name: "microk8s",
+        marker: "/var/snap/microk8s/current/args/cni-network",
+        net_dir: "/var/snap/microk8s/current/args/cni-network",
+        bin_dir: "/var/snap/microk8s/current/opt/cni/bin",
+    },
+    Preset { name: "k3d", marker: "", net_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d", bin_dir: "/bin" },
+    Preset {
+        name: "k3s",
+        marker: "/var/lib/rancher/k3s/agent/etc/cni/net.d",
+        net_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d",
+        bin_dir: "/var/lib/rancher/k3s/data/cni",
+    },
+    Preset {
+        name: "rke2",
+        marker: "/var/lib/rancher/rke2/agent/etc/cni/net.d",
+        net_dir: "/var/lib/rancher/rke2/agent/etc/cni/net.d",
+        bin_dir: "/opt/cni/bin",
+    },
+    Preset {
+        name: "openshift",
+        marker: "/etc/cni/multus/net.d",
+        net_dir: "/etc/cni/multus/net.d",
+        bin_dir: "/var/lib/cni/bin",
+    },
+    Preset {
+        name: "gke",
+        marker: "/home/kubernetes/bin",
+        net_dir: "/etc/cni/net.d",
+        bin_dir: "/home/kubernetes/bin",
+    },
+    STANDARD,
+];
+
+/// The preset of that name.
+#[must_use]
+pub fn named(name: &str) -> Option<Preset> {
+    ALL.into_iter().find(|preset| preset.name == name)
+}
+
+/// The preset of the host whose root is there.
+#[must_use]
+pub fn of_host(root: &Path) -> Preset {
+    let exists = |preset: &Preset| !preset.marker.is_empty() && below(root, preset.marker).exists();
+    ALL.into_iter().find(exists).unwrap_or(STANDARD)
+}
+
+/// A path of the host as it is seen from a root.
+#[must_use]
+pub fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn g39_each_platform_is_known_by_its_directories() {
+        for preset in ALL.into_iter().filter(|preset| !preset.marker.is_empty()) {
+            let root = tempfile::tempdir().unwrap();
+            for usual in [STANDARD.net_dir, STANDARD.bin_dir, preset.marker] {
+                fs::create_dir_all(below(root.path(), usual)).unwrap();
+            }
+            assert_eq!(of_host(root.path()), preset);
+        }
+        assert_eq!(of_host(tempfile::tempdir().unwrap().path()), STANDARD);
+        for preset in ALL {
+            assert_eq!(named(preset.name), Some(preset));
+        }
+        assert_eq!(named("windows"), None);
+    }
+}
