@@ -12,7 +12,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cleanup::{Removed, cleanup},
-    config::{Action, Cli, Log, Place},
+    cni::{self, CniError},
+    config::{Action, Cli, CniConfig, Log, Place},
     controller,
     run::run,
 };
@@ -42,6 +43,9 @@ pub fn main(abi: u32) -> ExitCode {
             log(&place.log);
             finish(cleanup(&place).map(|removed| tell(&place, removed)).map_err(|error| error.to_string()))
         }
+        Ok(Action::CniInstall(config, place)) => with_plugin(cni::install, &config, &place),
+        Ok(Action::CniUninstall(config, place)) => with_plugin(cni::uninstall, &config, &place),
+        Ok(Action::CniStatus(config, place)) => with_plugin(cni::status, &config, &place),
         Ok(Action::Crds(plural)) => match print_crds(plural.as_deref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => {
@@ -58,6 +62,15 @@ pub fn main(abi: u32) -> ExitCode {
             finish(block_on(controller::run(config)))
         }
     }
+}
+
+fn with_plugin(
+    work: fn(&CniConfig, &Place) -> Result<(), CniError>,
+    config: &CniConfig,
+    place: &Place,
+) -> ExitCode {
+    log(&place.log);
+    finish(work(config, place).map_err(|error| error.to_string()))
 }
 
 fn block_on<E: Display>(work: impl Future<Output = Result<(), E>>) -> Result<(), String> {

@@ -11,9 +11,13 @@ use crate::listen::Listen;
 use balancing_core::resolve::{ClusterPods, Role, Settings};
 use balancing_kube::api::PLURALS;
 
+use cni::CniArgs;
 use values::{Problems, given};
 
+mod cni;
 mod values;
+
+pub use cni::CniConfig;
 
 /// Client-side load balancing for Kubernetes: the node agent.
 #[derive(Debug, Parser)]
@@ -31,6 +35,9 @@ enum Command {
     Run(Box<RunArgs>),
     /// Do what concerns the whole cluster, as one of a few replicas.
     Controller(ControllerArgs),
+    /// The CNI plugin of this host.
+    #[command(subcommand)]
+    Cni(CniCommand),
     /// Detach and remove everything of ours on this host. Redirection ends.
     Cleanup(PlaceArgs),
     /// Print the CustomResourceDefinitions as YAML.
@@ -39,6 +46,25 @@ enum Command {
         #[arg(value_parser = PLURALS)]
         plural: Option<String>,
     },
+}
+
+/// What to do with the CNI plugin.
+#[derive(Debug, Subcommand)]
+enum CniCommand {
+    /// Put the plugin into the runtime's directory and into the network configuration.
+    Install(CniAlone),
+    /// Take it out of the network configuration; its binary goes once no pod needs it.
+    Uninstall(CniAlone),
+    /// Say whether pods that start now get it.
+    Status(CniAlone),
+}
+
+#[derive(Args, Clone, Debug)]
+struct CniAlone {
+    #[command(flatten)]
+    cni: CniArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 /// Where things are on this host.
@@ -127,6 +153,11 @@ struct RunArgs {
     /// Where /metrics is served: ADDRESS:PORT, :PORT for all addresses, or off.
     #[arg(long, env = "BALANCING_METRICS", default_value = ":5811")]
     metrics: String,
+    /// Install the CNI plugin and keep it in the network configuration.
+    #[arg(long, env = "BALANCING_INSTALL_CNI")]
+    install_cni: bool,
+    #[command(flatten)]
+    cni: CniArgs,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -159,6 +190,12 @@ pub enum Action {
     Run(Config),
     /// Run the controller.
     Controller(ControllerConfig),
+    /// Install the CNI plugin.
+    CniInstall(CniConfig, Place),
+    /// Uninstall it.
+    CniUninstall(CniConfig, Place),
+    /// Say how it stands.
+    CniStatus(CniConfig, Place),
     /// Remove everything of ours.
     Cleanup(Place),
     /// Print the CustomResourceDefinitions: the one of a plural, or all.
@@ -216,6 +253,8 @@ pub struct Config {
     pub sizes: Sizes,
     /// Where health and metrics are served.
     pub listen: Listen,
+    /// The CNI plugin, where the agent installs it.
+    pub cni: Option<CniConfig>,
     /// Places and log.
     pub place: Place,
 }
@@ -249,6 +288,7 @@ impl Cli {
         let mut problems = Problems::default();
         let action = match self.command {
             Some(Command::Controller(args)) => Action::Controller(problems.controller(args)),
+            Some(Command::Cni(command)) => problems.cni_command(command),
             Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place, true)),
             Some(Command::Crds { plural }) => Action::Crds(plural),
             Some(Command::Run(run)) => Action::Run(problems.run(*run)),
@@ -307,8 +347,19 @@ impl Problems {
             cgroup_root: args.cgroup_root.map(|path| self.absolute("--cgroup-root", path)),
             sizes,
             listen: self.listeners(&args.http, &args.metrics),
+            cni: args.install_cni.then(|| self.cni(args.cni, &args.place.run_dir, &args.place.bpffs)),
             place: self.place(args.place, keeps_state),
         }
+    }
+
+    fn cni_command(&mut self, command: CniCommand) -> Action {
+        let (make, args): (fn(CniConfig, Place) -> Action, _) = match command {
+            CniCommand::Install(args) => (Action::CniInstall, args),
+            CniCommand::Uninstall(args) => (Action::CniUninstall, args),
+            CniCommand::Status(args) => (Action::CniStatus, args),
+        };
+        let cni = self.cni(args.cni, &args.place.run_dir, &args.place.bpffs);
+        make(cni, self.place(args.place, false))
     }
 
     fn controller(&mut self, args: ControllerArgs) -> ControllerConfig {

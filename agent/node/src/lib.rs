@@ -6,6 +6,7 @@
 pub mod app;
 pub mod attach;
 pub mod cleanup;
+pub mod cni;
 pub mod config;
 pub mod control;
 pub mod controller;

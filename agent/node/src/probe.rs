@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use balancing_cni_install::keeper::Standing;
 use balancing_core::{
     kinds::{self, Lacking},
     source::SourceStatus,
@@ -87,6 +88,8 @@ pub struct Probe {
     pub(crate) reports: watch::Receiver<Report>,
     pub(crate) busy: Arc<Busy>,
     pub(crate) status: watch::Receiver<SourceStatus>,
+    /// The CNI plugin, where the agent installs it.
+    plugin: Option<watch::Receiver<Standing>>,
     /// How long one piece of work may take.
     patience: Duration,
 }
@@ -97,7 +100,13 @@ impl Probe {
         busy: Arc<Busy>,
         status: watch::Receiver<SourceStatus>,
     ) -> Self {
-        Self { reports, busy, status, patience: STUCK }
+        Self { reports, busy, status, plugin: None, patience: STUCK }
+    }
+
+    /// With what the installer of the CNI plugin says.
+    #[must_use]
+    pub(crate) fn with_plugin(self, plugin: Option<watch::Receiver<Standing>>) -> Self {
+        Self { plugin, ..self }
     }
 
     /// Of a thread that said this last, and has been at work for longer than it may where it hangs. The sender stands for it.
@@ -123,6 +132,17 @@ impl Probe {
             .then(|| format!("the kernel has kept the data-plane thread for {} s", busy.as_secs()))
     }
 
+    /// Why pods that start now do not get the plugin, where the agent installs it.
+    fn plugin_lacks(&self) -> Option<String> {
+        let plugin = self.plugin.as_ref()?;
+        if plugin.has_changed().is_err() {
+            return Some("cni: the installer of the plugin has ended".to_owned());
+        }
+        let standing = plugin.borrow();
+        let why = || standing.problem.clone().unwrap_or_else(|| format!("pods get {}", standing.chain.join(", ")));
+        (!standing.is_ready()).then(|| format!("cni: {}", why()))
+    }
+
     /// Why the agent is not ready, a line each; empty when it is.
     #[must_use]
     pub fn unready(&self) -> Vec<String> {
@@ -144,6 +164,7 @@ impl Probe {
             reasons.push(format!("not attached: {}", NOT_FILLED));
         }
         reasons.extend(report.problems);
+        reasons.extend(self.plugin_lacks());
         reasons
     }
 }

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    cni,
     config::Config,
     control,
     dataplane::{self, Handle, Inputs},
@@ -56,7 +57,9 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
         counters,
     };
     let layout = Layout::new(&config.place.bpffs, abi);
+    let plugin = config.cni.clone().map(|cni| cni::start(cni, config.place.run_dir.clone()));
     let Handle { probe, loaded, ended } = dataplane::spawn(config, abi, inputs).map_err(RunError::Thread)?;
+    let probe = probe.with_plugin(plugin.transpose().map_err(RunError::Thread)?);
     let http = http::start(bound, http::agent(requests_in.clone(), probe))?;
     let (monitors, reader) = monitor::start(layout, requests_in.clone(), names);
     let server = tokio::spawn(control::serve(listener, requests_in, monitors));

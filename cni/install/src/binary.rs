@@ -146,7 +146,7 @@ mod tests {
         let target = place.bin.join(PLUGIN);
         assert_eq!(place.install().unwrap(), Change::Installed);
         assert_eq!(place.install().unwrap(), Change::None);
-        for other in [&b"#!/bin/sh\nexit 1\n"[..], b"", GOOD[..20].as_bytes()] {
+        for other in [&b"#!/bin/sh\nexit 1\n"[..], b"", &GOOD.as_bytes()[..20]] {
             fs::write(&target, other).unwrap();
             assert_eq!(place.install().unwrap(), Change::Installed);
             assert_eq!(fs::read(&target).unwrap(), GOOD.as_bytes());

@@ -40,7 +40,7 @@ pub enum Choice {
 }
 
 /// What is wanted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Root of the host's file system as it is seen from here.
     pub host: PathBuf,

@@ -1,0 +1,187 @@
+//! Installs the CNI plugin and keeps it in force: by command, or on a thread of its own beside the data-plane thread.
+//!
+//! What is written and when is decided in [`balancing_cni_install`]; here the runtime is asked ([`cri`]), and the agent told.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use balancing_cni_install::{
+    conflist::PLUGIN,
+    keeper::{self, Keeper, Settings, Standing},
+};
+use tokio::sync::watch;
+
+use crate::config::{CniConfig, Place};
+
+mod cri;
+
+/// Why the plugin cannot be installed, or its state not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum CniError {
+    /// The installer.
+    #[error(transparent)]
+    Keeper(#[from] keeper::Error),
+    /// No thread or runtime for it.
+    #[error("cannot start the installer of the CNI plugin: {0}")]
+    Start(#[from] io::Error),
+    /// Pods that start now do not get the plugin.
+    #[error("pods that start now do not get the plugin: {0}")]
+    NotInForce(String),
+}
+
+/// Before a runtime that has loaded something else is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The runtime that is asked.
+struct Runtime {
+    tokio: tokio::runtime::Runtime,
+    sockets: Vec<PathBuf>,
+}
+
+/// Installs once and says what pods get.
+///
+/// # Errors
+/// What keeps the plugin from being in force.
+pub(crate) fn install(config: &CniConfig, place: &Place) -> Result<(), CniError> {
+    let runtime = Runtime::new(config)?;
+    let settings = runtime.settings(config, &place.run_dir);
+    let writes = settings.install()?;
+    tracing::info!(writes, net_dir = %config.net_dir.display(), bin_dir = %config.bin_dir.display(), "installed");
+    in_words(&settings.standing())
+}
+
+/// Says whether the plugin is in force.
+///
+/// # Errors
+/// When it is not.
+pub(crate) fn status(config: &CniConfig, place: &Place) -> Result<(), CniError> {
+    let runtime = Runtime::new(config)?;
+    let settings = runtime.settings(config, &place.run_dir);
+    let mut standing = settings.standing();
+    runtime.compare(&mut standing);
+    in_words(&standing)
+}
+
+/// Takes the plugin out.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniError> {
+    let runtime = Runtime::new(config)?;
+    let held = runtime.settings(config, &place.run_dir).uninstall()?;
+    if held.is_empty() {
+        tracing::info!("the plugin is taken out of the network configuration, and its binary is removed");
+    } else {
+        tracing::warn!(
+            results = ?held,
+            "the plugin is taken out of the network configuration; its binary stays, for the runtime calls it when these pods end: \
+             run this again then"
+        );
+    }
+    Ok(())
+}
+
+/// Keeps the plugin in force as long as the agent runs. It ends with the process: nothing it does may be half done.
+///
+/// # Errors
+/// No thread.
+pub(crate) fn start(config: CniConfig, run_dir: PathBuf) -> io::Result<watch::Receiver<Standing>> {
+    let waiting = Standing { problem: Some("it has not been looked at yet".to_owned()), ..Standing::default() };
+    let (told, standing) = watch::channel(waiting);
+    let runtime = Runtime::new(&config)?;
+    thread::Builder::new().name("cni-install".to_owned()).spawn(move || keep(&config, &run_dir, &runtime, &told))?;
+    Ok(standing)
+}
+
+fn keep(config: &CniConfig, run_dir: &Path, runtime: &Runtime, told: &watch::Sender<Standing>) {
+    let mut settings = runtime.settings(config, run_dir);
+    let mut keeper = Keeper::new(settings.clone());
+    loop {
+        let now = runtime.settings(config, run_dir);
+        if now != settings {
+            // A runtime that was upgraded reads what it did not read before.
+            (settings, keeper) = (now.clone(), Keeper::new(now));
+        }
+        let next = keeper.round(Instant::now());
+        let mut standing = keeper.standing().clone();
+        // A runtime that notices our write needs a moment.
+        let next = if runtime.compare(&mut standing) { next } else { next.min(AGAIN) };
+        told.send_if_modified(|old| {
+            let differs = *old != standing;
+            *old = standing;
+            differs
+        });
+        if told.is_closed() {
+            return;
+        }
+        keeper.wait(next);
+    }
+}
+
+impl Runtime {
+    fn new(config: &CniConfig) -> io::Result<Self> {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { tokio, sockets: config.sockets.clone() })
+    }
+
+    /// What is wanted, with what the runtime tells of itself. Of one that is silent the least is taken for granted.
+    fn settings(&self, config: &CniConfig, run_dir: &Path) -> Settings {
+        let known = self.socket().and_then(|socket| {
+            let asked = self.tokio.block_on(cri::known(socket));
+            asked.inspect_err(|error| tracing::debug!(socket = %socket.display(), "{error}")).ok()
+        });
+        Settings {
+            host: config.host.clone(),
+            net_dir: config.net_dir.clone(),
+            bin_dir: config.bin_dir.clone(),
+            binary: config.binary.clone(),
+            run_dir: run_dir.to_owned(),
+            choice: config.choice,
+            runtime: config.runtime.or(known.as_ref().map(|known| known.runtime)).unwrap_or_default(),
+            reads_drop_ins: known.is_some_and(|known| known.reads_drop_ins),
+            entry: config.entry.to_json(),
+            place: config.place.clone(),
+        }
+    }
+
+    /// What the runtime has loaded counts more than what is in its files; `false` = it has loaded something else.
+    fn compare(&self, standing: &mut Standing) -> bool {
+        let Some(socket) = self.socket().filter(|_| standing.is_ready()) else { return true };
+        let loaded = match self.tokio.block_on(cri::loaded(socket)) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::debug!(socket = %socket.display(), "{error}");
+                return true;
+            }
+        };
+        if let Some(failure) = loaded.failure {
+            standing.problem = Some(format!("the runtime has not loaded the network configuration: {failure}"));
+        } else if let Some(chain) = loaded.chain.filter(|chain| !chain.iter().any(|kind| kind == PLUGIN)) {
+            standing.problem = Some(format!(
+                "the runtime has loaded a network without it ({}); it does not watch {}, or has lost sight of it: restart the runtime",
+                chain.join(", "),
+                standing.file.as_deref().unwrap_or("the directory")
+            ));
+        }
+        standing.problem.is_none()
+    }
+
+    fn socket(&self) -> Option<&Path> {
+        self.sockets.iter().map(PathBuf::as_path).find(|socket| socket.exists())
+    }
+}
+
+/// Says how the node stands.
+fn in_words(standing: &Standing) -> Result<(), CniError> {
+    let file = standing.file.as_deref().unwrap_or("no file");
+    if standing.is_ready() {
+        tracing::info!(file, chain = ?standing.chain, "pods that start now get the plugin");
+        return Ok(());
+    }
+    let chain = format!("{file} has {}", standing.chain.join(", "));
+    Err(CniError::NotInForce(standing.problem.clone().unwrap_or(chain)))
+}

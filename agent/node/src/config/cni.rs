@@ -1,0 +1,163 @@
+//! Settings of the installer of the CNI plugin.
+
+use std::path::{Path, PathBuf};
+
+use balancing_cni_install::{
+    conflist::{PLUGIN, Place},
+    directory::Runtime,
+    entry::{Entry, Paths},
+    keeper::Choice,
+    placement::Mode,
+    preset::{self, Preset},
+};
+use clap::Args;
+
+use super::values::Problems;
+
+/// Where sockets of runtimes usually are, and which runtime answers there.
+const SOCKETS: [&str; 3] = [
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/k3s/containerd/containerd.sock",
+];
+/// What the plugin takes for granted; other values are written into its configuration.
+const USUAL: (&str, &str) = ("/run/balancing", "/sys/fs/bpf");
+
+/// How the CNI plugin is installed.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CniArgs {
+    /// Platform whose directories are used: auto, standard, gke, k3d, k3s, microk8s, openshift or rke2.
+    #[arg(long, env = "BALANCING_CNI_PRESET", default_value = "auto")]
+    cni_preset: String,
+    /// Directory of network configurations; default: that of the platform.
+    #[arg(long, env = "BALANCING_CNI_NET_DIR")]
+    cni_net_dir: Option<PathBuf>,
+    /// Directory of plugins; default: that of the platform.
+    #[arg(long, env = "BALANCING_CNI_BIN_DIR")]
+    cni_bin_dir: Option<PathBuf>,
+    /// The plugin's binary; default: beside that of the agent.
+    #[arg(long, env = "BALANCING_CNI_BINARY")]
+    cni_binary: Option<PathBuf>,
+    /// How it is put in: auto, inline (in the primary's list), drop-in (beside it) or copy (of the list, in front of it).
+    #[arg(long, env = "BALANCING_CNI_MODE", default_value = "auto")]
+    cni_mode: String,
+    /// Its place in the list: last, or before:TYPE.
+    #[arg(long, env = "BALANCING_CNI_PLACE", default_value = "last")]
+    cni_place: String,
+    /// What a pod does that cannot be attached: ignore (it starts, the agent attaches it later) or fail.
+    #[arg(long, env = "BALANCING_CNI_FAILURE_POLICY", default_value = "ignore")]
+    cni_failure_policy: String,
+    /// How the runtime chooses its network: auto, containerd or cri-o.
+    #[arg(long, env = "BALANCING_CNI_RUNTIME", default_value = "auto")]
+    cni_runtime: String,
+    /// Socket of the runtime (CRI), which tells what it has loaded: a path, auto or off.
+    #[arg(long, env = "BALANCING_CRI_SOCKET", default_value = "auto")]
+    cri_socket: String,
+    /// Root of the host's file system, from a container.
+    #[arg(long, env = "BALANCING_HOST_ROOT", default_value = "/")]
+    host_root: PathBuf,
+}
+
+/// Valid settings of the installer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CniConfig {
+    /// Root of the host's file system.
+    pub host: PathBuf,
+    /// Directory of network configurations.
+    pub net_dir: PathBuf,
+    /// Directory of plugins.
+    pub bin_dir: PathBuf,
+    /// The plugin's binary.
+    pub binary: PathBuf,
+    /// The way it is put in.
+    pub choice: Choice,
+    /// Its place.
+    pub place: Place,
+    /// Its entry.
+    pub entry: Entry,
+    /// How the runtime chooses; `None` = it is asked.
+    pub runtime: Option<Runtime>,
+    /// Sockets at which the runtime may be asked.
+    pub sockets: Vec<PathBuf>,
+}
+
+impl Problems {
+    pub(super) fn cni(&mut self, args: CniArgs, run_dir: &Path, bpffs: &Path) -> CniConfig {
+        let host = self.absolute("--host-root", args.host_root);
+        let preset = self.preset(&args.cni_preset, &host);
+        let on_host = |path: &str| preset::below(&host, path);
+        let choice = self.choice(
+            "--cni-mode",
+            &args.cni_mode,
+            &[
+                ("auto", Choice::Auto),
+                ("inline", Choice::Only(Mode::Inline)),
+                ("drop-in", Choice::Only(Mode::DropIn)),
+                ("copy", Choice::Only(Mode::Copy)),
+            ],
+        );
+        let policies = [("ignore", false), ("fail", true)];
+        let differs = |path: &Path, usual: &str| (path != Path::new(usual)).then(|| path.to_owned());
+        CniConfig {
+            net_dir: args.cni_net_dir.unwrap_or_else(|| on_host(preset.net_dir)),
+            bin_dir: args.cni_bin_dir.unwrap_or_else(|| on_host(preset.bin_dir)),
+            binary: args.cni_binary.unwrap_or_else(beside_the_agent),
+            choice,
+            place: self.place_of(&args.cni_place, choice),
+            entry: Entry {
+                must_attach: self.choice("--cni-failure-policy", &args.cni_failure_policy, &policies),
+                // What else the plugin needs the agent tells it in node.json.
+                paths: Paths {
+                    run_dir: differs(run_dir, USUAL.0),
+                    bpffs: differs(bpffs, USUAL.1),
+                    cgroup_root: None,
+                },
+                ..Entry::default()
+            },
+            runtime: self.choice(
+                "--cni-runtime",
+                &args.cni_runtime,
+                &[("auto", None), ("containerd", Some(Runtime::Containerd)), ("cri-o", Some(Runtime::Crio))],
+            ),
+            sockets: match args.cri_socket.as_str() {
+                "off" | "" => Vec::new(),
+                "auto" => SOCKETS.into_iter().map(on_host).collect(),
+                path => vec![self.absolute("--cri-socket", PathBuf::from(path))],
+            },
+            host,
+        }
+    }
+
+    fn preset(&mut self, name: &str, host: &Path) -> Preset {
+        if name == "auto" {
+            return preset::of_host(host);
+        }
+        preset::named(name).unwrap_or_else(|| {
+            let names: Vec<&str> = preset::ALL.iter().map(|preset| preset.name).collect();
+            self.0.push(format!("--cni-preset {name}: must be auto or one of {}", names.join(", ")));
+            preset::STANDARD
+        })
+    }
+
+    fn place_of(&mut self, text: &str, choice: Choice) -> Place {
+        let before = text.strip_prefix("before:").filter(|kind| !kind.is_empty() && *kind != PLUGIN);
+        match (text, before) {
+            ("last", _) => Place::Last,
+            (_, Some(kind)) if choice != Choice::Only(Mode::DropIn) => Place::Before(kind.to_owned()),
+            (_, Some(_)) => {
+                self.0.push(format!("--cni-place {text}: a drop-in is always last; use --cni-mode inline or copy"));
+                Place::Last
+            }
+            _ => {
+                self.0.push(format!(
+                    "--cni-place {text}: must be last, or before:TYPE, the type of another plugin"
+                ));
+                Place::Last
+            }
+        }
+    }
+}
+
+fn beside_the_agent() -> PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name(PLUGIN)
+}
