@@ -90,10 +90,13 @@ pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniErro
 /// # Errors
 /// No thread.
 pub(crate) fn start(config: CniConfig, run_dir: PathBuf) -> io::Result<watch::Receiver<Standing>> {
-    let waiting = Standing { problem: Some("it has not been looked at yet".to_owned()), ..Standing::default() };
+    let waiting =
+        Standing { problem: Some("it has not been looked at yet".to_owned()), ..Standing::default() };
     let (told, standing) = watch::channel(waiting);
     let runtime = Runtime::new(&config)?;
-    thread::Builder::new().name("cni-install".to_owned()).spawn(move || keep(&config, &run_dir, &runtime, &told))?;
+    thread::Builder::new()
+        .name("cni-install".to_owned())
+        .spawn(move || keep(&config, &run_dir, &runtime, &told))?;
     Ok(standing)
 }
 
@@ -159,7 +162,8 @@ impl Runtime {
             }
         };
         if let Some(failure) = loaded.failure {
-            standing.problem = Some(format!("the runtime has not loaded the network configuration: {failure}"));
+            standing.problem =
+                Some(format!("the runtime has not loaded the network configuration: {failure}"));
         } else if let Some(chain) = loaded.chain.filter(|chain| !chain.iter().any(|kind| kind == PLUGIN)) {
             standing.problem = Some(format!(
                 "the runtime has loaded a network without it ({}); it does not watch {}, or has lost sight of it: restart the runtime",

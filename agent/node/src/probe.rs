@@ -139,7 +139,8 @@ impl Probe {
             return Some("cni: the installer of the plugin has ended".to_owned());
         }
         let standing = plugin.borrow();
-        let why = || standing.problem.clone().unwrap_or_else(|| format!("pods get {}", standing.chain.join(", ")));
+        let why =
+            || standing.problem.clone().unwrap_or_else(|| format!("pods get {}", standing.chain.join(", ")));
         (!standing.is_ready()).then(|| format!("cni: {}", why()))
     }
 

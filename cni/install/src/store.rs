@@ -74,9 +74,11 @@ fn text_of(path: &Path) -> Result<String, String> {
 /// # Errors
 /// At the first step that fails. What is done is done: another look plans the rest.
 pub fn apply(directory: &Path, seen: &Directory, steps: &[Step]) -> Result<(), Error> {
+    // What earlier steps have written is no change of somebody else.
+    let mut expected = seen.clone();
     for step in steps {
         match step {
-            Step::Write { file, text, like } => write(directory, seen, file, text, like)?,
+            Step::Write { file, text, like } => write(directory, &expected, file, text, like)?,
             Step::Rename { from, to } => replace::rename(&directory.join(from), &directory.join(to))?,
             Step::Remove(name) => replace::remove(&directory.join(name))?,
             Step::PutDropIn { network, text } => {
@@ -98,6 +100,7 @@ pub fn apply(directory: &Path, seen: &Directory, steps: &[Step]) -> Result<(), E
                 nudge(directory)?;
             }
         }
+        expected = expected.after(std::slice::from_ref(step));
     }
     Ok(())
 }
@@ -153,7 +156,9 @@ mod tests {
         let path = place.path().join("10-net.conflist");
         fs::write(&path, LIST).unwrap();
         fs::create_dir(place.path().join("x.conflist")).unwrap();
-        for mode in [Mode::Inline, Mode::DropIn, Mode::Copy, Mode::DropIn, Mode::Inline] {
+        for mode in
+            [Mode::Inline, Mode::DropIn, Mode::Copy, Mode::DropIn, Mode::Inline, Mode::Copy, Mode::Inline]
+        {
             let before = read(place.path()).unwrap();
             let steps = plan(&before, &wanted(mode)).unwrap();
             make(place.path(), mode).unwrap();

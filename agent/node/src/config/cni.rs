@@ -15,11 +15,8 @@ use clap::Args;
 use super::values::Problems;
 
 /// Where sockets of runtimes usually are, and which runtime answers there.
-const SOCKETS: [&str; 3] = [
-    "/run/containerd/containerd.sock",
-    "/run/crio/crio.sock",
-    "/run/k3s/containerd/containerd.sock",
-];
+const SOCKETS: [&str; 3] =
+    ["/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/k3s/containerd/containerd.sock"];
 /// What the plugin takes for granted; other values are written into its configuration.
 const USUAL: (&str, &str) = ("/run/balancing", "/sys/fs/bpf");
 
@@ -145,7 +142,9 @@ impl Problems {
             ("last", _) => Place::Last,
             (_, Some(kind)) if choice != Choice::Only(Mode::DropIn) => Place::Before(kind.to_owned()),
             (_, Some(_)) => {
-                self.0.push(format!("--cni-place {text}: a drop-in is always last; use --cni-mode inline or copy"));
+                self.0.push(format!(
+                    "--cni-place {text}: a drop-in is always last; use --cni-mode inline or copy"
+                ));
                 Place::Last
             }
             _ => {
