@@ -7,7 +7,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -90,18 +90,30 @@ fn test(binary: &Path) -> Result<(), Error> {
     }
 }
 
-fn ask(binary: &Path) -> io::Result<Vec<u8>> {
-    let mut child = Command::new(binary)
+fn start(binary: &Path) -> io::Result<Child> {
+    Command::new(binary)
         .env_clear()
         .env("CNI_COMMAND", "VERSION")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .spawn()?;
+        .spawn()
+}
+
+fn ask(binary: &Path) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut child = loop {
+        match start(binary) {
+            // Somebody writes it just now, or has started a process while it did.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                thread::sleep(REST);
+            }
+            started => break started?,
+        }
+    };
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(b"{\"cniVersion\":\"1.0.0\"}").ok();
     }
-    let deadline = Instant::now() + PATIENCE;
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {
             child.kill()?;
