@@ -3,13 +3,15 @@
 //! Only the bytes of the change differ: keys that nobody knows, their order, numbers and blanks stay as whoever wrote the file
 //! wants them. Pure.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 /// `type` of our plugin: the name of its binary (CNI specification, "Plugin configuration objects").
 pub const PLUGIN: &str = "balancing-cni";
+/// Plugins whose installers make them the last one, too. Ours may stand before them: two that both insist never come to rest.
+const ALSO_LAST: [&str; 2] = ["istio-cni", "linkerd-cni"];
 
 /// Why a text is no network configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +50,7 @@ struct Plugin<'t> {
 /// Where our plugin belongs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Place {
-    /// After all others.
+    /// After all others, but for those that want to be the last one themselves.
     #[default]
     Last,
     /// Before the first of this type; last where there is none.
@@ -119,7 +121,7 @@ impl<'t> Conflist<'t> {
             return None;
         }
         let others: Vec<&Plugin<'_>> = self.plugins.iter().filter(|plugin| plugin.kind != PLUGIN).collect();
-        let at = self.target(&others, place);
+        let at = *places(&others, place).end();
         let bare = self.without_ours();
         // The same offsets hold in the text without ours up to the first of ours, so it is parsed anew.
         let bare = bare.as_deref().unwrap_or(self.text);
@@ -140,17 +142,7 @@ impl<'t> Conflist<'t> {
         let Some(index) = found.filter(|_| self.count() == 1) else { return false };
         let value = |text: &str| serde_json::from_str::<Value>(text).ok();
         // Before ours there are only others, so its index is the number of those.
-        index == self.target(&others, place) && value(self.plugins[index].text) == value(entry)
-    }
-
-    /// Index at which ours belongs among the others.
-    fn target(&self, others: &[&Plugin<'_>], place: &Place) -> usize {
-        match place {
-            Place::Last => others.len(),
-            Place::Before(kind) => {
-                others.iter().position(|plugin| plugin.kind == *kind).unwrap_or(others.len())
-            }
-        }
+        places(&others, place).contains(&index) && value(self.plugins[index].text) == value(entry)
     }
 
     fn without_ours(&self) -> Option<String> {
@@ -218,6 +210,19 @@ impl<'t> Plugin<'t> {
         }
         Ok(Self { text, kind: entry.kind })
     }
+}
+
+/// Indexes among the others at which ours may be; it is put at the end of them.
+fn places(others: &[&Plugin<'_>], place: &Place) -> RangeInclusive<usize> {
+    let end = others.len();
+    let first = match place {
+        Place::Last => others.iter().rposition(|plugin| !ALSO_LAST.contains(&plugin.kind.as_str())),
+        Place::Before(kind) => {
+            let at = others.iter().position(|plugin| plugin.kind == *kind).unwrap_or(end);
+            return at..=at;
+        }
+    };
+    first.map_or(0, |last| last + 1)..=end
 }
 
 /// A configuration of one plugin, a file `*.conf` or `*.json`, as a list of the same name and version. Its own keys stay as they are.

@@ -74,6 +74,30 @@ fn g8_one_that_is_not_last_is_moved() {
 }
 
 #[test]
+fn g26_those_that_want_to_be_last_too_may_stay_behind() {
+    for kinds in [&["bridge", PLUGIN, "istio-cni"][..], &["bridge", PLUGIN, "linkerd-cni", "istio-cni"]] {
+        let text = list(kinds).replace("{\"type\":\"balancing-cni\"}", OURS);
+        assert_eq!(with(&text), None, "{text}");
+    }
+    assert_eq!(types(&with(&list(&["bridge", "istio-cni"])).unwrap()), ["bridge", "istio-cni", PLUGIN]);
+    assert_eq!(
+        types(&with(&list(&[PLUGIN, "bridge", "istio-cni"])).unwrap()),
+        ["bridge", "istio-cni", PLUGIN]
+    );
+}
+
+#[test]
+fn g11_each_version_stays() {
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let text = list(&["bridge"])
+            .replace("\"1.0.0\"", &format!("\"{version}\",\"cniVersions\":[\"0.4.0\",\"{version}\"]"));
+        let edited = with(&text).unwrap();
+        assert_eq!(edited.replace(&format!(",{OURS}"), ""), text);
+        assert_eq!(Conflist::parse(&edited).unwrap().version, version);
+    }
+}
+
+#[test]
 fn g9_nothing_else_changes() {
     let edited = with(ODD).unwrap();
     let expected =
