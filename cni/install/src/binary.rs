@@ -12,9 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
 use crate::{
     conflist::PLUGIN,
     replace::{self, Like, failed, replace},
+    trust::{self, Untrusted},
 };
 
 /// Mode of a program.
@@ -30,6 +33,9 @@ pub enum Error {
     /// A system call failed.
     #[error(transparent)]
     File(#[from] replace::Error),
+    /// Its directory.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// What would be installed does not run here.
     #[error("{path} does not run on this host and is not installed: {why}; is it of this machine's architecture?", path = path.display())]
     Unfit {
@@ -38,6 +44,9 @@ pub enum Error {
         /// What it did instead of answering.
         why: String,
     },
+    /// What would be installed could not be run from there.
+    #[error("nothing can be run from {path}: its file system is mounted noexec; mount it anew, or name another directory", path = .0.display())]
+    NoExec(PathBuf),
 }
 
 /// What was done.
@@ -54,15 +63,28 @@ pub enum Change {
 /// # Errors
 /// When the source does not run, or the directory cannot be written.
 pub fn install(source: &Path, directory: &Path) -> Result<Change, Error> {
-    let target = directory.join(PLUGIN);
+    trust::check(directory)?;
+    let Some(wanted) = wanted(source, directory)? else { return Ok(Change::None) };
+    // Rename also replaces one that runs just now, which could not be written (ETXTBSY).
+    replace(&directory.join(PLUGIN), &wanted, Like::Mode(MODE))?;
+    Ok(Change::Installed)
+}
+
+/// What has to be put there; `None` = it is there. It runs on this host.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn wanted(source: &Path, directory: &Path) -> Result<Option<Vec<u8>>, Error> {
     let wanted = fs::read(source).map_err(failed("read", source))?;
-    if is_same(&target, &wanted) {
-        return Ok(Change::None);
+    let is_noexec = statvfs(directory).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::NOEXEC));
+    if is_noexec {
+        return Err(Error::NoExec(directory.to_owned()));
+    }
+    if is_same(&directory.join(PLUGIN), &wanted) {
+        return Ok(None);
     }
     test(source)?;
-    // Rename also replaces one that runs just now, which could not be written (ETXTBSY).
-    replace(&target, &wanted, Like::Mode(MODE))?;
-    Ok(Change::Installed)
+    Ok(Some(wanted))
 }
 
 /// Removes the binary.
@@ -191,6 +213,6 @@ mod tests {
         let place = Place::new(GOOD);
         let missing = place.bin.join("missing");
         let error = install(&place.source, &missing).unwrap_err().to_string();
-        assert!(error.contains("cannot make") && error.contains("missing"), "{error}");
+        assert!(error.contains("cannot look at") && error.contains("missing"), "{error}");
     }
 }

@@ -109,10 +109,12 @@ fn temporary_of(path: &Path) -> PathBuf {
 }
 
 fn write(temporary: &Path, content: &[u8], like: Like<'_>) -> Result<(), Error> {
+    // One of a killed call with the same process id.
+    fs::remove_file(temporary).ok();
+    // Nobody's file or link is written to.
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(temporary)
         .map_err(failed("make", temporary))?;

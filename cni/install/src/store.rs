@@ -9,6 +9,7 @@ use crate::{
     directory::{File, kind_of},
     placement::{DROP_IN, Directory, REPLACED, Step},
     replace::{self, Like, failed, nudge, replace},
+    trust::{self, Untrusted},
 };
 
 /// Largest file that is read; configurations have some kilobytes.
@@ -22,6 +23,9 @@ pub enum Error {
     /// A system call failed.
     #[error(transparent)]
     File(#[from] replace::Error),
+    /// A directory that would be written to.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// Somebody has written a file since it was read.
     #[error("{path} has changed meanwhile", path = .0.display())]
     Changed(PathBuf),
@@ -74,13 +78,20 @@ fn text_of(path: &Path) -> Result<String, String> {
 /// # Errors
 /// At the first step that fails. What is done is done: another look plans the rest.
 pub fn apply(directory: &Path, seen: &Directory, steps: &[Step]) -> Result<(), Error> {
+    if !steps.is_empty() {
+        trust::check(directory)?;
+    }
     // What earlier steps have written is no change of somebody else.
     let mut expected = seen.clone();
     for step in steps {
         match step {
             Step::Write { file, text, like } => write(directory, &expected, file, text, like)?,
             Step::Rename { from, to } => replace::rename(&directory.join(from), &directory.join(to))?,
-            Step::Remove(name) => replace::remove(&directory.join(name))?,
+            Step::Remove(name) => {
+                replace::remove(&directory.join(name))?;
+                // CRI-O's watcher passes over the end of a file, and would go on calling what it named.
+                nudge(directory)?;
+            }
             Step::PutDropIn { network, text } => {
                 let place = directory.join(network);
                 match fs::create_dir(&place) {
@@ -119,6 +130,7 @@ fn write(directory: &Path, seen: &Directory, file: &str, text: &str, like: &str)
     // Of a link the file that it leads to is replaced, and the link stays.
     let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
     let target = if is_link { path.canonicalize().map_err(failed("follow", &path))? } else { path };
+    trust::check(target.parent().unwrap_or(directory))?;
     replace(&target, text.as_bytes(), Like::File(&directory.join(like)))?;
     if is_link {
         nudge(directory)?;
