@@ -22,8 +22,8 @@ pub struct Fight {
 }
 
 impl Fight {
-    /// Takes note of a repair.
-    pub fn note(&mut self, now: Instant) {
+    /// Takes note of a repair; whether a fight begins with it.
+    pub fn note(&mut self, now: Instant) -> bool {
         if self.repairs.back().is_some_and(|last| now.duration_since(*last) > PEACE) {
             *self = Self::default();
         }
@@ -33,10 +33,12 @@ impl Fight {
         }
         let is_many = self.repairs.len() == MANY
             && self.repairs.front().is_some_and(|first| now.duration_since(*first) <= WINDOW);
+        let was_peace = self.wait.is_none();
         self.wait = match self.wait {
             Some(wait) => Some((wait * 2).min(WAIT.1)),
             None => is_many.then_some(WAIT.0),
         };
+        was_peace && self.wait.is_some()
     }
 
     /// Until when nothing is repaired; `None` = there is no fight.
@@ -55,16 +57,17 @@ mod tests {
     #[test]
     fn g23_repairs_become_rare_and_are_told_as_a_fight() {
         let (mut fight, begin) = (Fight::default(), Instant::now());
-        let (mut now, mut repairs) = (begin, 0);
+        let (mut now, mut repairs, mut begun) = (begin, 0, 0);
         // Somebody takes us out every second, for an hour.
         while now < begin + Duration::from_secs(3600) {
             if fight.until(now).is_none_or(|until| until <= now) {
-                fight.note(now);
+                begun += usize::from(fight.note(now));
                 repairs += 1;
             }
             now += Duration::from_secs(1);
         }
         assert!((12..=24).contains(&repairs), "{repairs}");
+        assert_eq!(begun, 1, "it is one fight");
         assert!(fight.until(now).is_some());
     }
 
@@ -72,7 +75,7 @@ mod tests {
     fn a_primary_that_starts_is_no_fight() {
         let (mut fight, begin) = (Fight::default(), Instant::now());
         for second in [0, 1, 2] {
-            fight.note(begin + Duration::from_secs(second));
+            assert!(!fight.note(begin + Duration::from_secs(second)));
         }
         assert_eq!(fight.until(begin + Duration::from_secs(2)), None);
         // Nor are four of them within an hour.
@@ -86,9 +89,8 @@ mod tests {
     #[test]
     fn it_is_over_after_ten_quiet_minutes() {
         let (mut fight, begin) = (Fight::default(), Instant::now());
-        for _ in 0..8 {
-            fight.note(begin);
-        }
+        let begun: Vec<bool> = (0..8).map(|_| fight.note(begin)).collect();
+        assert_eq!(begun.iter().filter(|begun| **begun).count(), 1, "{begun:?}");
         assert!(fight.until(begin).is_some());
         let later = begin + PEACE + Duration::from_secs(1);
         assert_eq!(fight.until(later), None);

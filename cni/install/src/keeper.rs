@@ -7,6 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,6 +15,7 @@ use crate::{
     binary::{self, Change},
     cache,
     conflist::{PLUGIN, Place},
+    diff,
     directory::{Runtime, network},
     fight::Fight,
     placement::{Directory, Mode, NoPlan, Wanted, plan, removal},
@@ -24,8 +26,9 @@ use crate::{
 
 /// Between two looks when nothing happens.
 const PERIOD: Duration = Duration::from_secs(10);
-/// So long a storm of events may go on before it is looked at.
+/// So long a storm of events may go on before it is looked at; in a fight, in which nothing would be done.
 const SETTLE: Duration = Duration::from_millis(50);
+const SETTLE_IN_FIGHT: Duration = Duration::from_secs(1);
 /// Before a look that was disturbed is made again.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -56,8 +59,9 @@ pub struct Settings {
     pub choice: Choice,
     /// How the runtime chooses its network.
     pub runtime: Runtime,
-    /// The runtime appends drop-ins: containerd 2.1, CRI-O 1.33 and later.
-    pub reads_drop_ins: bool,
+    /// The runtime appends drop-ins: containerd 2.1, CRI-O 1.33 and later. `None` = it does not tell: a drop-in that is there stays,
+    /// and counts.
+    pub reads_drop_ins: Option<bool>,
     /// Our entry, as JSON.
     pub entry: String,
     /// Its place.
@@ -93,6 +97,10 @@ pub struct Standing {
     pub file: Option<String>,
     /// What is wrong, in words.
     pub problem: Option<String>,
+    /// Files that the keeper has written or removed.
+    pub writes: u64,
+    /// Fights that have begun: somebody takes ours out again and again.
+    pub fights: u64,
 }
 
 impl Standing {
@@ -120,6 +128,14 @@ impl Keeper {
         Self { settings, watch, fight: Fight::default(), standing: Standing::default() }
     }
 
+    /// Works with other settings from now on; what it remembers of a fight stays.
+    pub fn change(&mut self, settings: Settings) {
+        if settings != self.settings {
+            self.watch = Watch::new(&[&settings.net_dir, &settings.bin_dir, &settings.binary]);
+            self.settings = settings;
+        }
+    }
+
     /// How the node stood at the end of the last round.
     #[must_use]
     pub fn standing(&self) -> &Standing {
@@ -128,30 +144,27 @@ impl Keeper {
 
     /// Makes everything as it is wanted; how long to wait before the next round when nothing happens.
     pub fn round(&mut self, now: Instant) -> Duration {
-        let fighting = self.fight.until(now).filter(|until| *until > now);
-        let made = match fighting {
+        let made = match self.truce(now) {
             Some(_) => Ok(0),
             None => self.settings.install(),
         };
         self.watch.drain();
-        let mut standing = self.settings.standing();
+        let (writes, fights) = (self.standing.writes, self.standing.fights);
+        let mut standing = Standing { writes, fights, ..self.settings.standing() };
         let mut next = PERIOD;
         match made {
             Ok(0) => {}
-            Ok(writes) => {
-                tracing::info!(writes, chain = ?standing.chain, "the plugin is put into the network configuration");
-                self.fight.note(now);
-            }
+            Ok(writes) => self.wrote(&mut standing, writes, now),
             Err(Error::Store(store::Error::Changed(_))) => next = AGAIN,
             Err(error) => standing.problem = Some(error.to_string()),
         }
-        if let Some(until) = self.fight.until(now).filter(|until| *until > now) {
+        if let Some(until) = self.truce(now) {
             next = until.duration_since(now);
             if !standing.is_ready() {
-                standing.problem = Some(fight_in_words(&standing, next));
+                standing.problem = Some(fight_in_words(&standing));
             }
         }
-        if standing != self.standing {
+        if (&standing.problem, &standing.chain) != (&self.standing.problem, &self.standing.chain) {
             match &standing.problem {
                 Some(problem) => tracing::warn!("the plugin is not in force: {problem}"),
                 None => tracing::info!(chain = ?standing.chain, "the plugin is in force"),
@@ -161,22 +174,36 @@ impl Keeper {
         next
     }
 
+    fn wrote(&mut self, standing: &mut Standing, writes: usize, now: Instant) {
+        tracing::info!(writes, chain = ?standing.chain, "the plugin is put into the network configuration");
+        standing.writes += writes as u64;
+        if self.fight.note(now) {
+            standing.fights += 1;
+            tracing::warn!("{}", fight_in_words(standing));
+        }
+    }
+
+    /// Until when nothing is written because somebody fights.
+    fn truce(&self, now: Instant) -> Option<Instant> {
+        self.fight.until(now).filter(|until| *until > now)
+    }
+
     /// Waits for a reason to look, at most so long.
     pub fn wait(&mut self, longest: Duration) {
+        let settle = if self.truce(Instant::now()).is_some() { SETTLE_IN_FIGHT } else { SETTLE };
         if self.watch.wait(longest) {
-            let begin = Instant::now();
-            while begin.elapsed() < SETTLE {
-                self.watch.wait(SETTLE);
-            }
+            // What happens meanwhile is the same reason.
+            thread::sleep(settle);
         }
     }
 }
 
-fn fight_in_words(standing: &Standing, wait: Duration) -> String {
+/// The words stay the same as long as the fight does: each change of them is logged.
+fn fight_in_words(standing: &Standing) -> String {
     let file = standing.file.as_deref().unwrap_or("the network configuration");
     format!(
-        "somebody else takes our plugin out of {file} again and again; it is put back in {} s; let that one write its list once, or use another mode",
-        wait.as_secs()
+        "somebody else takes our plugin out of {file} again and again; it is put back ever more rarely, at last once in 5 minutes; \
+         let that one write its list once, or use another mode"
     )
 }
 
@@ -194,6 +221,23 @@ impl Settings {
         let steps = self.plan(&seen)?;
         store::apply(&self.net_dir, &seen, &steps)?;
         Ok(installed + steps.len())
+    }
+
+    /// What [`Self::install`] would change, for people; empty = nothing. Writes nothing.
+    ///
+    /// # Errors
+    /// What keeps the plugin from its place.
+    pub fn rehearse(&self) -> Result<String, Error> {
+        let mut said = String::new();
+        if binary::wanted(&self.binary, &self.bin_dir)?.is_some() {
+            said.push_str(&format!(
+                "{}: as {}\n",
+                self.bin_dir.join(PLUGIN).display(),
+                self.binary.display()
+            ));
+        }
+        let seen = store::read(&self.net_dir)?;
+        Ok(said + &diff::of(&seen, &self.plan(&seen)?))
     }
 
     /// Takes the plugin out of the configuration, then removes its binary, unless a runtime still calls it for pods that started
@@ -235,10 +279,9 @@ impl Settings {
     }
 
     fn chain(&self, seen: &Directory) -> Vec<String> {
-        let known = if self.reads_drop_ins {
-            seen.clone()
-        } else {
-            Directory { drop_ins: Vec::new(), ..seen.clone() }
+        let known = match self.reads_drop_ins {
+            Some(false) => Directory { drop_ins: Vec::new(), ..seen.clone() },
+            _ => seen.clone(),
         };
         known.chain(self.runtime).unwrap_or_default()
     }
@@ -251,15 +294,20 @@ impl Settings {
             place: self.place.clone(),
         };
         match self.choice {
-            Choice::Only(mode) => plan(seen, &wanted(mode)),
-            Choice::Auto if self.reads_drop_ins && self.place == Place::Last => {
-                match plan(seen, &wanted(Mode::DropIn)) {
-                    Err(NoPlan::NoDropIn(_)) => plan(seen, &wanted(Mode::Inline)),
-                    planned => planned,
-                }
+            Choice::Only(Mode::DropIn) if self.reads_drop_ins == Some(false) => {
+                Err(NoPlan::NoDropIn("the runtime is older than that".to_owned()))
             }
+            Choice::Only(mode) => plan(seen, &wanted(mode)),
+            Choice::Auto if self.may_drop_in(seen) => match plan(seen, &wanted(Mode::DropIn)) {
+                Err(NoPlan::NoDropIn(_)) => plan(seen, &wanted(Mode::Inline)),
+                planned => planned,
+            },
             Choice::Auto => plan(seen, &wanted(Mode::Inline)),
         }
+    }
+
+    fn may_drop_in(&self, seen: &Directory) -> bool {
+        self.place == Place::Last && self.reads_drop_ins.unwrap_or(!seen.drop_ins.is_empty())
     }
 
     fn lock(&self) -> Result<File, Error> {

@@ -7,6 +7,7 @@
 pub mod binary;
 mod cache;
 pub mod conflist;
+mod diff;
 pub mod directory;
 pub mod entry;
 pub mod fight;
@@ -15,4 +16,5 @@ pub mod placement;
 pub mod preset;
 pub mod replace;
 pub mod store;
+pub mod trust;
 pub mod watch;

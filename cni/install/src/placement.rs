@@ -135,8 +135,12 @@ impl Directory {
         after
     }
 
-    fn file(&self, name: &str) -> Option<&str> {
+    pub(crate) fn file(&self, name: &str) -> Option<&str> {
         self.files.iter().find(|file| file.name == name)?.text.as_deref().ok()
+    }
+
+    pub(crate) fn drop_in(&self, network: &str) -> Option<&str> {
+        self.drop_ins.iter().find(|file| file.name == network)?.text.as_deref().ok()
     }
 }
 

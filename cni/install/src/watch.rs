@@ -125,6 +125,31 @@ mod tests {
     }
 
     #[test]
+    fn g21_events_that_were_lost_are_a_reason_too() {
+        let place = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(&[place.path()]);
+        let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let limit: usize = limit.trim().parse().unwrap();
+        for number in 0..=limit / 2 {
+            let path = place.path().join(number.to_string());
+            fs::write(&path, "").unwrap();
+            fs::remove_file(&path).unwrap();
+        }
+        assert!(watch.wait(LATE));
+        assert!(!watch.wait(SOON));
+        fs::write(place.path().join("a"), "").unwrap();
+        assert!(watch.wait(LATE), "and it goes on");
+    }
+
+    #[test]
+    fn g21_without_a_watch_time_is_the_reason() {
+        let mut watch = Watch { descriptor: None, paths: Vec::new() };
+        let begin = Instant::now();
+        assert!(!watch.wait(SOON));
+        assert!(begin.elapsed() >= SOON);
+    }
+
+    #[test]
     fn g24_what_is_drained_is_no_reason() {
         let place = tempfile::tempdir().unwrap();
         let mut watch = Watch::new(&[place.path()]);

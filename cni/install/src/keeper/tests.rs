@@ -40,7 +40,7 @@ impl Host {
             run_dir: self.path("run"),
             choice: Choice::Auto,
             runtime: Runtime::Containerd,
-            reads_drop_ins: false,
+            reads_drop_ins: None,
             entry: Entry::default().to_json(),
             place: Place::Last,
         }
@@ -162,6 +162,8 @@ fn g23_a_fight_is_told_and_costs_little() {
     assert!(repairs < 16, "{repairs}");
     let problem = keeper.standing().problem.clone().unwrap();
     assert!(problem.contains("again and again") && problem.contains("10-net.conflist"), "{problem}");
+    assert_eq!(keeper.standing().fights, 1);
+    assert!(keeper.standing().writes >= repairs as u64);
 }
 
 #[test]
@@ -189,17 +191,48 @@ fn uninstalled_nothing_is_left_but_a_binary_that_is_called() {
 fn drop_ins_are_used_where_they_are_read() {
     let host = Host::new();
     fs::write(host.list(), LIST).unwrap();
-    let settings = Settings { reads_drop_ins: true, ..host.settings() };
+    let settings = Settings { reads_drop_ins: Some(true), ..host.settings() };
     settings.install().unwrap();
     assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
     assert!(settings.standing().is_ready());
-    // A runtime that does not read them is told apart.
-    assert!(!host.settings().standing().is_ready());
+    // One that does not tell is taken at its last word, and one that does not read them is told apart.
+    assert_eq!(host.settings().install().unwrap(), 0);
+    assert!(host.settings().standing().is_ready());
+    let older = Settings { reads_drop_ins: Some(false), ..host.settings() };
+    assert!(!older.standing().is_ready());
     let only = LIST.replace("\"name\"", "\"loadOnlyInlinedPlugins\":true,\"name\"");
     fs::write(host.list(), only).unwrap();
     settings.install().unwrap();
     assert_eq!(settings.standing().chain, ["bridge", PLUGIN]);
     assert!(!host.path("net.d/net").exists());
+}
+
+#[test]
+fn g29_a_runtime_that_is_too_old_gets_no_drop_in() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    let older = Settings { reads_drop_ins: Some(false), ..host.settings() };
+    let only = Settings { choice: Choice::Only(Mode::DropIn), ..older.clone() };
+    assert!(only.install().unwrap_err().to_string().contains("older"));
+    assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
+    // A drop-in that an upgrade had brought goes with the downgrade.
+    Settings { reads_drop_ins: Some(true), ..host.settings() }.install().unwrap();
+    older.install().unwrap();
+    assert_eq!(older.standing().chain, ["bridge", PLUGIN]);
+    assert!(!host.path("net.d/net").exists());
+}
+
+#[test]
+fn g44_a_rehearsal_writes_nothing() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    let said = host.settings().rehearse().unwrap();
+    assert!(said.contains("bin/balancing-cni: as ") && said.contains("10-net.conflist, line 1"), "{said}");
+    assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
+    let names = ["net.d", "bin", "run"].map(|name| fs::read_dir(host.path(name)).unwrap().count());
+    assert_eq!(names, [1, 0, 0]);
+    host.settings().install().unwrap();
+    assert_eq!(host.settings().rehearse().unwrap(), "");
 }
 
 #[test]
@@ -212,8 +245,13 @@ fn g43_many_and_large_files_are_read_in_time() {
     }
     let settings = host.settings();
     settings.install().unwrap();
-    let begin = Instant::now();
-    assert_eq!(settings.install().unwrap(), 0);
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    let times = (0..20).map(|_| {
+        let begin = Instant::now();
+        assert_eq!(settings.install().unwrap(), 0);
+        begin.elapsed()
+    });
+    // The fastest: what else the machine does is no part of it.
+    let fastest = times.min().unwrap();
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
     assert!(settings.standing().is_ready());
 }
