@@ -19,7 +19,7 @@ without() {
 }
 
 small='tokio|kube|kube-.*|k8s-openapi|rustls|hyper|hyper-.*|ring|axum|tower'
-for crate in balancing-core balancing-ctl balancing-cni balancing-dataplane; do
+for crate in balancing-core balancing-ctl balancing-cni balancing-cni-install balancing-dataplane; do
     without "$crate" 'it starts no runtime and speaks to no API server' "$small"
 done
 without balancing-core 'it is pure' 'aya|aya-.*|nix|libc|notify|balancing-(dataplane|kube|tunnel|agent|ctl)'
@@ -27,6 +27,7 @@ without balancing-abi 'everything else depends on it' '.*'
 without balancing-dataplane 'it decides nothing' 'balancing-(core|kube|tunnel|agent|ctl)'
 without balancing-kube 'it knows no kernel' 'aya|aya-.*|balancing-(dataplane|tunnel|agent|ctl)'
 without balancing-ctl 'commands need no agent' 'balancing-(kube|tunnel|agent)'
-without balancing-cni 'a pod must not wait for what it does not need' 'aya|aya-.*|clap|balancing-(core|kube|tunnel|agent|ctl)'
+without balancing-cni 'a pod must not wait for what it does not need' 'aya|aya-.*|clap|balancing-(core|cni-install|kube|tunnel|agent|ctl)'
+without balancing-cni-install 'it knows files, not our objects nor the kernel' 'aya|aya-.*|nix|notify|clap|balancing-.*'
 without balancing-tunnel 'it knows plain words, not our objects' 'kube|kube-.*|k8s-openapi|rustls|hyper|hyper-.*|aya|aya-.*|balancing-.*'
 exit "$failed"
