@@ -166,6 +166,27 @@ pub struct AgentView {
     /// What found no room, by table; since the start of the agent.
     #[serde(default)]
     pub dropped: BTreeMap<String, u64>,
+    /// The CNI plugin; `null` = the agent does not install it.
+    #[serde(default)]
+    pub plugin: Option<PluginView>,
+}
+
+/// What the agent says about the CNI plugin that it installs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginView {
+    /// Pods that start now get it.
+    pub in_force: bool,
+    /// File of the network configuration that counts.
+    pub file: Option<String>,
+    /// Types of the plugins that pods get, in their order.
+    pub chain: Vec<String>,
+    /// Why they do not get ours, or not for long.
+    pub problem: Option<String>,
+    /// Files that were written or removed since the agent started.
+    pub writes: u64,
+    /// Times that somebody else began to take it out again and again.
+    pub fights: u64,
 }
 
 /// State of the source.

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     cleanup::{Removed, cleanup},
     cni::{self, CniError},
-    config::{Action, Cli, CniConfig, Log, Place},
+    config::{Action, Cli, CniConfig, CniWork, Log, Place},
     controller,
     run::run,
 };
@@ -43,9 +43,10 @@ pub fn main(abi: u32) -> ExitCode {
             log(&place.log);
             finish(cleanup(&place).map(|removed| tell(&place, removed)).map_err(|error| error.to_string()))
         }
-        Ok(Action::CniInstall(config, place)) => with_plugin(cni::install, &config, &place),
-        Ok(Action::CniUninstall(config, place)) => with_plugin(cni::uninstall, &config, &place),
-        Ok(Action::CniStatus(config, place)) => with_plugin(cni::status, &config, &place),
+        Ok(Action::Cni(work, config, place)) => {
+            log(&place.log);
+            finish(with_plugin(work, &config, &place).map_err(|error| error.to_string()))
+        }
         Ok(Action::Crds(plural)) => match print_crds(plural.as_deref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => {
@@ -55,7 +56,7 @@ pub fn main(abi: u32) -> ExitCode {
         },
         Ok(Action::Run(config)) => {
             log(&config.place.log);
-            finish(block_on(run(config, abi)))
+            finish(block_on(run(*config, abi)))
         }
         Ok(Action::Controller(config)) => {
             log(&config.log);
@@ -64,13 +65,17 @@ pub fn main(abi: u32) -> ExitCode {
     }
 }
 
-fn with_plugin(
-    work: fn(&CniConfig, &Place) -> Result<(), CniError>,
-    config: &CniConfig,
-    place: &Place,
-) -> ExitCode {
-    log(&place.log);
-    finish(work(config, place).map_err(|error| error.to_string()))
+fn with_plugin(work: CniWork, config: &CniConfig, place: &Place) -> Result<(), CniError> {
+    match work {
+        CniWork::Install => cni::install(config, place),
+        CniWork::Rehearse => {
+            let changes = cni::rehearse(config, place)?;
+            let changes = if changes.is_empty() { "nothing would be changed\n" } else { &changes };
+            Ok(std::io::stdout().write_all(changes.as_bytes())?)
+        }
+        CniWork::Uninstall => cni::uninstall(config, place),
+        CniWork::Status => cni::status(config, place),
+    }
 }
 
 fn block_on<E: Display>(work: impl Future<Output = Result<(), E>>) -> Result<(), String> {

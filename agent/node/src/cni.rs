@@ -19,15 +19,17 @@ use crate::config::{CniConfig, Place};
 
 mod cri;
 
+use cri::Known;
+
 /// Why the plugin cannot be installed, or its state not be told.
 #[derive(Debug, thiserror::Error)]
 pub enum CniError {
     /// The installer.
     #[error(transparent)]
     Keeper(#[from] keeper::Error),
-    /// No thread or runtime for it.
-    #[error("cannot start the installer of the CNI plugin: {0}")]
-    Start(#[from] io::Error),
+    /// A system call failed.
+    #[error("cannot ask the runtime, or answer: {0}")]
+    Io(#[from] io::Error),
     /// Pods that start now do not get the plugin.
     #[error("pods that start now do not get the plugin: {0}")]
     NotInForce(String),
@@ -52,6 +54,14 @@ pub(crate) fn install(config: &CniConfig, place: &Place) -> Result<(), CniError>
     let writes = settings.install()?;
     tracing::info!(writes, net_dir = %config.net_dir.display(), bin_dir = %config.bin_dir.display(), "installed");
     in_words(&settings.standing())
+}
+
+/// Says what [`install`] would change; empty = nothing.
+///
+/// # Errors
+/// What keeps the plugin from its place.
+pub(crate) fn rehearse(config: &CniConfig, place: &Place) -> Result<String, CniError> {
+    Ok(Runtime::new(config)?.settings(config, &place.run_dir).rehearse()?)
 }
 
 /// Says whether the plugin is in force.
@@ -101,14 +111,12 @@ pub(crate) fn start(config: CniConfig, run_dir: PathBuf) -> io::Result<watch::Re
 }
 
 fn keep(config: &CniConfig, run_dir: &Path, runtime: &Runtime, told: &watch::Sender<Standing>) {
-    let mut settings = runtime.settings(config, run_dir);
-    let mut keeper = Keeper::new(settings.clone());
+    let mut known = runtime.known();
+    let mut keeper = Keeper::new(settings(config, run_dir, known.as_ref()));
     loop {
-        let now = runtime.settings(config, run_dir);
-        if now != settings {
-            // A runtime that was upgraded reads what it did not read before.
-            (settings, keeper) = (now.clone(), Keeper::new(now));
-        }
+        // A runtime that was upgraded reads what it did not read before; one that restarts is still the same.
+        known = runtime.known().or(known);
+        keeper.change(settings(config, run_dir, known.as_ref()));
         let next = keeper.round(Instant::now());
         let mut standing = keeper.standing().clone();
         // A runtime that notices our write needs a moment.
@@ -125,30 +133,37 @@ fn keep(config: &CniConfig, run_dir: &Path, runtime: &Runtime, told: &watch::Sen
     }
 }
 
+/// What is wanted, with what the runtime has told of itself.
+fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settings {
+    Settings {
+        host: config.host.clone(),
+        net_dir: config.net_dir.clone(),
+        bin_dir: config.bin_dir.clone(),
+        binary: config.binary.clone(),
+        run_dir: run_dir.to_owned(),
+        choice: config.choice,
+        runtime: config.runtime.or(known.map(|known| known.runtime)).unwrap_or_default(),
+        reads_drop_ins: known.map(|known| known.reads_drop_ins),
+        entry: config.entry.to_json(),
+        place: config.place.clone(),
+    }
+}
+
 impl Runtime {
     fn new(config: &CniConfig) -> io::Result<Self> {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self { tokio, sockets: config.sockets.clone() })
     }
 
-    /// What is wanted, with what the runtime tells of itself. Of one that is silent the least is taken for granted.
+    /// What the runtime tells of itself.
+    fn known(&self) -> Option<Known> {
+        let socket = self.socket()?;
+        let asked = self.tokio.block_on(cri::known(socket));
+        asked.inspect_err(|error| tracing::debug!(socket = %socket.display(), "{error}")).ok()
+    }
+
     fn settings(&self, config: &CniConfig, run_dir: &Path) -> Settings {
-        let known = self.socket().and_then(|socket| {
-            let asked = self.tokio.block_on(cri::known(socket));
-            asked.inspect_err(|error| tracing::debug!(socket = %socket.display(), "{error}")).ok()
-        });
-        Settings {
-            host: config.host.clone(),
-            net_dir: config.net_dir.clone(),
-            bin_dir: config.bin_dir.clone(),
-            binary: config.binary.clone(),
-            run_dir: run_dir.to_owned(),
-            choice: config.choice,
-            runtime: config.runtime.or(known.as_ref().map(|known| known.runtime)).unwrap_or_default(),
-            reads_drop_ins: known.is_some_and(|known| known.reads_drop_ins),
-            entry: config.entry.to_json(),
-            place: config.place.clone(),
-        }
+        settings(config, run_dir, self.known().as_ref())
     }
 
     /// What the runtime has loaded counts more than what is in its files; `false` = it has loaded something else.

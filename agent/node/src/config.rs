@@ -52,11 +52,20 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum CniCommand {
     /// Put the plugin into the runtime's directory and into the network configuration.
-    Install(CniAlone),
+    Install(CniInstall),
     /// Take it out of the network configuration; its binary goes once no pod needs it.
     Uninstall(CniAlone),
     /// Say whether pods that start now get it.
     Status(CniAlone),
+}
+
+#[derive(Args, Clone, Debug)]
+struct CniInstall {
+    /// Say what would be changed, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    alone: CniAlone,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -187,19 +196,28 @@ struct ControllerArgs {
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Run the agent.
-    Run(Config),
+    Run(Box<Config>),
     /// Run the controller.
     Controller(ControllerConfig),
-    /// Install the CNI plugin.
-    CniInstall(CniConfig, Place),
-    /// Uninstall it.
-    CniUninstall(CniConfig, Place),
-    /// Say how it stands.
-    CniStatus(CniConfig, Place),
+    /// Do something with the CNI plugin.
+    Cni(CniWork, Box<CniConfig>, Place),
     /// Remove everything of ours.
     Cleanup(Place),
     /// Print the CustomResourceDefinitions: the one of a plural, or all.
     Crds(Option<String>),
+}
+
+/// What to do with the CNI plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CniWork {
+    /// Install it.
+    Install,
+    /// Say what that would change.
+    Rehearse,
+    /// Uninstall it.
+    Uninstall,
+    /// Say how it stands.
+    Status,
 }
 
 /// Where things are on this host.
@@ -291,8 +309,8 @@ impl Cli {
             Some(Command::Cni(command)) => problems.cni_command(command),
             Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place, true)),
             Some(Command::Crds { plural }) => Action::Crds(plural),
-            Some(Command::Run(run)) => Action::Run(problems.run(*run)),
-            None => Action::Run(problems.run(self.run)),
+            Some(Command::Run(run)) => Action::Run(Box::new(problems.run(*run))),
+            None => Action::Run(Box::new(problems.run(self.run))),
         };
         if problems.0.is_empty() { Ok(action) } else { Err(ConfigError(problems.0)) }
     }
@@ -353,13 +371,14 @@ impl Problems {
     }
 
     fn cni_command(&mut self, command: CniCommand) -> Action {
-        let (make, args): (fn(CniConfig, Place) -> Action, _) = match command {
-            CniCommand::Install(args) => (Action::CniInstall, args),
-            CniCommand::Uninstall(args) => (Action::CniUninstall, args),
-            CniCommand::Status(args) => (Action::CniStatus, args),
+        let (work, args) = match command {
+            CniCommand::Install(CniInstall { dry_run: true, alone }) => (CniWork::Rehearse, alone),
+            CniCommand::Install(args) => (CniWork::Install, args.alone),
+            CniCommand::Uninstall(args) => (CniWork::Uninstall, args),
+            CniCommand::Status(args) => (CniWork::Status, args),
         };
         let cni = self.cni(args.cni, &args.place.run_dir, &args.place.bpffs);
-        make(cni, self.place(args.place, false))
+        Action::Cni(work, Box::new(cni), self.place(args.place, false))
     }
 
     fn controller(&mut self, args: ControllerArgs) -> ControllerConfig {

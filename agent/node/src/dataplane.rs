@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use balancing_cni_install::keeper::Standing;
 use balancing_core::{
     health::Health,
     source::{Batch, SourceStatus},
@@ -73,6 +74,8 @@ pub(crate) struct Inputs {
     pub addresses: Addresses,
     /// What is counted in the runtime; only for answers.
     pub counters: Counters,
+    /// How the CNI plugin stands, where the agent installs it; only for answers.
+    pub plugin: Option<watch::Receiver<Standing>>,
 }
 
 /// The thread, seen from the runtime.
@@ -154,6 +157,7 @@ struct Inside {
     abi: u32,
     addresses: Addresses,
     counters: Counters,
+    plugin: Option<watch::Receiver<Standing>>,
     /// When the source told of a change last.
     last_change: Option<SystemTime>,
     rounds: Rounds,
@@ -195,6 +199,7 @@ impl Inside {
             abi,
             addresses: inputs.addresses,
             counters: inputs.counters.clone(),
+            plugin: inputs.plugin.clone(),
             last_change: None,
             rounds: Rounds::default(),
             names: Teller::new(inputs.names.clone()),

@@ -15,6 +15,7 @@ mod cluster;
 mod fabric;
 mod links;
 mod out;
+mod plugin;
 mod policies;
 mod reconcile;
 mod source;
@@ -23,6 +24,7 @@ mod tables;
 pub use cluster::{ControllerSample, WriteSample};
 pub use fabric::FabricSample;
 pub use links::{AttachFailures, LinkSample};
+pub use plugin::PluginSample;
 pub use policies::{PolicySample, Traffic};
 pub use reconcile::{ReconcileSample, Rounds};
 pub use source::{SourceSample, WatchSample};
@@ -54,6 +56,8 @@ pub struct Sample {
     pub links: LinkSample,
     /// The fabric.
     pub fabric: FabricSample,
+    /// The installer of the CNI plugin.
+    pub plugin: PluginSample,
 }
 
 impl Sample {
@@ -66,7 +70,8 @@ impl Sample {
         self.tables.write(out)?;
         self.reconcile.write(out)?;
         self.links.write(out)?;
-        self.fabric.write(out)
+        self.fabric.write(out)?;
+        self.plugin.write(out)
     }
 }
 

@@ -44,6 +44,8 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let tasks = Tasks { health, troubles, wishes };
     let feed = origin.start(&config.settings, config.place.state_dir.clone(), batches_in, status_in, tasks);
     let counters: Counters = feed.counters.clone();
+    let plugin = config.cni.clone().map(|cni| cni::start(cni, config.place.run_dir.clone()));
+    let plugin = plugin.transpose().map_err(RunError::Thread)?;
     let inputs = Inputs {
         batches,
         requests,
@@ -55,11 +57,11 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
         membership: feed.membership.clone(),
         addresses,
         counters,
+        plugin: plugin.clone(),
     };
     let layout = Layout::new(&config.place.bpffs, abi);
-    let plugin = config.cni.clone().map(|cni| cni::start(cni, config.place.run_dir.clone()));
     let Handle { probe, loaded, ended } = dataplane::spawn(config, abi, inputs).map_err(RunError::Thread)?;
-    let probe = probe.with_plugin(plugin.transpose().map_err(RunError::Thread)?);
+    let probe = probe.with_plugin(plugin);
     let http = http::start(bound, http::agent(requests_in.clone(), probe))?;
     let (monitors, reader) = monitor::start(layout, requests_in.clone(), names);
     let server = tokio::spawn(control::serve(listener, requests_in, monitors));

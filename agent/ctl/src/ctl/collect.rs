@@ -26,8 +26,8 @@ use crate::socket::{AskError, ask};
 use balancing_core::control::{Request, socket_path};
 use balancing_core::fabric_view::{CheckView, FabricView};
 use balancing_core::view::{
-    AgentView, BackendView, CountersView, FrontendView, KeyView, Origin, OwnerView, PodName, PodView,
-    PolicyView, SourceView,
+    AgentView, BackendView, CountersView, FrontendView, KeyView, Origin, OwnerView, PluginView, PodName,
+    PodView, PolicyView, SourceView,
 };
 
 /// What the agent knows of backends, by service id, address and port.
@@ -93,6 +93,8 @@ pub(super) struct StatusView {
     /// Why the agent did not answer.
     pub(super) agent: Option<String>,
     pub(super) source: Option<SourceView>,
+    /// The CNI plugin, where the agent installs it.
+    pub(super) plugin: Option<PluginView>,
     pub(super) kernel: KernelView,
     pub(super) hooks: HooksView,
     pub(super) tables: Vec<TableView>,
@@ -236,6 +238,7 @@ impl Host {
             differences: self.differences(),
             http: agent.as_ref().and_then(|a| a.http),
             metrics: agent.as_ref().and_then(|a| a.metrics),
+            plugin: agent.as_ref().and_then(|a| a.plugin.clone()),
             source: agent.map(|a| a.source),
             kernel,
             hooks,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use comfy_table::{ContentArrangement, Table, TableStyle};
 
 use super::collect::{ExplainView, StatusView, VersionView};
-use balancing_core::view::{BackendView, FrontendView, PodView, PolicyView};
+use balancing_core::view::{BackendView, FrontendView, PluginView, PodView, PolicyView};
 
 mod fabric;
 
@@ -56,6 +56,7 @@ pub(super) fn status(view: &StatusView) -> String {
         lines.push(format!("Source:    {} ({synced})", source.description));
         lines.extend(source.problems.iter().map(|problem| format!("           {problem}")));
     }
+    lines.extend(view.plugin.as_ref().map(plugin));
     let features =
         view.kernel.features.iter().map(|(name, on)| format!("{name}={}", if *on { "yes" } else { "no" }));
     lines.push(format!("Kernel:    {} ({})", view.kernel.release, features.collect::<Vec<_>>().join(" ")));
@@ -85,6 +86,13 @@ pub(super) fn status(view: &StatusView) -> String {
     lines.extend(view.differences.iter().map(|difference| format!("Differs: {difference}")));
     lines.extend(view.problems.iter().map(|problem| format!("Problem: {problem}")));
     lines.join("\n")
+}
+
+fn plugin(plugin: &PluginView) -> String {
+    let why = plugin.problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
+    let file = or_dash(plugin.file.as_deref());
+    let state = if plugin.in_force { "in force" } else { "not in force" };
+    format!("CNI:       {state} ({file}: {}){why}", plugin.chain.join(", "))
 }
 
 pub(super) fn policies(rows: &[PolicyView]) -> String {

@@ -96,9 +96,13 @@ impl Problems {
         let policies = [("ignore", false), ("fail", true)];
         let differs = |path: &Path, usual: &str| (path != Path::new(usual)).then(|| path.to_owned());
         CniConfig {
-            net_dir: args.cni_net_dir.unwrap_or_else(|| on_host(preset.net_dir)),
-            bin_dir: args.cni_bin_dir.unwrap_or_else(|| on_host(preset.bin_dir)),
-            binary: args.cni_binary.unwrap_or_else(beside_the_agent),
+            net_dir: self
+                .given_path("--cni-net-dir", args.cni_net_dir)
+                .unwrap_or_else(|| on_host(preset.net_dir)),
+            bin_dir: self
+                .given_path("--cni-bin-dir", args.cni_bin_dir)
+                .unwrap_or_else(|| on_host(preset.bin_dir)),
+            binary: self.given_path("--cni-binary", args.cni_binary).unwrap_or_else(beside_the_agent),
             choice,
             place: self.place_of(&args.cni_place, choice),
             entry: Entry {
@@ -123,6 +127,10 @@ impl Problems {
             },
             host,
         }
+    }
+
+    fn given_path(&mut self, flag: &str, path: Option<PathBuf>) -> Option<PathBuf> {
+        path.filter(|path| !path.as_os_str().is_empty()).map(|path| self.absolute(flag, path))
     }
 
     fn preset(&mut self, name: &str, host: &Path) -> Preset {

@@ -94,6 +94,17 @@ fn numbers_with_a_sign_and_names_of_no_node_are_wrong_values() {
 }
 
 #[test]
+fn paths_of_the_installer_are_absolute() {
+    let flags = ["--cni-net-dir", "--cni-bin-dir", "--cni-binary", "--host-root", "--cri-socket"];
+    let wrong: Vec<String> = flags.iter().map(|flag| format!("{flag}=../x")).collect();
+    let args: Vec<&str> = ["cni", "install"].into_iter().chain(wrong.iter().map(String::as_str)).collect();
+    let error = action(&args).unwrap_err().to_string();
+    for flag in flags {
+        assert!(error.contains(&format!("{flag} ../x: must be an absolute path")), "{error}");
+    }
+}
+
+#[test]
 fn two_listeners_do_not_share_a_port() {
     for (http, metrics) in [(":5811", ":5811"), ("127.0.0.1:5811", ":5811"), ("10.0.0.1:1", "10.0.0.1:1")] {
         let args = [format!("--http={http}"), format!("--metrics={metrics}")];

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use balancing_cni_install::keeper::Standing;
 use balancing_dataplane::layout::Hook;
 
 use super::Inside;
 use crate::{
     control::Pending,
-    metrics::{PolicySample, ReconcileSample, Sample, SourceSample, TableSample, Traffic},
+    metrics::{PluginSample, PolicySample, ReconcileSample, Sample, SourceSample, TableSample, Traffic},
     reconcile::State,
 };
 use balancing_core::{
@@ -18,7 +19,7 @@ use balancing_core::{
     objects::{Pod, PolicyRef},
     resolve::Role,
     source::SourceStatus,
-    view::{self, AgentView, PodName, SourceView},
+    view::{self, AgentView, PluginView, PodName, SourceView},
 };
 
 /// Why a pod of a directory cannot be hooked.
@@ -153,6 +154,7 @@ impl Inside {
                 .into_iter()
                 .filter_map(|usage| Some((usage.name.to_owned(), usage.dropped?)))
                 .collect(),
+            plugin: self.plugin.as_ref().map(|plugin| plugin_view(&plugin.borrow())),
         }
     }
 
@@ -178,6 +180,7 @@ impl Inside {
             },
             links: self.world.attacher.sample(),
             fabric: self.fabric_sample(),
+            plugin: PluginSample::of(self.plugin.as_ref().map(|plugin| plugin.borrow()).as_deref()),
         }
     }
 
@@ -213,6 +216,17 @@ impl Inside {
             hook_errors: told(tables.hook_errors()),
             operations: self.world.owner.operations().clone(),
         }
+    }
+}
+
+fn plugin_view(standing: &Standing) -> PluginView {
+    PluginView {
+        in_force: standing.is_ready(),
+        file: standing.file.clone(),
+        chain: standing.chain.clone(),
+        problem: standing.problem.clone(),
+        writes: standing.writes,
+        fights: standing.fights,
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 use super::*;
 use crate::listen::Listen;
 use crate::metrics::{
-    FabricSample, LinkSample, PolicySample, ReconcileSample, Sample, SourceSample, TableSample,
+    FabricSample, LinkSample, PluginSample, PolicySample, ReconcileSample, Sample, SourceSample, TableSample,
 };
 use crate::probe::Report;
 use balancing_core::kinds::ObjectKind;
@@ -41,6 +41,7 @@ fn sample() -> Sample {
         reconcile: ReconcileSample::default(),
         links: LinkSample::default(),
         fabric: FabricSample::default(),
+        plugin: PluginSample::default(),
     }
 }
 

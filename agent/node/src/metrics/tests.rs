@@ -9,6 +9,8 @@ use balancing_dataplane::{
     tables::{Counters, Usage},
 };
 
+use balancing_cni_install::keeper::Standing;
+
 use super::*;
 use crate::{owner::Operations, reconcile::State};
 use balancing_core::failure::FailureReason;
@@ -52,6 +54,7 @@ fn full() -> Sample {
             operations: Operations { published: 5, removed: 1, failed: BTreeMap::new() },
         },
         reconcile: ReconcileSample { rounds, states: vec![State::new("tables")] },
+        plugin: PluginSample::of(Some(&Standing::default())),
         links: LinkSample { host: true, pods: 2, ..LinkSample::default() },
         fabric: FabricSample {
             member: true,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use balancing_core::view::AgentView;
+use balancing_core::view::{AgentView, PluginView};
 
 use super::{Finding, Host, Level};
 use crate::socket::AskError;
@@ -50,7 +50,28 @@ fn judge(agent: &AgentView) -> Vec<Finding> {
         findings.push(Finding::of(Level::Problem, "agent", problem.clone(), ""));
     }
     findings.extend(source(agent));
+    findings.extend(agent.plugin.as_ref().map(plugin));
     findings
+}
+
+fn plugin(plugin: &PluginView) -> Finding {
+    match &plugin.problem {
+        _ if plugin.in_force => {
+            Finding::ok("cni", format!("pods that start now get {}", plugin.chain.join(", ")))
+        }
+        Some(problem) => Finding::of(
+            Level::Problem,
+            "cni",
+            problem.clone(),
+            "until then the agent hooks pods after they have started",
+        ),
+        None => Finding::of(
+            Level::Problem,
+            "cni",
+            format!("pods that start now get {}, without our plugin", plugin.chain.join(", ")),
+            "see the agent's log",
+        ),
+    }
 }
 
 fn source(agent: &AgentView) -> Vec<Finding> {
@@ -102,6 +123,7 @@ mod tests {
             http: None,
             metrics: None,
             dropped: Default::default(),
+            plugin: None,
         }
     }
 
