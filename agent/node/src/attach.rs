@@ -27,6 +27,7 @@ mod claims;
 mod host;
 mod known;
 mod news;
+mod orphans;
 mod pods;
 mod recorded;
 mod refresh;

@@ -250,6 +250,22 @@ impl Records {
         Ok(listing)
     }
 
+    /// Removes what writes have left that were interrupted so long ago; how many there were. What cannot be removed is left for the
+    /// next time.
+    #[must_use]
+    pub fn sweep(&self, age: Duration) -> usize {
+        let files = list(&self.dir)
+            .unwrap_or_default()
+            .into_iter()
+            .flat_map(|network| list(&network).unwrap_or_default());
+        let is_left = |path: &PathBuf| {
+            let modified = fs::symlink_metadata(path).and_then(|found| found.modified());
+            path.extension().is_some_and(|end| end == &UNFINISHED[1..])
+                && modified.is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed > age))
+        };
+        files.filter(is_left).filter(|path| fs::remove_file(path).is_ok()).count()
+    }
+
     /// How many attachments a pod has: it keeps its links while there is one.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, time::Duration};
 use balancing_dataplane::{
     cgroup::PodUid,
     links,
-    records::{self, Dated, Records},
+    records::{self, Dated},
 };
 
 use super::Attacher;
@@ -16,7 +16,8 @@ const GRACE: Duration = Duration::from_secs(60);
 impl Attacher {
     /// Removes the records of pods that have neither links nor a cgroup, and what interrupted writes have left. Of a cgroup that is
     /// not below ours nobody knows here whether it is gone.
-    pub(super) fn forget_orphans(&self, records: &Records) {
+    pub(super) fn forget_orphans(&self) {
+        let records = self.recorded.records();
         let listing = match records.read_all() {
             Ok(listing) => listing,
             Err(error) => return tracing::warn!("records of pods that are gone are not removed: {error}"),

@@ -35,6 +35,11 @@ impl Recorded {
         dir
     }
 
+    /// Where they are.
+    pub(super) fn records(&self) -> &Records {
+        &self.records
+    }
+
     /// Reads everything. Unreadable records are the plugin's business.
     pub(super) fn read_all(&mut self) {
         self.files =

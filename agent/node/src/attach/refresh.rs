@@ -49,6 +49,7 @@ impl Attacher {
     fn update_pods(&mut self) -> Result<Vec<(String, String)>, AttachError> {
         let (mut news, mut stuck) = (News::default(), Vec::new());
         let swept = links::sweep(&self.layout, &self.cgroup_root, &self.locks)?;
+        self.forget_orphans();
         self.fresh.clear();
         for uid in &swept.pods {
             news.add(Event::Gone, uid.to_string(), "");
@@ -99,6 +100,7 @@ impl Attacher {
         };
         let Some(cgroup) = self.cgroup_of_ids(ids) else { return Ok(None) };
         let changes = links::attach(&self.pods, &cgroup, dir)?;
+        self.detach_older(uid)?;
         Ok(Some((cgroup.id(), changes.values().any(|change| *change != Change::Kept))))
     }
 }
