@@ -213,6 +213,7 @@ impl Attacher {
             }
             changes => changes?,
         };
+        self.detach_older(uid)?;
         found.state = State::Hooked;
         Ok(changes.values().any(|change| *change != Change::Kept).then_some(Event::Attached))
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use balancing_dataplane::{layout::Layout, links};
+use balancing_dataplane::{cgroup::PodUid, layout::Layout, links};
 
 use super::{AttachError, Attacher, PATIENCE};
 
@@ -20,6 +20,15 @@ impl Attacher {
             }
         }
         Ok(stuck)
+    }
+
+    /// Two ABIs at one pod would both translate. A call of the plugin that had opened older programs before they were replaced may
+    /// have made links after the others were moved. The caller holds the pod's lock, and has made ours.
+    pub(super) fn detach_older(&self, uid: &PodUid) -> Result<(), AttachError> {
+        for old in self.older()? {
+            links::remove(&old.pods().join(uid.as_str()))?;
+        }
+        Ok(())
     }
 
     pub(super) fn older(&self) -> Result<Vec<Layout>, AttachError> {
