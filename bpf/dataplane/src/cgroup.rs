@@ -66,7 +66,10 @@ pub enum Error {
         unreadable: usize,
     },
     /// More than one directory belongs to the pod and nothing tells them apart.
-    #[error("pod {uid} has several cgroups: {first} and {second}")]
+    #[error(
+        "pod {uid} has several cgroups: {first} and {second}; remove the one that is left over, or let the runtime tell \
+         the right one (CNI capability cgroupPath)"
+    )]
     Ambiguous {
         /// The pod.
         uid: PodUid,
@@ -76,7 +79,9 @@ pub enum Error {
         second: PathBuf,
     },
     /// The directory is of another file system.
-    #[error("{path} is not on cgroup2")]
+    #[error(
+        "{path} is not on cgroup2; set the cgroup root to a directory of the cgroup2 mount, or leave it out to have it found"
+    )]
     NotCgroup2 {
         /// The directory.
         path: PathBuf,
@@ -157,9 +162,13 @@ pub fn find(root: &Path, uid: &PodUid, hint: Option<&str>, patience: Duration) -
         let last = Instant::now() >= deadline;
         // The search costs a walk of the tree: at the first and at the last look only.
         if last || !searched {
-            match scan::pod(root, uid) {
-                Ok(path) => return CgroupDir::open(&path),
+            // What was found may be gone by now: it is looked for again.
+            let found = scan::pod(root, uid).and_then(|path| open_existing(&path));
+            match found {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) if last => return Err(not_found(root, uid)),
                 Err(Error::NotFound { .. }) if !last => searched = true,
+                Ok(None) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -14,7 +14,7 @@ use std::{
 };
 
 pub use self::{
-    attach::{Change, attach},
+    attach::{Change, attach, overridden},
     lock::{Locks, PodLock},
     sweep::{Swept, sweep},
 };
@@ -56,7 +56,10 @@ pub enum Error {
         holder: String,
     },
     /// The cgroup has as many programs on the hook as the kernel allows: 64.
-    #[error("cannot attach {hook} to {cgroup}: 64 programs are attached already, more are not allowed")]
+    #[error(
+        "cannot attach {hook} to {cgroup}: 64 programs are attached already, more are not allowed; detach one that is of \
+         no use: `bpftool cgroup show {cgroup}` lists them"
+    )]
     TooMany {
         /// Name of the hook.
         hook: &'static str,
@@ -358,6 +361,10 @@ fn open_link(dir: &Path, hook: Hook) -> Result<Option<(OwnedFd, LinkState)>, Err
 /// Detaches and unpins everything in a directory, the hooks that translate first and their replies last, and
 /// removes it.
 fn discard(dir: &Path) -> Result<bool, Error> {
+    // Asked first: on a file system that is mounted read-only removing fails also where nothing is.
+    if matches!(fs::symlink_metadata(dir), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        return Ok(false);
+    }
     let mut found = names(dir)?;
     let order = |name: &String| Hook::ALL.iter().position(|hook| hook.name() == name);
     found.sort_by_key(|name| std::cmp::Reverse(order(name)));

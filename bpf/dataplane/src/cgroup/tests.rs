@@ -29,7 +29,7 @@ impl Drop for Tree {
 }
 
 #[test]
-fn uids() {
+fn c7_c8_uids() {
     for good in [UID, "9f86d081884c7d659a2feaa0c55ad015", "A", &"a".repeat(64)] {
         assert_eq!(uid(good).as_str(), good);
     }
@@ -39,7 +39,7 @@ fn uids() {
 }
 
 #[test]
-fn every_place_of_a_kubelet() {
+fn d1_d12_every_place_of_a_kubelet() {
     let all: BTreeSet<String> = candidates(&uid(UID)).map(|path| path.display().to_string()).collect();
     let expected = [
         format!("kubepods/pod{UID}"),
@@ -65,7 +65,7 @@ fn every_place_of_a_kubelet() {
 }
 
 #[test]
-fn names_of_a_pod() {
+fn d16_d20_names_of_a_pod() {
     for name in [format!("pod{UID}"), format!("a-b-kubepods-burstable-pod{UID_}.slice")] {
         assert!(is_of(&name, &uid(UID)), "{name}");
         assert_eq!(uid_in_path(&format!("/x/{name}/")), Some(uid(UID)), "{name}");
@@ -88,13 +88,13 @@ fn names_of_a_pod() {
 }
 
 #[test]
-fn a_short_uid_is_not_found_in_a_longer_one() {
+fn d20_a_short_uid_is_not_found_in_a_longer_one() {
     assert!(!is_of(&format!("pod{UID}"), &uid("0b1c2d3e")));
     assert!(!is_of(&format!("kubepods-pod{UID_}.slice"), &uid("a5b6c7d8e9f0")));
 }
 
 #[test]
-fn runtime_paths_are_confined() {
+fn c10_runtime_paths_are_confined() {
     for (given, below) in
         [("/kubepods/pod1", Some("kubepods/pod1")), ("kubepods//./pod1/", Some("kubepods/pod1")), ("", None)]
     {
@@ -106,28 +106,28 @@ fn runtime_paths_are_confined() {
 }
 
 #[test]
-fn a_lone_slice_is_expanded() {
+fn c10_a_lone_slice_is_expanded() {
     assert_eq!(expand_slice(Path::new("a-b-c.slice")), Path::new("a.slice/a-b.slice/a-b-c.slice"));
     assert_eq!(expand_slice(Path::new("x/a-b.slice")), Path::new("x/a-b.slice"));
     assert_eq!(expand_slice(Path::new("a-b")), Path::new("a-b"));
 }
 
 #[test]
-fn search_below_an_unusual_root_takes_the_pod_and_not_its_containers() {
+fn d13_d16_search_below_an_unusual_root_takes_the_pod_and_not_its_containers() {
     let pod = format!("my.slice/my-own.slice/my-own-kubepods.slice/my-own-kubepods-pod{UID_}.slice");
     let tree = Tree::new("scan", &[&format!("{pod}/crio-pod{UID}"), &format!("other/pod{UID}0")]);
     assert_eq!(scan::pod(&tree.0, &uid(UID)).unwrap(), tree.0.join(&pod));
 }
 
 #[test]
-fn search_prefers_the_outer_of_two_kubelets() {
+fn d19_search_prefers_the_outer_of_two_kubelets() {
     let outer = format!("a/pod{UID}");
     let tree = Tree::new("outer", &[&outer, &format!("a/b/c/pod{UID}")]);
     assert_eq!(scan::pod(&tree.0, &uid(UID)).unwrap(), tree.0.join(outer));
 }
 
 #[test]
-fn two_directories_of_one_pod_are_named() {
+fn d19_two_directories_of_one_pod_are_named() {
     let tree = Tree::new("twice", &[&format!("a/pod{UID}"), &format!("b/pod{UID}")]);
     let error = scan::pod(&tree.0, &uid(UID)).unwrap_err();
     let message = error.to_string();
@@ -136,7 +136,7 @@ fn two_directories_of_one_pod_are_named() {
 }
 
 #[test]
-fn search_ends_at_its_depth_and_says_what_it_did() {
+fn d21_search_ends_at_its_depth_and_says_what_it_did() {
     let deep = format!("1/2/3/4/5/6/7/8/pod{UID}");
     let tree = Tree::new("deep", &[&deep]);
     let error = scan::pod(&tree.0, &uid(UID)).unwrap_err();
@@ -144,7 +144,7 @@ fn search_ends_at_its_depth_and_says_what_it_did() {
 }
 
 #[test]
-fn a_directory_outside_cgroup2_is_refused() {
+fn d26_a_directory_outside_cgroup2_is_refused() {
     let tree = Tree::new("plain", &[&format!("kubepods/pod{UID}")]);
     let error = find(&tree.0, &uid(UID), None, Duration::ZERO).unwrap_err();
     assert!(matches!(error, Error::NotCgroup2 { .. }), "{error}");
@@ -153,7 +153,7 @@ fn a_directory_outside_cgroup2_is_refused() {
 }
 
 #[test]
-fn a_symbolic_link_is_refused() {
+fn c10_d26_a_symbolic_link_is_refused() {
     let tree = Tree::new("symlink", &["kubepods"]);
     std::os::unix::fs::symlink("/sys/fs", tree.0.join(format!("kubepods/pod{UID}"))).unwrap();
     let error = find(&tree.0, &uid(UID), None, Duration::ZERO).unwrap_err();
@@ -161,7 +161,7 @@ fn a_symbolic_link_is_refused() {
 }
 
 #[test]
-fn patience_ends() {
+fn d17_patience_ends() {
     let tree = Tree::new("patience", &["kubepods"]);
     let patience = Duration::from_millis(20);
     let begin = Instant::now();
@@ -180,7 +180,7 @@ fn live_ids() {
 }
 
 #[test]
-fn a_pod_on_version_1_is_noticed() {
+fn d23_a_pod_on_version_1_is_noticed() {
     let tree = Tree::new("v1", &[&format!("pids/kubepods/pod{UID}")]);
     let table = format!("1 0 0:1 / {}/pids rw - cgroup cgroup rw,pids\n", tree.0.display());
     let mounts = Mounts::parse(table.as_bytes());

@@ -151,3 +151,21 @@ fn exclusive_holder(hook: Hook, cgroup: &CgroupDir) -> Option<String> {
     }
     None
 }
+
+/// What stands aside for the pod's links: programs that were attached above it with `BPF_F_ALLOW_OVERRIDE`. The kernel runs
+/// them only where nothing is attached below.
+#[must_use]
+pub fn overridden(cgroup: &CgroupDir) -> Vec<String> {
+    const OVERRIDE: u32 = 1;
+    let mut found = Vec::new();
+    for path in cgroup.path().ancestors().skip(1) {
+        let Ok(directory) = CgroupDir::open(path) else { break };
+        for hook in Hook::ALL {
+            let Ok(attached) = sys::prog_query(directory.as_fd(), hook.attach_type()) else { continue };
+            if let (OVERRIDE, Some(id)) = (attached.flags, attached.programs.first()) {
+                found.push(format!("program {id} on {} of {}", hook.name(), path.display()));
+            }
+        }
+    }
+    found
+}

@@ -15,7 +15,7 @@ fn pure_v2() {
 }
 
 #[test]
-fn hybrid() {
+fn d23_d24_hybrid() {
     let table = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
                  32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
                  41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
@@ -27,7 +27,7 @@ fn hybrid() {
 }
 
 #[test]
-fn unusual_place_with_escapes_and_optional_fields() {
+fn d24_unusual_place_with_escapes_and_optional_fields() {
     let table = "41 31 0:38 / /mnt/c\\040g\\134\\011x rw shared:1 master:2 propagate_from:3 - cgroup2 c rw\n";
     assert_eq!(roots(table), ["/mnt/c g\\\tx"]);
 }
@@ -39,7 +39,7 @@ fn what_only_looks_like_an_escape_stays() {
 }
 
 #[test]
-fn the_mount_that_shows_most_comes_first() {
+fn d24_the_mount_that_shows_most_comes_first() {
     let table = "1 0 0:1 /kubepods/podx /part rw - cgroup2 c rw\n\
                  2 0 0:1 / /own rw - cgroup2 c rw\n\
                  3 0 0:1 /../.. /host rw - cgroup2 c rw\n\
@@ -54,12 +54,12 @@ fn a_mount_point_named_like_the_file_system_does_not_confuse() {
 }
 
 #[test]
-fn garbage_is_skipped() {
+fn d24_garbage_is_skipped() {
     assert!(roots("\n1\n1 2 3 4 5 6\n1 2 3 4 5 6 -\n\u{fffd} - cgroup2\n").is_empty());
 }
 
 #[test]
-fn only_v1_says_what_to_do() {
+fn d22_only_v1_says_what_to_do() {
     let mounts = Mounts::parse(b"32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n");
     let message = mounts.cgroup2_root().unwrap_err().to_string();
     assert!(message.contains("/sys/fs/cgroup/cpu"), "{message}");
@@ -67,7 +67,7 @@ fn only_v1_says_what_to_do() {
 }
 
 #[test]
-fn a_hidden_mount_is_passed_over() {
+fn d24_a_hidden_mount_is_passed_over() {
     // /proc is certainly no cgroup2: the table claims it, statfs decides.
     let mounts = Mounts::parse(b"1 0 0:1 / /proc rw - cgroup2 c rw\n");
     assert!(matches!(mounts.cgroup2_root(), Err(Error::NoCgroup2 { .. })));

@@ -11,7 +11,7 @@ fn uid() -> PodUid {
 }
 
 #[test]
-fn by_the_runtimes_path_then_by_uid_then_by_search() {
+fn c10_by_the_runtimes_path_then_by_uid_then_by_search() {
     let Some(fixture) = Fixture::new("find") else { return };
     let find = |hint| cgroup::find(&fixture.cgroups, &uid(), hint, Duration::ZERO);
     assert!(matches!(find(None), Err(Error::NotFound { .. })));
@@ -29,7 +29,7 @@ fn by_the_runtimes_path_then_by_uid_then_by_search() {
 }
 
 #[test]
-fn a_directory_that_appears_late_is_awaited() {
+fn d17_a_directory_that_appears_late_is_awaited() {
     let Some(fixture) = Fixture::new("late") else { return };
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -42,7 +42,7 @@ fn a_directory_that_appears_late_is_awaited() {
 }
 
 #[test]
-fn two_places_of_one_pod_are_an_error() {
+fn d19_two_places_of_one_pod_are_an_error() {
     let Some(fixture) = Fixture::new("ambiguous") else { return };
     fixture.make_pod(UID);
     fixture.make_cgroup(&format!("kubepods/pod{UID}"));
@@ -51,7 +51,7 @@ fn two_places_of_one_pod_are_an_error() {
 }
 
 #[test]
-fn a_search_enters_no_other_pod() {
+fn d16_d21_a_search_enters_no_other_pod() {
     let Some(fixture) = Fixture::new("many") else { return };
     for number in 0..100 {
         fs::create_dir_all(fixture.cgroups.join(format!("r/kubepods/pod{number:032}/c"))).unwrap();

@@ -4,8 +4,10 @@
 
 use std::{
     fs,
-    os::fd::{AsFd, OwnedFd},
+    io::{self, BufRead as _, BufReader},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
 };
 
 use balancing_dataplane::{
@@ -15,9 +17,14 @@ use balancing_dataplane::{
     mount::{self, Mounts},
     sys,
 };
+use nix::libc;
 
 /// A UID as the API server makes them.
 pub(crate) const UID: &str = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0";
+
+/// Flags of BPF_PROG_ATTACH (`include/uapi/linux/bpf.h`): no other program below; another one below takes its place.
+pub(crate) const EXCLUSIVE: u32 = 0;
+pub(crate) const OVERRIDE: u32 = 1;
 
 pub(crate) struct Fixture {
     pub(crate) bpffs: PathBuf,
@@ -110,9 +117,56 @@ pub(crate) fn load(name: &str, hook: Hook) -> std::io::Result<OwnedFd> {
     sys::prog_load(&spec, None)
 }
 
+/// Attaches the way that is older than links. The attachment ends with the cgroup.
+#[allow(unsafe_code, reason = "BPF_PROG_ATTACH is what others do; the project itself never does")]
+pub(crate) fn attach_with_flags(
+    program: &OwnedFd,
+    cgroup: &CgroupDir,
+    hook: Hook,
+    flags: u32,
+) -> io::Result<()> {
+    const PROG_ATTACH: libc::c_int = 8;
+    let mut attr = [cgroup.as_fd().as_raw_fd() as u32, program.as_raw_fd() as u32, hook.attach_type(), flags];
+    // SAFETY: the attribute is a live array without pointers.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, attr.as_mut_ptr(), size_of_val(&attr)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// How many programs run on a hook because they are attached to this very cgroup.
 pub(crate) fn attached(cgroup: &CgroupDir, hook: Hook) -> usize {
     sys::prog_query(cgroup.as_fd(), hook.attach_type()).unwrap().programs.len()
+}
+
+/// A process outside a cgroup that holds a socket which was made inside.
+pub(crate) struct SocketOf(Child);
+
+impl SocketOf {
+    pub(crate) fn new(cgroup: &CgroupDir, outside: &Path) -> Self {
+        let script = "echo $$ > \"$1/cgroup.procs\" && exec 3<>/dev/udp/127.0.0.1/9 \
+                      && echo $$ > \"$2/cgroup.procs\" && echo ready && read -r _";
+        let mut child = Command::new("bash")
+            .args(["-c", script, "bash"])
+            .args([cgroup.path(), outside])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+
+    pub(crate) fn stop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Drop for SocketOf {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 /// Removes a cgroup and those below it. The files in it cannot be removed and need not be.

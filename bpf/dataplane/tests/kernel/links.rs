@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use balancing_dataplane::{
@@ -13,7 +13,7 @@ use balancing_dataplane::{
     sys,
 };
 
-use crate::fixture::{Fixture, UID, attached, load};
+use crate::fixture::{EXCLUSIVE, Fixture, UID, attach_with_flags, attached, load};
 
 /// What `inspect` has to say when everything is right.
 fn wanted(programs: &Programs, cgroup: &CgroupDir) -> BTreeMap<Hook, LinkState> {
@@ -58,7 +58,7 @@ fn attached_once_however_often_it_is_asked_for() {
 }
 
 #[test]
-fn new_programs_are_put_into_the_same_links() {
+fn e11_new_programs_are_put_into_the_same_links() {
     let Some(fixture) = Fixture::new("update") else { return };
     let cgroup = fixture.make_pod(UID);
     let dir = fixture.pod_dir(1, UID);
@@ -71,7 +71,7 @@ fn new_programs_are_put_into_the_same_links() {
 }
 
 #[test]
-fn links_of_a_cgroup_that_was_made_anew_are_replaced() {
+fn e10_links_of_a_cgroup_that_was_made_anew_are_replaced() {
     let Some(fixture) = Fixture::new("anew") else { return };
     let programs = fixture.pin_programs(1);
     let old = fixture.make_pod(UID);
@@ -101,7 +101,7 @@ fn only_what_is_missing_is_added() {
 }
 
 #[test]
-fn what_a_killed_caller_left_is_taken_down_first() {
+fn e9_what_a_killed_caller_left_is_taken_down_first() {
     let Some(fixture) = Fixture::new("killed") else { return };
     let programs = fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -127,7 +127,7 @@ fn what_a_killed_caller_left_is_taken_down_first() {
 }
 
 #[test]
-fn a_foreign_object_is_named_and_left() {
+fn e12_a_foreign_object_is_named_and_left() {
     let Some(fixture) = Fixture::new("foreign") else { return };
     let programs = fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -150,7 +150,7 @@ fn a_foreign_object_is_named_and_left() {
 }
 
 #[test]
-fn with_64_programs_nothing_of_ours_stays() {
+fn e14_e20_with_64_programs_nothing_of_ours_stays() {
     let Some(fixture) = Fixture::new("full") else { return };
     let programs = fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -165,13 +165,13 @@ fn with_64_programs_nothing_of_ours_stays() {
 }
 
 #[test]
-fn an_exclusive_ancestor_is_named() {
+fn e15_an_exclusive_ancestor_is_named() {
     let Some(fixture) = Fixture::new("exclusive") else { return };
     let programs = fixture.pin_programs(1);
     let ancestor = fixture.make_cgroup("kubepods");
     let cgroup = fixture.make_pod(UID);
     let program = load("p", Hook::Sendmsg6).unwrap();
-    attach_exclusively(&program, &ancestor, Hook::Sendmsg6);
+    attach_with_flags(&program, &ancestor, Hook::Sendmsg6, EXCLUSIVE).unwrap();
     let error = links::attach(&programs, &cgroup, &fixture.pod_dir(1, UID)).unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, Error::Exclusive { hook: "sendmsg6", .. }), "{message}");
@@ -182,7 +182,7 @@ fn an_exclusive_ancestor_is_named() {
 }
 
 #[test]
-fn a_removed_cgroup_is_its_own_error() {
+fn d18_a_removed_cgroup_is_its_own_error() {
     let Some(fixture) = Fixture::new("gone") else { return };
     let programs = fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -204,14 +204,4 @@ fn the_newest_complete_set_of_programs_is_chosen() {
     assert_eq!(programs.id(Hook::Connect6), Programs::open(&layout).unwrap().id(Hook::Connect6));
     let abis: Vec<u32> = links::layouts(&fixture.bpffs).unwrap().iter().map(|layout| layout.abi()).collect();
     assert_eq!(abis, [11, 10, 2]);
-}
-
-/// Attaches the old way with flags 0: no other program may be attached below.
-#[allow(unsafe_code, reason = "BPF_PROG_ATTACH is what others did; the project itself never does")]
-fn attach_exclusively(program: &OwnedFd, cgroup: &CgroupDir, hook: Hook) {
-    const PROG_ATTACH: libc::c_int = 8;
-    let mut attr = [cgroup.as_fd().as_raw_fd() as u32, program.as_raw_fd() as u32, hook.attach_type(), 0];
-    // SAFETY: the attribute is a live array without pointers.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, attr.as_mut_ptr(), size_of_val(&attr)) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }

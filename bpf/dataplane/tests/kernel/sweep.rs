@@ -1,24 +1,18 @@
 //! Sweeping what nobody comes back for.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    os::fd::AsFd,
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{fs, os::fd::AsFd};
 
 use balancing_dataplane::{
-    cgroup::{self, CgroupDir, PodUid},
+    cgroup::{self, PodUid},
     layout::Hook,
     links::{self, Locks},
     sys,
 };
 
-use crate::fixture::{Fixture, UID, attached, load};
+use crate::fixture::{Fixture, SocketOf, UID, attached, load};
 
 #[test]
-fn an_unfinished_directory_goes_unless_its_pod_is_locked() {
+fn f28_an_unfinished_directory_goes_unless_its_pod_is_locked() {
     let Some(fixture) = Fixture::new("unfinished") else { return };
     let locks = Locks::new(&fixture.run_dir);
     let cgroup = fixture.make_pod(UID);
@@ -41,7 +35,7 @@ fn an_unfinished_directory_goes_unless_its_pod_is_locked() {
 }
 
 #[test]
-fn pods_whose_cgroup_is_gone_go_and_others_stay() {
+fn f7_f28_pods_whose_cgroup_is_gone_go_and_others_stay() {
     let Some(fixture) = Fixture::new("sweep") else { return };
     let locks = Locks::new(&fixture.run_dir);
     let programs = fixture.pin_programs(1);
@@ -86,36 +80,4 @@ fn a_pod_outside_the_sweepers_view_is_not_gone() {
     fs::remove_dir(pod.path()).unwrap();
     assert!(cgroup::by_id(elsewhere.path(), id).unwrap().is_none());
     assert_eq!(sweep().pods.len(), 1);
-}
-
-/// A process outside a cgroup that holds a socket which was made inside.
-struct SocketOf(Child);
-
-impl SocketOf {
-    fn new(cgroup: &CgroupDir, outside: &Path) -> Self {
-        let script = "echo $$ > \"$1/cgroup.procs\" && exec 3<>/dev/udp/127.0.0.1/9 \
-                      && echo $$ > \"$2/cgroup.procs\" && echo ready && read -r _";
-        let mut child = Command::new("bash")
-            .args(["-c", script, "bash"])
-            .args([cgroup.path(), outside])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Self(child)
-    }
-
-    fn stop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-impl Drop for SocketOf {
-    fn drop(&mut self) {
-        self.stop();
-    }
 }
