@@ -12,9 +12,12 @@
 
 use std::{
     io::{self, Write},
+    panic::PanicHookInfo,
     process::ExitCode,
     time::Duration,
 };
+
+use balancing_dataplane::records;
 
 use crate::{
     config::{Config, FailurePolicy},
@@ -45,6 +48,8 @@ const VERSION_PATIENCE: Duration = Duration::from_millis(200);
 
 /// One call of the plugin.
 struct Request<'a> {
+    /// When the call began, as [`records::Record::written`] tells time.
+    began: u64,
     environment: Environment,
     config: Config<'a>,
     node: Node,
@@ -53,11 +58,7 @@ struct Request<'a> {
 
 fn main() -> ExitCode {
     // The release profile aborts on panic: the hook is the last chance to answer in the protocol.
-    std::panic::set_hook(Box::new(|panic| {
-        let error = CniError::new(Code::Internal, "balancing-cni failed unexpectedly", panic.to_string());
-        drop(answer(error.to_json(Version::NEWEST).as_bytes()));
-        std::process::exit(1);
-    }));
+    std::panic::set_hook(Box::new(give_up));
     let mut version = Version::NEWEST;
     let printed = run(&mut version).map(|reply| answer(reply.as_bytes()));
     match printed {
@@ -71,8 +72,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Answers a panic as an error of the protocol. What it leaves is what a killed call leaves: the next call or a sweep mends it.
+fn give_up(panic: &PanicHookInfo<'_>) {
+    let error = CniError::new(Code::Internal, "balancing-cni failed unexpectedly", panic.to_string());
+    drop(answer(error.to_json(Version::NEWEST).as_bytes()));
+    std::process::exit(1);
+}
+
 /// Does what the environment says and returns what belongs on stdout. Sets the version to answer in once it is known.
 fn run(version: &mut Version) -> Result<String, CniError> {
+    let began = records::now();
     let variable = |name: &str| std::env::var_os(name);
     let Some(command) = Command::read(&variable)? else {
         drop(writeln!(io::stderr(), "{}", about()));
@@ -89,7 +98,7 @@ fn run(version: &mut Version) -> Result<String, CniError> {
     let log = Log::new(&config, &environment);
     judge(&mut config, &log)?;
     let node = Node::read(&config, &log);
-    let request = Request { environment, config, node, log };
+    let request = Request { began, environment, config, node, log };
     let result = commands::run(&request);
     if let Err(error) = &result {
         request.log.error(&error.to_string());
@@ -124,4 +133,30 @@ fn about() -> String {
         env!("CARGO_PKG_VERSION"),
         Version::list()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    #[ignore = "a18_a_panic_is_an_error_of_the_protocol runs it in a process of its own"]
+    fn panics_under_the_hook() {
+        std::panic::set_hook(Box::new(give_up));
+        panic!("on \"purpose\"");
+    }
+
+    #[test]
+    fn a18_a_panic_is_an_error_of_the_protocol() {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tests::panics_under_the_hook", "--ignored", "--test-threads=1", "--nocapture"])
+            .output()
+            .unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let error: serde_json::Value = serde_json::from_str(&stdout[stdout.find('{').unwrap()..]).unwrap();
+        assert_eq!((output.status.code(), &error["code"]), (Some(1), &999.into()), "{stdout}");
+        assert!(error["details"].as_str().unwrap().contains("on \"purpose\""), "{stdout}");
+    }
 }

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, DirEntryExt as _, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -155,6 +155,10 @@ pub fn newest(records: impl Iterator<Item = Dated>) -> BTreeMap<PodUid, Record> 
     records.into_iter().map(|dated| (dated.record.pod_uid.clone(), dated.record)).collect()
 }
 
+/// The pods of records, by their files: a record that is written anew is another file.
+#[derive(Debug, Default)]
+pub struct Seen(BTreeMap<(PathBuf, u64), PodUid>);
+
 /// The records below one run directory.
 #[derive(Clone, Debug)]
 pub struct Records {
@@ -266,12 +270,27 @@ impl Records {
         files.filter(is_left).filter(|path| fs::remove_file(path).is_ok()).count()
     }
 
-    /// How many attachments a pod has: it keeps its links while there is one.
+    /// How many attachments a pod has: it keeps its links while there is one. Records that were seen before are not read again,
+    /// for whoever asks for many pods.
     ///
     /// # Errors
     /// As [`Self::read_all`].
-    pub fn references(&self, uid: &PodUid) -> Result<usize, Error> {
-        Ok(self.read_all()?.records.iter().filter(|record| record.pod_uid == *uid).count())
+    pub fn references(&self, uid: &PodUid, seen: &mut Seen) -> Result<usize, Error> {
+        let mut references = 0;
+        for network in list(&self.dir)? {
+            for file in files(&network)? {
+                let of = match seen.0.get(&file) {
+                    Some(of) => of.clone(),
+                    None => {
+                        let Ok(Some(Dated { record, .. })) = read_file(&file.0) else { continue };
+                        seen.0.insert(file, record.pod_uid.clone());
+                        record.pod_uid
+                    }
+                };
+                references += usize::from(of == *uid);
+            }
+        }
+        Ok(references)
     }
 
     fn network(&self, name: &str) -> PathBuf {
@@ -339,6 +358,26 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         .map_err(io_error("list", dir))?;
     paths.sort();
     Ok(paths)
+}
+
+/// The files of a network's records, with their inodes.
+fn files(network: &Path) -> Result<Vec<(PathBuf, u64)>, Error> {
+    let entries = match fs::read_dir(network) {
+        Ok(entries) => entries,
+        // Also what is no directory: it holds no records.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(source) => return Err(io_error("list", network)(source)),
+    };
+    let file = |entry: fs::DirEntry| {
+        let path = entry.path();
+        path.extension().is_some_and(|end| end == &RECORD[1..]).then(|| (path, entry.ino()))
+    };
+    entries
+        .filter_map(|entry| entry.map(file).transpose())
+        .collect::<io::Result<_>>()
+        .map_err(io_error("list", network))
 }
 
 /// A name as a part of a file name, differently for different names: letters, digits, `-` and inner dots stay,

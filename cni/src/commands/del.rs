@@ -5,7 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use balancing_dataplane::{cgroup::PodUid, links::Locks, records::Records};
+use balancing_dataplane::{
+    cgroup::PodUid,
+    links::Locks,
+    records::{Records, Seen},
+};
 
 use super::lock_patience;
 use crate::{Request, error::CniError, pod};
@@ -18,7 +22,7 @@ pub(super) fn run(request: &Request<'_>) {
         record.iter().map(|record| record.pod_uid.clone()).chain(pod::uid(request, None)).collect();
     let attachment = request.environment.attachment(&request.config.name);
     for uid in &uids {
-        let released = release(request, &records, uid, || {
+        let released = release(request, &records, uid, &mut Seen::default(), || {
             records.remove(&attachment)?;
             Ok(())
         });
@@ -39,11 +43,12 @@ pub(super) fn release(
     request: &Request<'_>,
     records: &Records,
     uid: &PodUid,
+    seen: &mut Seen,
     forget: impl FnOnce() -> Result<(), CniError>,
 ) -> Result<bool, CniError> {
     let _lock = Locks::new(&request.config.run_dir).acquire(uid, lock_patience(request))?;
     forget()?;
-    if records.references(uid)? > 0 {
+    if records.references(uid, seen)? > 0 {
         return Ok(false);
     }
     Ok(pod::detach(&request.node.bpffs, uid)?)

@@ -2,7 +2,7 @@
 
 use balancing_dataplane::{
     links::{self, Locks},
-    records::{Record, Records},
+    records::{Record, Records, Seen},
 };
 
 use super::del;
@@ -20,12 +20,15 @@ pub(super) fn run(request: &Request<'_>) -> Result<(), CniError> {
     let records = Records::new(&request.config.run_dir);
     let listing = records.read_network(&request.config.name)?;
     let mut problems: Vec<String> = listing.broken.iter().map(ToString::to_string).collect();
+    let mut seen = Seen::default();
     for record in &listing.records {
         let attachment = &record.attachment;
-        if valid.contains(&(attachment.container_id.clone(), attachment.ifname.clone())) {
+        // Whoever made the list did not know of an ADD that runs beside this call.
+        let newer = record.written > request.began;
+        if newer || valid.contains(&(attachment.container_id.clone(), attachment.ifname.clone())) {
             continue;
         }
-        match forget(request, &records, record) {
+        match forget(request, &records, record, &mut seen) {
             Ok(()) => request.log.info(&format!(
                 "pod {}: attachment {} {} is not in use, removed",
                 record.pod_uid, attachment.container_id, attachment.ifname
@@ -41,14 +44,19 @@ pub(super) fn run(request: &Request<'_>) -> Result<(), CniError> {
 }
 
 /// A record that has changed since it was listed belongs to an ADD that runs now, and stays.
-fn forget(request: &Request<'_>, records: &Records, listed: &Record) -> Result<(), CniError> {
+fn forget(
+    request: &Request<'_>,
+    records: &Records,
+    listed: &Record,
+    seen: &mut Seen,
+) -> Result<(), CniError> {
     let forget = || {
         if records.get(&listed.attachment)?.as_ref() == Some(listed) {
             records.remove(&listed.attachment)?;
         }
         Ok(())
     };
-    del::release(request, records, &listed.pod_uid, forget).map(drop)
+    del::release(request, records, &listed.pod_uid, seen, forget).map(drop)
 }
 
 /// Removes what no record tells of: unfinished directories, links of cgroups that are gone.

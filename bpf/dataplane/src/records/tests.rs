@@ -96,10 +96,16 @@ fn references_count_every_network() {
     ] {
         records.write(&record).unwrap();
     }
-    assert_eq!(records.references(&PodUid::new("u").unwrap()).unwrap(), 3);
-    assert_eq!(records.references(&PodUid::new("other").unwrap()).unwrap(), 1);
-    assert_eq!(records.references(&PodUid::new("none").unwrap()).unwrap(), 0);
-    assert_eq!(records.read_network("b").unwrap().records.len(), 2);
+    let mut seen = Seen::default();
+    let mut references = |uid: &str| records.references(&PodUid::new(uid).unwrap(), &mut seen).unwrap();
+    assert_eq!((references("u"), references("other"), references("none")), (3, 1, 0));
+    // What changes between two questions counts.
+    let moved = mk_record("b", "c2", "eth0", "u");
+    records.write(&moved).unwrap();
+    assert_eq!((references("u"), references("other")), (4, 0));
+    records.remove(&moved.attachment).unwrap();
+    assert_eq!(references("u"), 3);
+    assert_eq!(records.read_network("b").unwrap().records.len(), 1);
 }
 
 #[test]
@@ -115,7 +121,7 @@ fn a_broken_file_is_named_and_hides_no_other() {
 }
 
 #[test]
-fn different_names_have_different_files() {
+fn e26_different_names_have_different_files() {
     let long = "x".repeat(256);
     let longer = "x".repeat(257);
     let names =
@@ -132,7 +138,7 @@ fn different_names_have_different_files() {
 }
 
 #[test]
-fn a_container_id_of_256_characters_is_kept() {
+fn a8_e26_a_container_id_of_256_characters_is_kept() {
     let run = Run::new("long");
     let record = mk_record("net", &"c".repeat(256), "eth0", "u");
     run.records().write(&record).unwrap();
