@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn every_order_of_a_runtime() {
+    fn c1_every_order_of_a_runtime() {
         let all = permutations(&PAIRS);
         assert_eq!(all.len(), 120);
         for order in all {
@@ -106,13 +106,33 @@ mod tests {
     }
 
     #[test]
-    fn nothing_told_is_fine() {
+    fn c2_sets_of_other_runtimes() {
+        let uid = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0";
+        let pod = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=abc";
+        for (runtime, text, told) in [
+            ("CRI-O", format!("IgnoreUnknown=1;{pod};K8S_POD_UID={uid}"), Some(uid)),
+            ("Multus", format!("IgnoreUnknown=true;{pod};K8S_POD_UID={uid}"), Some(uid)),
+            ("cri-dockerd", format!("IgnoreUnknown=1;{pod}"), None),
+            (
+                "a delegate",
+                format!("IgnoreUnknown=1;{pod};K8S_POD_UID={uid};MAC=0a:58:0a:01:00:05"),
+                Some(uid),
+            ),
+        ] {
+            let args = Args::parse(&text).unwrap();
+            assert_eq!(args.uid.as_ref().map(PodUid::as_str), told, "{runtime}");
+            assert_eq!((args.namespace.as_str(), args.name.as_str()), ("default", "web-0"), "{runtime}");
+        }
+    }
+
+    #[test]
+    fn c3_nothing_told_is_fine() {
         assert_eq!(Args::parse("").unwrap(), Args::default());
         assert_eq!(Args::parse("K8S_POD_UID=").unwrap(), Args::default());
     }
 
     #[test]
-    fn unknown_keys_need_permission() {
+    fn c5_unknown_keys_need_permission() {
         for ignore in ["1", "true", "TRUE", "True"] {
             assert!(Args::parse(&format!("X=1;IgnoreUnknown={ignore};Y=2")).is_ok(), "{ignore}");
         }
@@ -122,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed() {
+    fn c6_malformed_pairs() {
         for text in ["a", "IgnoreUnknown=1;a=b=c", "IgnoreUnknown=1;", ";", "IgnoreUnknown=2", "K8S_POD_UID"]
         {
             assert_eq!(Args::parse(text).unwrap_err().code, Code::Environment, "{text}");
@@ -130,8 +150,20 @@ mod tests {
     }
 
     #[test]
-    fn a_uid_that_could_climb_is_refused() {
-        for uid in ["../x", "a/b", "*", "a b", "a_b", &"a".repeat(65)] {
+    fn c7_forms_of_uids() {
+        let dashed = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0";
+        for uid in [dashed, &dashed.to_uppercase(), &dashed.replace('-', "")] {
+            assert_eq!(Args::parse(&format!("K8S_POD_UID={uid}")).unwrap().uid.unwrap().as_str(), uid);
+        }
+        for uid in [&dashed.replace('-', "_"), &"a".repeat(300)] {
+            let error = Args::parse(&format!("K8S_POD_UID={uid}")).unwrap_err();
+            assert_eq!(error.code, Code::Environment, "{uid}");
+        }
+    }
+
+    #[test]
+    fn c8_a_uid_that_could_climb_is_refused() {
+        for uid in ["../x", "..", "a/b", "*", "[a]", ".*", "a?", "a b", "a\\b", "a_b", &"a".repeat(65)] {
             let error = Args::parse(&format!("K8S_POD_UID={uid}")).unwrap_err();
             assert!(error.to_string().contains("K8S_POD_UID"), "{error}");
         }

@@ -89,6 +89,15 @@ pub(crate) struct Config<'a> {
     keys: Keys<'a>,
 }
 
+/// The result of the plugins before.
+#[derive(Debug)]
+pub(crate) struct Previous<'a> {
+    /// What is handed on.
+    pub(crate) result: &'a RawValue,
+    /// What is wrong with it, where that keeps no pod from starting.
+    pub(crate) problem: Option<CniError>,
+}
+
 /// Collects what is wrong with our own keys: a mistake in them must not keep every pod of the node from starting.
 struct Own {
     problems: Vec<CniError>,
@@ -154,8 +163,9 @@ impl<'a> Config<'a> {
 
     /// The result to hand on, exactly as it was given.
     ///
-    /// libcni has brought it into the configuration's version; another one would be a mixture.
-    pub(crate) fn prev_result(&self) -> Result<&'a RawValue, CniError> {
+    /// A runtime passes on the version that the plugin before has printed, which ought to be the configuration's. Another one
+    /// that is known is a problem of that plugin, not of a pod that may start: without us the chain would take it.
+    pub(crate) fn prev_result(&self) -> Result<Previous<'a>, CniError> {
         let key = "prevResult";
         let Some(raw) = self.keys.get(key).copied() else {
             return Err(invalid(
@@ -168,15 +178,19 @@ impl<'a> Config<'a> {
         let result_version: Option<String> =
             typed(&result, "cniVersion").map_err(|_error| undecodable(key, "cniVersion is not a string"))?;
         let ours = self.version.as_str();
-        if let Some(other) = result_version.filter(|version| version != ours) {
-            return Err(incompatible(&format!(
-                "prevResult is of version {other}, the configuration of {ours}"
-            )));
+        let other = result_version.filter(|version| version != ours);
+        let known = other.as_deref().is_none_or(|version| Version::parse(version).is_some());
+        let problem = other.map(|other| {
+            incompatible(&format!("prevResult is of version {other}, the configuration of {ours}"))
+        });
+        match problem {
+            Some(problem) if !known || self.failure_policy == FailurePolicy::Fail => return Err(problem),
+            _ => {}
         }
         if !result.contains_key("ips") && (result.contains_key("ip4") || result.contains_key("ip6")) {
             return Err(incompatible("prevResult has the form of 0.2.0 and older"));
         }
-        Ok(raw)
+        Ok(Previous { result: raw, problem })
     }
 
     /// Container and interface of everything that is in use. An attachment under either key is.

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_exact() {
+    fn a5_commands_are_exact() {
         assert_eq!(command("ADD").unwrap(), Some(Command::Add));
         assert_eq!(command("").unwrap(), None);
         for text in ["add", "ADD ", "FOO", "PING"] {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_missing_is_told_at_once() {
+    fn a2_all_that_is_missing_is_told_at_once() {
         for command in [Command::Add, Command::Check] {
             let message = read(command, &[("CNI_NETNS", "")]).unwrap_err().to_string();
             assert!(message.contains("CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME"), "{message}");
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn del_needs_no_netns_and_the_rest_needs_nothing() {
+    fn a3_del_needs_no_netns_and_the_rest_needs_nothing() {
         assert!(read(Command::Del, &[("CNI_CONTAINERID", "a"), ("CNI_IFNAME", "eth0")]).is_ok());
         for command in [Command::Status, Command::Gc] {
             assert!(read(command, &[("CNI_CONTAINERID", "/"), ("CNI_ARGS", "x")]).is_ok());
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn container_ids() {
+    fn a8_a9_container_ids() {
         for id in ["a", "A", "0", "aB_.-9", &"c".repeat(256)] {
             assert!(check_container_id(id).is_ok(), "{id}");
         }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn interface_names() {
+    fn a10_interface_names() {
         for name in ["e", "eth0", "a.b", "...", "123456789012345"] {
             assert!(check_ifname(name).is_ok(), "{name}");
         }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_utf8_is_an_error_and_no_panic() {
+    fn a9_text_that_is_not_utf8_is_an_error_and_no_panic() {
         use std::os::unix::ffi::OsStringExt;
         let variable = |_: &str| Some(OsString::from_vec(vec![0xff]));
         assert_eq!(Environment::read(Command::Add, &variable).unwrap_err().code, Code::Environment);

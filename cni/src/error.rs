@@ -1,5 +1,7 @@
 //! Errors as the CNI specification wants them: a code, a message, details.
 
+use std::io::ErrorKind;
+
 use balancing_dataplane::{cgroup, links, mount, records};
 
 use crate::version::Version;
@@ -23,6 +25,8 @@ pub(crate) enum Code {
     TryAgain = 11,
     /// STATUS: pods cannot be attached now.
     NotAvailable = 50,
+    /// STATUS: nor do pods have their links that were attached before.
+    Degraded = 51,
     /// The pod has no cgroup, or nothing tells which pod it is.
     CgroupNotFound = 100,
     /// The pod's cgroup is not on cgroup2.
@@ -38,6 +42,10 @@ pub(crate) enum Code {
     /// A bug.
     Internal = 999,
 }
+
+/// Who may have denied a system call.
+const DENIED: &str = "; the container runtime has to run its plugins as root with CAP_BPF and CAP_NET_ADMIN (or CAP_SYS_ADMIN), \
+                      and no rule of SELinux, AppArmor or lockdown may deny them bpf(2)";
 
 /// A failed command.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +109,11 @@ impl From<links::Error> for CniError {
             E::Unsupported { .. } => Code::Kernel,
             E::Foreign { .. } | E::Cgroup(_) | E::Io { .. } => Code::Io,
         };
-        Self::new(code, "cannot attach the pod", error.to_string())
+        let hint = match &error {
+            E::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => DENIED,
+            _ => "",
+        };
+        Self::new(code, "cannot attach the pod", format!("{error}{hint}"))
     }
 }
 
@@ -118,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_object_survives_any_text() {
+    fn a15_the_object_survives_any_text() {
         let error = CniError::new(Code::Config, "a \"b\"\n\u{1}", "\\ é");
         let value: serde_json::Value = serde_json::from_str(&error.to_json(Version::V0_3_1)).unwrap();
         let expected = serde_json::json!({
@@ -128,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_what_only_a_broken_host_shows() {
+    fn e23_codes_of_what_only_a_broken_host_shows() {
         let source = || io::Error::from_raw_os_error(22);
         let path = || PathBuf::from("/p");
         let cases: [(CniError, u32); 6] = [

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn one_byte_too_many() {
+    fn a13_one_byte_too_many() {
         let (mut reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"0123456789").unwrap();
         let fd = reader.try_clone().unwrap();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_hangs() {
+    fn a14_a_writer_that_hangs() {
         let (mut reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"{").unwrap();
         let fd = reader.try_clone().unwrap();

@@ -9,14 +9,17 @@ use balancing_dataplane::{
 use super::lock_patience;
 use crate::{
     Request,
-    config::FailurePolicy,
+    config::{FailurePolicy, Previous},
     error::{CniError, Code},
     netns, node, pod,
 };
 
 /// Attaches the pod unless it is excluded. A failure counts only under `failurePolicy: fail`.
 pub(super) fn run(request: &Request<'_>) -> Result<String, CniError> {
-    let result = request.config.prev_result()?;
+    let Previous { result, problem } = request.config.prev_result()?;
+    if let Some(problem) = problem {
+        request.log.warn(&format!("{problem}; the result is handed on as it is (failurePolicy: ignore)"));
+    }
     node::tell(&request.config, &request.log);
     match add(request) {
         Ok(()) => {}
@@ -82,6 +85,12 @@ fn attach(request: &Request<'_>, record: &mut Record) -> Result<(), CniError> {
     let changes = attached?;
     detach_older(request, &uid, layout.abi());
     let kept = changes.values().all(|change| *change == links::Change::Kept);
+    for other in if kept { Vec::new() } else { links::overridden(&cgroup) } {
+        request.log.warn(&format!(
+            "pod {uid}: {other} does not run for it any more: it was attached with BPF_F_ALLOW_OVERRIDE; attach it with \
+             BPF_F_ALLOW_MULTI or as a link, and both run"
+        ));
+    }
     let what = if kept { "was attached already" } else { "attached" };
     request.log.info(&format!("pod {uid} {what}: {} hooks at {}", changes.len(), cgroup.path().display()));
     Ok(())
@@ -156,6 +165,7 @@ fn no_uid() -> CniError {
     CniError::new(
         Code::CgroupNotFound,
         "cannot tell which pod this is",
-        "neither K8S_POD_UID in CNI_ARGS nor the capability cgroupPath with a pod's cgroup was given",
+        "neither K8S_POD_UID in CNI_ARGS nor the capability cgroupPath with a pod's cgroup was given; use containerd 1.5.3, \
+         CRI-O 1.22 or later, or declare \"capabilities\": {\"cgroupPath\": true} where the runtime has it",
     )
 }

@@ -4,7 +4,14 @@
 //! what the agent mends, programs that are not pinned and a bpffs that is not mounted, is only logged: the agent may be a
 //! pod itself. What it cannot mend fails under `failurePolicy: fail`, where no pod would start anyway.
 
-use balancing_dataplane::{links::Programs, mount};
+use std::collections::BTreeSet;
+
+use balancing_dataplane::{
+    cgroup::PodUid,
+    links::{self, Programs},
+    mount,
+    records::{Records, State},
+};
 
 use crate::{
     Request,
@@ -23,10 +30,41 @@ pub(super) fn run(request: &Request<'_>) -> Result<(), CniError> {
     }
     match wrong {
         Some(wrong) if request.config.failure_policy == FailurePolicy::Fail => {
-            Err(CniError::new(Code::NotAvailable, "pods cannot be attached", wrong))
+            Err(unavailable(request, wrong))
         }
         _ => Ok(()),
     }
+}
+
+/// Tells apart whether only new pods suffer or also those that were attached.
+fn unavailable(request: &Request<'_>, wrong: String) -> CniError {
+    match without_links(request) {
+        0 => CniError::new(Code::NotAvailable, "pods cannot be attached", wrong),
+        pods => CniError::new(
+            Code::Degraded,
+            "pods cannot be attached, and some have lost their links",
+            format!(
+                "{pods} pods of network {:?} that were attached have no links any more; {wrong}",
+                request.config.name
+            ),
+        ),
+    }
+}
+
+/// How many pods ADD has attached to this network that have no directory of links any more.
+fn without_links(request: &Request<'_>) -> usize {
+    let Ok(listing) = Records::new(&request.config.run_dir).read_network(&request.config.name) else {
+        return 0;
+    };
+    let layouts = links::layouts(&request.node.bpffs).unwrap_or_default();
+    let has_links = |uid: &PodUid| layouts.iter().any(|layout| layout.pods().join(uid.as_str()).is_dir());
+    let attached = listing.records.iter().filter(|record| record.state == State::Attached);
+    attached
+        .map(|record| &record.pod_uid)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .filter(|uid| !has_links(uid))
+        .count()
 }
 
 /// What an agent has to do first.

@@ -9,8 +9,8 @@ fn code(input: &str) -> u32 {
 }
 
 fn prev(text: &str) -> Result<String, CniError> {
-    let input = with(&format!(r#","prevResult":{text}"#));
-    Config::parse(input.as_bytes()).unwrap().prev_result().map(|raw| raw.get().to_owned())
+    let input = with(&format!(r#","failurePolicy":"fail","prevResult":{text}"#));
+    Config::parse(input.as_bytes()).unwrap().prev_result().map(|previous| previous.result.get().to_owned())
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn defaults() {
 }
 
 #[test]
-fn every_key() {
+fn a19_c13_every_key() {
     let input = with(
         r#","failurePolicy":"fail","excludeNamespaces":["kube-system"],"bpffs":"/b","cgroupRoot":"/c",
            "runDir":"/r","logLevel":"debug","runtimeConfig":{"cgroupPath":"/kubepods/pod1","ips":[],
@@ -49,7 +49,7 @@ fn null_is_absent() {
 }
 
 #[test]
-fn a_wrong_value_names_its_key() {
+fn a20_a_wrong_value_names_its_key() {
     for (key, value) in [
         ("failurePolicy", "1"),
         ("failurePolicy", "\"Fail\""),
@@ -74,20 +74,20 @@ fn a_wrong_value_names_its_key() {
 }
 
 #[test]
-fn a_misspelt_key_is_told() {
+fn a19_a_misspelt_key_is_told() {
     let input = with(r#","excludeNamespace":["a"],"ipam":{},"cni.dev/attachments":[]"#);
     let config = Config::parse(input.as_bytes()).unwrap();
     assert_eq!((config.unknown, config.problems.len()), (vec!["excludeNamespace".to_owned()], 0));
 }
 
 #[test]
-fn odd_annotations_are_passed_over() {
+fn c11_odd_annotations_are_passed_over() {
     let input = with(r#","runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"a":1}}"#);
     assert_eq!(Config::parse(input.as_bytes()).unwrap().annotations, None);
 }
 
 #[test]
-fn versions() {
+fn a12_versions() {
     for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let input = format!(r#"{{"cniVersion":"{version}","name":"net"}}"#);
         assert_eq!(Config::parse(input.as_bytes()).unwrap().version.as_str(), version);
@@ -105,7 +105,7 @@ fn versions() {
 }
 
 #[test]
-fn names_are_checked_since_0_4_0() {
+fn a11_names_are_checked_since_0_4_0() {
     for name in [r#""name":"-a""#, r#""name":"a/b""#, r#""name":"""#, r#""x":0"#] {
         assert_eq!(code(&format!(r#"{{"cniVersion":"0.4.0",{name}}}"#)), 7, "{name}");
         assert!(Config::parse(format!(r#"{{"cniVersion":"0.3.1",{name}}}"#).as_bytes()).is_ok(), "{name}");
@@ -113,7 +113,7 @@ fn names_are_checked_since_0_4_0() {
 }
 
 #[test]
-fn what_is_no_object_cannot_be_decoded() {
+fn a13_what_is_no_object_cannot_be_decoded() {
     for input in ["", "{", "[]", "null", "\"x\"", "{}x", "{\"a\":}"] {
         assert_eq!(code(input), 6, "{input}");
         assert_eq!(version_of(input.as_bytes()), None);
@@ -124,7 +124,7 @@ fn what_is_no_object_cannot_be_decoded() {
 }
 
 #[test]
-fn prev_result_is_untouched() {
+fn b9_prev_result_is_untouched() {
     let text = r#"{ "ips":[ {"address":"10.0.0.1/24","x":1e400} ],"big":18446744073709551617, "ü":"\u00e9",
         "dns":{},"dns":{}, "cniVersion" : "1.0.0" }"#;
     assert_eq!(prev(text).unwrap(), text);
@@ -132,7 +132,7 @@ fn prev_result_is_untouched() {
 }
 
 #[test]
-fn prev_result_has_to_be_one() {
+fn b11_b14_prev_result_has_to_be_one() {
     let input = with("");
     assert_eq!(Config::parse(input.as_bytes()).unwrap().prev_result().unwrap_err().code, Code::Config);
     for (text, code) in [
@@ -148,7 +148,7 @@ fn prev_result_has_to_be_one() {
 }
 
 #[test]
-fn valid_attachments_under_either_key() {
+fn f23_valid_attachments_under_either_key() {
     let valid = |keys: &str| {
         let input = with(keys);
         let valid = Config::parse(input.as_bytes()).unwrap().valid_attachments()?.expect("a list");
