@@ -3,7 +3,8 @@
 
 build: ## release binaries in target/release
 	tests/setup.sh build
-	cargo build --release --locked -p balancing-agent -p balancing-ctl -p balancing-cni
+	cargo build --release --locked -p balancing-agent -p balancing-ctl
+	cargo rustc --release --locked -p balancing-cni --bin balancing-cni -- -C target-feature=+crt-static
 
 demo: build ## a live redirect on this machine, without Kubernetes
 	tests/setup.sh run go && tests/as-root.sh tests/demo.sh
