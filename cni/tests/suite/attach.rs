@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs,
-    process::Child,
+    io::Write as _,
+    os::fd::AsFd as _,
+    process::{Child, Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -17,8 +19,8 @@ use balancing_dataplane::{
 use serde_json::json;
 
 use crate::{
-    fixture::{Fixture, UID, attached},
-    plugin::{Answer, Call},
+    fixture::{Fixture, OVERRIDE, SocketOf, UID, attach_with_flags, attached, load},
+    plugin::{Answer, BINARY, Call},
 };
 
 /// Checks that the pod has exactly the links it should have.
@@ -34,7 +36,7 @@ fn assert_attached(fixture: &Fixture, programs: &Programs, cgroup: &CgroupDir, a
 }
 
 #[test]
-fn add_check_del() {
+fn a1_e1_f1_f2_f13_f18_add_check_del() {
     let Some(fixture) = Fixture::new("add") else { return };
     let programs = fixture.pin_programs(7);
     let cgroup = fixture.make_pod(UID);
@@ -59,7 +61,7 @@ fn add_check_del() {
 }
 
 #[test]
-fn add_twice_is_add_once() {
+fn e2_e3_add_twice_is_add_once() {
     let Some(fixture) = Fixture::new("twice") else { return };
     let programs = fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -71,7 +73,7 @@ fn add_twice_is_add_once() {
 }
 
 #[test]
-fn many_calls_for_one_pod_make_one_set_of_links() {
+fn e7_many_calls_for_one_pod_make_one_set_of_links() {
     let Some(fixture) = Fixture::new("parallel") else { return };
     let programs = fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -99,7 +101,7 @@ fn many_calls_for_one_pod_make_one_set_of_links() {
 }
 
 #[test]
-fn many_pods_at_once() {
+fn e6_many_pods_at_once() {
     let Some(fixture) = Fixture::new("pods") else { return };
     fixture.pin_programs(1);
     let uids: Vec<String> = (0..60).map(|number| format!("{number:032x}")).collect();
@@ -180,7 +182,7 @@ fn await_count(cgroup: &CgroupDir, count: usize) {
 }
 
 #[test]
-fn links_of_a_cgroup_that_was_made_anew_are_healed() {
+fn e10_f14_links_of_a_cgroup_that_was_made_anew_are_healed() {
     let Some(fixture) = Fixture::new("heal") else { return };
     let programs = fixture.pin_programs(1);
     let old = fixture.make_pod(UID);
@@ -196,7 +198,7 @@ fn links_of_a_cgroup_that_was_made_anew_are_healed() {
 }
 
 #[test]
-fn new_programs_replace_those_of_the_links() {
+fn e11_f14_new_programs_replace_those_of_the_links() {
     let Some(fixture) = Fixture::new("replace") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -211,7 +213,7 @@ fn new_programs_replace_those_of_the_links() {
 }
 
 #[test]
-fn the_newest_complete_abi_is_used_and_the_one_before_detached() {
+fn e32_the_newest_complete_abi_is_used_and_the_one_before_detached() {
     let Some(fixture) = Fixture::new("abi") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -231,7 +233,7 @@ fn the_newest_complete_abi_is_used_and_the_one_before_detached() {
 }
 
 #[test]
-fn check_names_the_hook_that_is_missing() {
+fn f14_check_names_the_hook_that_is_missing() {
     let Some(fixture) = Fixture::new("check") else { return };
     fixture.pin_programs(1);
     fixture.make_pod(UID);
@@ -245,7 +247,7 @@ fn check_names_the_hook_that_is_missing() {
 }
 
 #[test]
-fn the_runtimes_path_needs_no_uid_and_wins_over_it() {
+fn c3_the_runtimes_path_needs_no_uid_and_wins_over_it() {
     let Some(fixture) = Fixture::new("path") else { return };
     let programs = fixture.pin_programs(1);
     let cgroup = fixture.make_cgroup(&format!("elsewhere/pod{UID}"));
@@ -264,7 +266,7 @@ fn the_runtimes_path_needs_no_uid_and_wins_over_it() {
 }
 
 #[test]
-fn an_excluded_pod_is_left_alone() {
+fn c11_c12_f16_an_excluded_pod_is_left_alone() {
     let Some(fixture) = Fixture::new("excluded") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -289,7 +291,7 @@ fn an_excluded_pod_is_left_alone() {
 }
 
 #[test]
-fn the_pods_network_namespace_is_remembered_and_the_hosts_is_not() {
+fn a21_the_pods_network_namespace_is_remembered_and_the_hosts_is_not() {
     let Some(fixture) = Fixture::new("netns") else { return };
     fixture.pin_programs(1);
     fixture.make_pod(UID);
@@ -308,7 +310,114 @@ fn the_pods_network_namespace_is_remembered_and_the_hosts_is_not() {
     drop(end);
     namespace.join().unwrap();
     for other in ["/proc/self/ns/net", "dummy", "/nonexistent"] {
-        call.clone().set("CNI_NETNS", other).add();
-        assert_eq!(call.records()[0].get("netnsCookie"), None, "{other}");
+        for override_ in ["", "1"] {
+            call.clone().set("CNI_NETNS", other).set("CNI_NETNS_OVERRIDE", override_).add();
+            assert_eq!(call.records()[0].get("netnsCookie"), None, "{other}");
+        }
     }
+}
+
+#[test]
+fn e11_f14_links_of_another_cgroup_are_replaced() {
+    let Some(fixture) = Fixture::new("another") else { return };
+    let programs = fixture.pin_programs(1);
+    let [cgroup, other] = [fixture.make_pod(UID), fixture.make_cgroup("other")];
+    links::attach(&programs, &other, &fixture.pod_dir(1, UID)).unwrap();
+    let call = Call::new(&fixture, UID);
+    let message = call.fail("CHECK", 106);
+    assert!(
+        message.contains(&format!("connect4 is attached to cgroup {}, not {}", other.id(), cgroup.id())),
+        "{message}"
+    );
+    call.add();
+    assert_attached(&fixture, &programs, &cgroup, 1);
+    assert_eq!(attached(&other, Hook::Connect4), 0);
+}
+
+#[test]
+fn e10_f14_links_that_were_detached_are_made_anew() {
+    let Some(fixture) = Fixture::new("detached") else { return };
+    let programs = fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    let link = sys::obj_get(&fixture.pod_dir(1, UID).join("connect6")).unwrap();
+    sys::link_detach(link.as_fd()).unwrap();
+    let message = call.fail("CHECK", 106);
+    assert!(message.contains("connect6") && !message.contains("connect4"), "{message}");
+    call.add();
+    assert_attached(&fixture, &programs, &cgroup, 1);
+    call.silent("CHECK");
+}
+
+#[test]
+fn e16_a_program_above_that_stands_aside_is_told_once() {
+    let Some(fixture) = Fixture::new("aside") else { return };
+    fixture.pin_programs(1);
+    let ancestor = fixture.make_cgroup("kubepods");
+    let cgroup = fixture.make_pod(UID);
+    let theirs = load("theirs", Hook::Sendmsg4).unwrap();
+    attach_with_flags(&theirs, &ancestor, Hook::Sendmsg4, OVERRIDE).unwrap();
+    let call = Call::new(&fixture, UID);
+    let id = sys::prog_info(theirs.as_fd()).unwrap().id;
+    let said = call.add().stderr;
+    assert!(said.contains(&format!("program {id} on sendmsg4 of {}", ancestor.path().display())), "{said}");
+    assert_eq!(attached(&cgroup, Hook::Sendmsg4), 1);
+    assert!(!call.add().stderr.contains("does not run for it any more"));
+}
+
+#[test]
+fn f15_what_later_plugins_change_is_no_business_of_check() {
+    let Some(fixture) = Fixture::new("later") else { return };
+    fixture.pin_programs(1);
+    fixture.make_pod(UID);
+    let mut call = Call::new(&fixture, UID);
+    call.add();
+    for result in
+        [Some(r#"{"cniVersion":"1.1.0","interfaces":[],"ips":[]}"#), Some(r#"{"cniVersion":"0.4.0"}"#), None]
+    {
+        call.prev_result = result.map(str::to_owned);
+        call.silent("CHECK");
+    }
+}
+
+#[test]
+fn f7_a_socket_that_outlives_its_cgroup_keeps_no_links() {
+    let Some(fixture) = Fixture::new("socket") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    let mut socket = SocketOf::new(&cgroup, &fixture.cgroups);
+    fs::remove_dir(cgroup.path()).unwrap();
+    let state = links::inspect(&fixture.pod_dir(1, UID)).unwrap()[&Hook::Connect4];
+    assert_ne!(state.cgroup_id, 0, "the socket keeps the removed cgroup");
+    call.silent("DEL");
+    assert!(!fixture.pod_dir(1, UID).exists());
+    socket.stop();
+}
+
+#[test]
+fn a17_a_runtime_that_is_gone_leaves_a_pod_that_can_be_added_again() {
+    let Some(fixture) = Fixture::new("pipe") else { return };
+    let programs = fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    let mut child = Command::new(BINARY)
+        .env_clear()
+        .env("CNI_COMMAND", "ADD")
+        .envs(&call.variables)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    child.stdin.take().unwrap().write_all(call.input().as_bytes()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    call.add();
+    assert_attached(&fixture, &programs, &cgroup, 1);
+    assert_eq!(call.records().len(), 1);
+    call.silent("DEL");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
 }

@@ -1,13 +1,18 @@
 //! DEL and GC against the running kernel.
 
-use std::fs;
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use balancing_dataplane::{layout::Hook, links, records::Records};
 use serde_json::{Value, json};
 
 use crate::{
     fixture::{Fixture, UID, attached},
-    plugin::Call,
+    plugin::{Answer, BINARY, Call},
 };
 
 const OTHER: &str = "11111111-2222-3333-4444-555555555555";
@@ -17,7 +22,7 @@ fn valid(entries: &[(&str, &str)]) -> Value {
 }
 
 #[test]
-fn links_stay_until_the_last_attachment_goes() {
+fn e4_e5_f4_f5_links_stay_until_the_last_attachment_goes() {
     let Some(fixture) = Fixture::new("refs") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -38,7 +43,7 @@ fn links_stay_until_the_last_attachment_goes() {
 }
 
 #[test]
-fn del_needs_nothing_but_the_container() {
+fn f3_del_needs_nothing_but_the_container() {
     let Some(fixture) = Fixture::new("bare") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -51,7 +56,7 @@ fn del_needs_nothing_but_the_container() {
 }
 
 #[test]
-fn del_works_from_the_uid_when_records_are_lost_or_broken() {
+fn f8_del_works_from_the_uid_when_records_are_lost_or_broken() {
     let Some(fixture) = Fixture::new("lost") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -68,7 +73,7 @@ fn del_works_from_the_uid_when_records_are_lost_or_broken() {
 }
 
 #[test]
-fn del_succeeds_when_everything_is_gone() {
+fn f2_f6_f12_del_succeeds_when_everything_is_gone() {
     let Some(fixture) = Fixture::new("gone") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -83,7 +88,7 @@ fn del_succeeds_when_everything_is_gone() {
 }
 
 #[test]
-fn gc_removes_what_is_not_in_use_in_its_own_network() {
+fn f22_f23_f24_gc_removes_what_is_not_in_use_in_its_own_network() {
     let Some(fixture) = Fixture::new("gc") else { return };
     fixture.pin_programs(1);
     let [kept, gone] = [UID, OTHER].map(|uid| fixture.make_pod(uid));
@@ -111,7 +116,7 @@ fn gc_removes_what_is_not_in_use_in_its_own_network() {
 }
 
 #[test]
-fn gc_sweeps_what_no_record_tells_of() {
+fn f28_gc_sweeps_what_no_record_tells_of() {
     let Some(fixture) = Fixture::new("gcsweep") else { return };
     let programs = fixture.pin_programs(1);
     let live = fixture.make_pod(UID);
@@ -130,7 +135,7 @@ fn gc_sweeps_what_no_record_tells_of() {
 }
 
 #[test]
-fn gc_goes_on_after_what_cannot_be_removed() {
+fn f25_gc_goes_on_after_what_cannot_be_removed() {
     let Some(fixture) = Fixture::new("gcerror") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -148,4 +153,109 @@ fn gc_goes_on_after_what_cannot_be_removed() {
     fs::remove_dir(leftover.join("foreign")).unwrap();
     call.with("cni.dev/valid-attachments", json!([])).silent("GC");
     assert!(!leftover.exists());
+}
+
+#[test]
+fn f10_del_needs_not_the_configuration_of_add() {
+    let Some(fixture) = Fixture::new("configs") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let newest = Call::new(&fixture, UID).with("logLevel", json!("debug"));
+    let mut oldest = Call::new(&fixture, UID).with("cniVersion", json!("0.3.0"));
+    for key in ["failurePolicy", "cgroupRoot", "logLevel"] {
+        oldest.config.as_object_mut().unwrap().remove(key);
+    }
+    let later = newest.clone().with("aKeyOfLater", json!({"a": 1})).with("failurePolicy", json!("ignore"));
+    for (add, del) in [(&newest, &oldest), (&newest, &later), (&later, &newest)] {
+        add.add();
+        assert_eq!(attached(&cgroup, Hook::Connect4), 1);
+        del.silent("DEL");
+        assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+        assert!(newest.records().is_empty());
+    }
+}
+
+#[test]
+fn f11_add_and_del_of_one_pod_at_once_end_as_one_after_the_other() {
+    let Some(fixture) = Fixture::new("both") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let old = Call::new(&fixture, UID);
+    let new = Call::new(&fixture, UID).set("CNI_CONTAINERID", "c2");
+    for _ in 0..20 {
+        old.add();
+        let calls = [old.spawn("DEL"), new.spawn("ADD"), old.spawn("DEL")];
+        for child in calls {
+            let answer = Answer::of(child);
+            assert_eq!(answer.code, Some(0), "{}", answer.stdout);
+        }
+        new.silent("CHECK");
+        assert_eq!(attached(&cgroup, Hook::Connect4), 1);
+        let calls = [new.spawn("ADD"), new.spawn("DEL")];
+        for child in calls {
+            assert_eq!(Answer::of(child).code, Some(0));
+        }
+        // Whichever was last: links and record agree.
+        assert_eq!(attached(&cgroup, Hook::Connect4), new.records().len());
+        new.silent("DEL");
+        assert_eq!(attached(&cgroup, Hook::Connect4), 0);
+    }
+}
+
+#[test]
+fn f26_gc_spares_an_add_that_the_runtime_did_not_know_of() {
+    let Some(fixture) = Fixture::new("beside") else { return };
+    fixture.pin_programs(1);
+    let [fresh, stale] = [UID, OTHER].map(|uid| fixture.make_pod(uid));
+    Call::new(&fixture, OTHER).set("CNI_CONTAINERID", "c2").add();
+    let gc = Call::new(&fixture, UID).with("cni.dev/valid-attachments", json!([]));
+    let mut running = Command::new(BINARY)
+        .env_clear()
+        .env("CNI_COMMAND", "GC")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It has begun when it waits for its configuration.
+    let mut stdin = running.stdin.take().unwrap();
+    let stat = format!("/proc/{}/stat", running.id());
+    while !fs::read_to_string(&stat).unwrap().contains("(balancing-cni) S") {
+        std::thread::yield_now();
+    }
+    let add = Call::new(&fixture, UID);
+    add.add();
+    stdin.write_all(gc.input().as_bytes()).unwrap();
+    drop(stdin);
+    let answer = Answer::of(running);
+    assert_eq!(answer.code, Some(0), "{}", answer.stdout);
+    assert_eq!((attached(&fresh, Hook::Connect4), attached(&stale, Hook::Connect4)), (1, 0));
+    add.silent("CHECK");
+    // The next one knows.
+    gc.silent("GC");
+    assert_eq!(attached(&fresh, Hook::Connect4), 0);
+}
+
+/// As CRI-O calls at its start, where it waits for 30 s.
+#[test]
+fn f27_gc_of_500_stale_attachments() {
+    let Some(fixture) = Fixture::new("stale") else { return };
+    let programs = fixture.pin_programs(1);
+    let call = Call::new(&fixture, UID);
+    call.clone().with("failurePolicy", json!("ignore")).add();
+    let template = fs::read_to_string(fixture.run_dir.join("cni/net/c1_eth0.json")).unwrap();
+    for number in 0..500 {
+        let (uid, container) = (format!("{number:032x}"), format!("s{number}"));
+        let cgroup = fixture.make_pod(&uid);
+        links::attach(&programs, &cgroup, &fixture.pod_dir(1, &uid)).unwrap();
+        let record = template.replace(UID, &uid).replace("\"c1\"", &format!("\"{container}\""));
+        fs::write(fixture.run_dir.join(format!("cni/net/{container}_eth0.json")), record).unwrap();
+    }
+    assert_eq!(call.records().len(), 501);
+    let begin = Instant::now();
+    call.clone().with("cni.dev/valid-attachments", valid(&[("c1", "eth0")])).silent("GC");
+    println!("GC of 500 stale attachments: {:?}", begin.elapsed());
+    assert_eq!(call.records().len(), 1);
+    assert!(links::pods(&fixture.layout(1)).unwrap().is_empty());
+    assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
 }

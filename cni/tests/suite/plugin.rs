@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
-    path::Path,
+    io::Write,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -30,6 +30,35 @@ pub(crate) struct Answer {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+/// A run directory that goes with the test; everything else the plugin is told does not exist.
+pub(crate) struct Nowhere(pub(crate) PathBuf);
+
+impl Nowhere {
+    pub(crate) fn new(test: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("balancing-cni-{test}-{}", std::process::id())))
+    }
+
+    pub(crate) fn call(&self, uid: &str) -> Call {
+        let config = json!({
+            "cniVersion": "1.1.0", "name": "net", "type": "balancing-cni",
+            "bpffs": "/nonexistent", "cgroupRoot": "/nonexistent", "runDir": self.0, "logLevel": "trace",
+        });
+        let variables = BTreeMap::from([
+            ("CNI_CONTAINERID", "c1".to_owned()),
+            ("CNI_NETNS", "dummy".to_owned()),
+            ("CNI_IFNAME", "eth0".to_owned()),
+            ("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_UID={uid}")),
+        ]);
+        Call { variables, config, prev_result: Some("{\"ips\":[]}".to_owned()) }
+    }
+}
+
+impl Drop for Nowhere {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
 }
 
 impl Call {
@@ -76,7 +105,16 @@ impl Call {
     }
 
     pub(crate) fn spawn(&self, command: &str) -> Child {
-        let mut child = Command::new(BINARY)
+        self.spawn_as(&mut Command::new(BINARY), command)
+    }
+
+    /// As [`Self::run`], with another program that becomes the plugin.
+    pub(crate) fn run_as(&self, program: &mut Command, command: &str) -> Answer {
+        Answer::of(self.spawn_as(program, command))
+    }
+
+    fn spawn_as(&self, program: &mut Command, command: &str) -> Child {
+        let mut child = program
             .env_clear()
             .env("CNI_COMMAND", command)
             .envs(&self.variables)
@@ -130,11 +168,10 @@ impl Call {
 }
 
 impl Answer {
-    pub(crate) fn of(mut child: Child) -> Self {
-        let (mut stdout, mut stderr) = (String::new(), String::new());
-        child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
-        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        Self { code: child.wait().unwrap().code(), stdout, stderr }
+    pub(crate) fn of(child: Child) -> Self {
+        let output = child.wait_with_output().unwrap();
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        Self { code: output.status.code(), stdout, stderr }
     }
 
     /// Checks the error object and returns message and details.
@@ -145,4 +182,27 @@ impl Answer {
         assert!(object["cniVersion"].is_string());
         format!("{}: {}", object["msg"].as_str().unwrap(), object["details"].as_str().unwrap())
     }
+}
+
+/// Runs a call as root with the capabilities that are left of a bounding set.
+pub(crate) fn with_capabilities(fixture: &Fixture, call: &Call, command: &str, bounds: &str) -> Answer {
+    let bounds = format!("--bounding-set={bounds}");
+    restricted(fixture, call, command, &[&bounds, "--inh-caps=-all"])
+}
+
+/// Runs a call as a user without any right.
+pub(crate) fn as_nobody(fixture: &Fixture, call: &Call, command: &str) -> Answer {
+    restricted(fixture, call, command, &["--reuid=65534", "--regid=65534", "--clear-groups"])
+}
+
+/// The binary is run from the fixture's own directory: that of whoever has built it may be closed to others.
+fn restricted(fixture: &Fixture, call: &Call, command: &str, options: &[&str]) -> Answer {
+    let binary = fixture.run_dir.join("plugin");
+    copy_program(Path::new(BINARY), &binary);
+    call.run_as(Command::new("/usr/bin/setpriv").args(options).arg(binary), command)
+}
+
+/// Copies what is to be run. Not by this process: another thread's child would hold the new file open, and it could not be run.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("/bin/cp").arg(from).arg(to).status().unwrap().success());
 }

@@ -1,47 +1,17 @@
 //! What needs no kernel: variables, input, versions, errors.
 
 use std::{
-    collections::BTreeMap,
     fs::OpenOptions,
     io::Write,
-    path::PathBuf,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
-use crate::plugin::{Answer, BINARY, Call};
+use crate::plugin::{Answer, BINARY, Nowhere};
 
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
-
-/// A run directory that goes with the test; everything else the plugin is told does not exist.
-struct Nowhere(PathBuf);
-
-impl Nowhere {
-    fn new(test: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("balancing-cni-{test}-{}", std::process::id())))
-    }
-
-    fn call(&self, uid: &str) -> Call {
-        let config = json!({
-            "cniVersion": "1.1.0", "name": "net", "type": "balancing-cni",
-            "bpffs": "/nonexistent", "cgroupRoot": "/nonexistent", "runDir": self.0, "logLevel": "trace",
-        });
-        let variables = BTreeMap::from([
-            ("CNI_CONTAINERID", "c1".to_owned()),
-            ("CNI_NETNS", "dummy".to_owned()),
-            ("CNI_IFNAME", "eth0".to_owned()),
-            ("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_UID={uid}")),
-        ]);
-        Call { variables, config, prev_result: Some("{\"ips\":[]}".to_owned()) }
-    }
-}
-
-impl Drop for Nowhere {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
 
 /// Runs with bytes that need not be a configuration.
 fn raw(command: &str, input: &[u8]) -> Answer {
@@ -59,14 +29,14 @@ fn raw(command: &str, input: &[u8]) -> Answer {
 }
 
 #[test]
-fn without_a_command_it_introduces_itself() {
+fn a6_without_a_command_it_introduces_itself() {
     let answer = raw("", b"");
     assert_eq!((answer.code, answer.stdout.as_str()), (Some(0), ""));
     assert!(answer.stderr.contains("balancing-cni") && answer.stderr.contains("0.3.0"), "{}", answer.stderr);
 }
 
 #[test]
-fn version_answers_whatever_is_on_stdin() {
+fn a7_version_answers_whatever_is_on_stdin() {
     for (input, version) in [
         (&b""[..], "1.1.0"),
         (b"{}", "1.1.0"),
@@ -82,7 +52,7 @@ fn version_answers_whatever_is_on_stdin() {
 }
 
 #[test]
-fn version_does_not_wait_for_an_open_stdin() {
+fn a7_version_does_not_wait_for_an_open_stdin() {
     let mut child = Command::new(BINARY)
         .env_clear()
         .env("CNI_COMMAND", "VERSION")
@@ -98,7 +68,7 @@ fn version_does_not_wait_for_an_open_stdin() {
 }
 
 #[test]
-fn every_version_in_its_own() {
+fn a1_a12_a15_every_version_in_its_own() {
     let nowhere = Nowhere::new("versions");
     for version in VERSIONS {
         let call = nowhere.call("u").with("cniVersion", json!(version));
@@ -115,7 +85,7 @@ fn every_version_in_its_own() {
 }
 
 #[test]
-fn commands_that_a_version_does_not_have() {
+fn f17_commands_that_a_version_does_not_have() {
     let nowhere = Nowhere::new("since");
     for (command, version) in [("CHECK", "0.3.1"), ("STATUS", "1.0.0"), ("GC", "1.0.0")] {
         let message = nowhere.call("u").with("cniVersion", json!(version)).fail(command, 1);
@@ -124,7 +94,7 @@ fn commands_that_a_version_does_not_have() {
 }
 
 #[test]
-fn variables_are_checked_before_anything_is_read() {
+fn a2_a4_a5_a9_variables_are_checked_before_anything_is_read() {
     let nowhere = Nowhere::new("variables");
     let message =
         nowhere.call("u").unset("CNI_CONTAINERID").unset("CNI_NETNS").unset("CNI_IFNAME").fail("ADD", 4);
@@ -141,7 +111,7 @@ fn variables_are_checked_before_anything_is_read() {
 }
 
 #[test]
-fn input_that_is_no_configuration() {
+fn a13_input_that_is_no_configuration() {
     let huge = format!("{{\"cniVersion\":\"1.0.0\",\"x\":\"{}\"}}", "x".repeat(10 << 20));
     for input in [&b""[..], b"{\"cniVersion\":\"1.0.0\"", b"[]", b"\xff\xfe", huge.as_bytes()] {
         for command in ["ADD", "DEL", "STATUS", "GC"] {
@@ -151,22 +121,23 @@ fn input_that_is_no_configuration() {
 }
 
 #[test]
-fn add_comes_after_another_plugin() {
+fn b3_b11_b14_add_comes_after_another_plugin() {
     let nowhere = Nowhere::new("chained");
     let mut call = nowhere.call("u");
     call.prev_result = None;
     let message = call.fail("ADD", 7);
     assert!(message.contains("prevResult"), "{message}");
-    for (result, code) in [("null", 6), ("[]", 6), ("{\"cniVersion\":\"0.4.0\"}", 1), ("{\"ip4\":{}}", 1)] {
+    for (result, code) in [("null", 6), ("[]", 6), ("{\"cniVersion\":\"0.2.0\"}", 1), ("{\"ip4\":{}}", 1)] {
         call.prev_result = Some(result.to_owned());
         call.fail("ADD", code);
     }
 }
 
 #[test]
-fn the_result_is_handed_on_byte_for_byte_and_logs_stay_elsewhere() {
+fn a22_b8_b9_the_result_is_handed_on_byte_for_byte_and_logs_stay_elsewhere() {
     let nowhere = Nowhere::new("bytes");
-    let mut call = nowhere.call("u").set("TRACEPARENT", "00-abc-def-01");
+    let call = nowhere.call("u").set("TRACEPARENT", "00-abc-def-01");
+    let mut call = call.set("TRACESTATE", "a=b").set("BAGGAGE", "k=v");
     call.prev_result = Some(crate::plugin::RESULT.to_owned());
     let answer = call.add();
     assert!(answer.stderr.contains("without redirection"), "{}", answer.stderr);
@@ -181,7 +152,7 @@ fn the_result_is_handed_on_byte_for_byte_and_logs_stay_elsewhere() {
 }
 
 #[test]
-fn an_answer_that_nobody_can_read_is_a_failure() {
+fn a17_an_answer_that_nobody_can_read_is_a_failure() {
     let nowhere = Nowhere::new("full");
     let call = nowhere.call("u");
     let mut child = Command::new(BINARY)
@@ -208,11 +179,67 @@ fn a_run_directory_that_cannot_be_made_stops_nothing_under_ignore() {
 }
 
 #[test]
-fn status_names_everything_that_is_missing() {
+fn f20_status_names_everything_that_is_missing() {
     let nowhere = Nowhere::new("status");
     let elsewhere = nowhere.call("u").with("bpffs", json!("/tmp")).with("cgroupRoot", json!("/tmp"));
     let log = elsewhere.succeed("STATUS");
     assert!(log.contains("/tmp is not a bpffs") && log.contains("/tmp is not on cgroup2"), "{log}");
     let message = elsewhere.with("failurePolicy", json!("fail")).fail("STATUS", 50);
     assert!(message.contains("/tmp is not on cgroup2") && !message.contains("bpffs"), "{message}");
+}
+
+#[test]
+fn a14_a_configuration_that_does_not_come() {
+    let nowhere = Nowhere::new("silence");
+    let call = nowhere.call("u");
+    let run = |script: &str| {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script, BINARY]).env_clear().env("CNI_COMMAND", "DEL").envs(&call.variables);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    // Closed before it began: it is as if it were empty.
+    Answer::of(run("exec \"$0\" <&-")).error(6);
+    let begin = Instant::now();
+    let mut hanging = run("exec \"$0\"");
+    let mut stdin = hanging.stdin.take().unwrap();
+    stdin.write_all(b"{").unwrap();
+    let message = Answer::of(hanging).error(5);
+    assert!(message.contains("stdin was not closed in time"), "{message}");
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+}
+
+/// Whatever is asked and however it ends: stdout holds one JSON document or nothing.
+#[test]
+fn a16_stdout_holds_one_document_or_nothing() {
+    let nowhere = Nowhere::new("document");
+    let call = nowhere.call("u");
+    let [mut chained, mut alone, mut broken] = [call.clone(), call.clone(), call.clone()];
+    chained.prev_result = Some(crate::plugin::RESULT.to_owned());
+    alone.prev_result = None;
+    broken.prev_result = Some("{".to_owned());
+    let calls = [
+        chained.clone(),
+        alone,
+        broken,
+        chained.clone().with("failurePolicy", json!("fail")),
+        chained.clone().with("runDir", json!("/proc/self/status/run")),
+        chained.clone().with("cniVersion", json!("0.3.1")),
+        chained.clone().with("cni.dev/valid-attachments", json!(null)),
+        chained.clone().with("logLevel", json!(["trace"])).with("misspelt", json!("\n")),
+        chained.set("CNI_CONTAINERID", "\n{}\n"),
+    ];
+    let mut seen = [0, 0];
+    for call in &calls {
+        for command in ["ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION", "NONE", ""] {
+            let answer = call.run(command);
+            if answer.stdout.is_empty() {
+                assert_eq!(answer.code, Some(0), "{command}");
+            } else {
+                let value: Value = serde_json::from_str(&answer.stdout).unwrap();
+                assert_eq!(answer.code == Some(0), value.get("code").is_none(), "{command}: {value}");
+            }
+            seen[usize::from(answer.code == Some(0))] += 1;
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
 }

@@ -11,7 +11,7 @@ use balancing_dataplane::{cgroup::PodUid, layout::Hook, links::Locks, sys};
 use serde_json::json;
 
 use crate::{
-    fixture::{Fixture, UID, attached, load},
+    fixture::{EXCLUSIVE, Fixture, UID, attach_with_flags, attached, load},
     plugin::Call,
 };
 
@@ -32,7 +32,7 @@ fn refused(call: &Call, code: u32) -> String {
 }
 
 #[test]
-fn no_programs() {
+fn e21_e33_no_programs() {
     let Some(fixture) = Fixture::new("programs") else { return };
     fixture.make_pod(UID);
     let call = Call::new(&fixture, UID);
@@ -46,7 +46,7 @@ fn no_programs() {
 }
 
 #[test]
-fn no_cgroup() {
+fn c4_c10_d14_e33_no_cgroup() {
     let Some(fixture) = Fixture::new("cgroup") else { return };
     fixture.pin_programs(1);
     let call = Call::new(&fixture, UID);
@@ -59,7 +59,7 @@ fn no_cgroup() {
 }
 
 #[test]
-fn no_cgroup2() {
+fn d26_e33_no_cgroup2() {
     let Some(fixture) = Fixture::new("cgroup2") else { return };
     fixture.pin_programs(1);
     let call = Call::new(&fixture, UID).with("cgroupRoot", json!(fixture.run_dir));
@@ -70,20 +70,24 @@ fn no_cgroup2() {
 }
 
 #[test]
-fn a_foreign_object_in_our_place() {
+fn e12_e33_a_foreign_object_in_our_place() {
     let Some(fixture) = Fixture::new("foreign") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
     let pin: PathBuf = fixture.pod_dir(1, UID).join("connect4");
     fs::create_dir_all(&pin).unwrap();
-    let message = Call::new(&fixture, UID).fail("ADD", 5);
-    assert!(message.contains(pin.to_str().unwrap()), "{message}");
+    let call = Call::new(&fixture, UID);
+    let message = call.fail("ADD", 5);
+    assert!(message.contains(pin.to_str().unwrap()) && message.contains("remove it by hand"), "{message}");
+    let ignoring = call.with("failurePolicy", json!("ignore"));
+    assert!(ignoring.add().stderr.contains(pin.to_str().unwrap()));
+    assert_eq!(ignoring.records()[0]["state"], "pending");
     assert!(pin.is_dir());
     assert_eq!(attached(&cgroup, Hook::Connect4), 0);
 }
 
 #[test]
-fn too_many_programs() {
+fn e14_e20_e33_too_many_programs() {
     let Some(fixture) = Fixture::new("many") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -93,6 +97,22 @@ fn too_many_programs() {
         .collect();
     let message = refused(&Call::new(&fixture, UID), 105);
     assert!(message.contains("connect6"), "{message}");
+    assert_eq!(fs::read_dir(fixture.layout(1).pods()).unwrap().count(), 0);
+}
+
+#[test]
+fn e14_e15_e33_a_program_above_that_tolerates_no_other() {
+    let Some(fixture) = Fixture::new("exclusive") else { return };
+    fixture.pin_programs(1);
+    let ancestor = fixture.make_cgroup("kubepods");
+    let cgroup = fixture.make_pod(UID);
+    let theirs = load("theirs", Hook::Connect6).unwrap();
+    attach_with_flags(&theirs, &ancestor, Hook::Connect6, EXCLUSIVE).unwrap();
+    let message = refused(&Call::new(&fixture, UID), 102);
+    let id = sys::prog_info(theirs.as_fd()).unwrap().id;
+    let holder = format!("program {id} is attached exclusively to {}", ancestor.path().display());
+    assert!(message.contains(&holder) && message.contains("BPF_F_ALLOW_MULTI"), "{message}");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
     assert_eq!(fs::read_dir(fixture.layout(1).pods()).unwrap().count(), 0);
 }
 
@@ -120,7 +140,7 @@ fn a_lock_that_is_held_delays_no_pod_that_may_start() {
 
 /// A mistake in the configuration is the node's, not the pod's.
 #[test]
-fn a_wrong_key_keeps_no_pod_from_starting_that_may_start() {
+fn a20_e33_a_wrong_key_keeps_no_pod_from_starting_that_may_start() {
     let Some(fixture) = Fixture::new("wrong-key") else { return };
     fixture.pin_programs(1);
     let cgroup = fixture.make_pod(UID);
@@ -135,7 +155,7 @@ fn a_wrong_key_keeps_no_pod_from_starting_that_may_start() {
 
 /// A node whose plugin fails STATUS starts no pods, not even the agent, which has to mend it.
 #[test]
-fn what_the_agent_mends_makes_no_node_unready() {
+fn f19_f20_what_the_agent_mends_makes_no_node_unready() {
     let Some(fixture) = Fixture::new("ready") else { return };
     let status = Call::new(&fixture, UID).unset("CNI_CONTAINERID").unset("CNI_NETNS").unset("CNI_IFNAME");
     for policy in ["fail", "ignore"] {
@@ -152,4 +172,26 @@ fn what_the_agent_mends_makes_no_node_unready() {
     let mut discovering = status;
     discovering.config.as_object_mut().unwrap().remove("cgroupRoot");
     discovering.silent("STATUS");
+}
+
+/// Only where STATUS fails anyway it tells whether pods that run suffer too.
+#[test]
+fn f21_status_tells_apart_whether_pods_have_lost_their_links() {
+    let Some(fixture) = Fixture::new("degraded") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    let broken = call.clone().with("cgroupRoot", json!(fixture.run_dir));
+    broken.fail("STATUS", 50);
+    fs::remove_dir_all(fixture.pod_dir(1, UID)).unwrap();
+    let message = broken.fail("STATUS", 51);
+    assert!(
+        message.contains("1 pods of network \"net\"") && message.contains("is not on cgroup2"),
+        "{message}"
+    );
+    call.silent("STATUS");
+    broken.with("failurePolicy", json!("ignore")).silent("STATUS");
+    call.add();
+    assert_eq!(attached(&cgroup, Hook::Connect4), 1);
 }
