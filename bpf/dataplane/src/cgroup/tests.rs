@@ -14,7 +14,18 @@ struct Tree(PathBuf);
 
 impl Tree {
     fn new(test: &str, directories: &[&str]) -> Self {
-        let root = std::env::temp_dir().join(format!("balancing-{test}-{}", std::process::id()));
+        Self::below(&std::env::temp_dir(), test, directories)
+    }
+
+    /// A large one, in memory where that is possible.
+    fn large(test: &str, directories: &[String]) -> Self {
+        let memory = Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        Self::below(&place, test, &directories.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn below(place: &Path, test: &str, directories: &[&str]) -> Self {
+        let root = place.join(format!("balancing-{test}-{}", std::process::id()));
         for directory in directories {
             fs::create_dir_all(root.join(directory)).unwrap();
         }
@@ -141,6 +152,41 @@ fn d21_search_ends_at_its_depth_and_says_what_it_did() {
     let tree = Tree::new("deep", &[&deep]);
     let error = scan::pod(&tree.0, &uid(UID)).unwrap_err();
     assert!(matches!(error, Error::NotFound { directories: 8, unreadable: 0, .. }), "{error:?}");
+}
+
+/// The smallest of a few times: whatever else the machine does.
+fn fastest(mut work: impl FnMut()) -> Duration {
+    let time = |()| {
+        let begin = Instant::now();
+        work();
+        begin.elapsed()
+    };
+    (0..10).map(|_| ()).map(time).min().unwrap()
+}
+
+#[test]
+fn d21_among_ten_thousand_pods() {
+    let place = "my.slice/my-own.slice/my-own-kubepods.slice/my-own-kubepods-burstable.slice";
+    let name = |number: u32| format!("{place}/my-own-kubepods-burstable-pod{number:032x}.slice");
+    let names: Vec<String> = (0..10_000).map(name).collect();
+    let tree = Tree::large("crowd", &names);
+    let last = uid(&format!("{:032x}", 9_999));
+    let searched = fastest(|| drop(scan::pod(&tree.0, &last).unwrap()));
+    // Five directories are read: no pod is entered.
+    let error = scan::pod(&tree.0, &uid(UID)).unwrap_err();
+    assert!(matches!(error, Error::NotFound { directories: 5, .. }), "{error:?}");
+    let looked = fastest(|| assert!(known(&tree.0, &last, None).unwrap().is_none()));
+    println!("among 10,000 pods: searched for {searched:?}, looked where kubelets put it for {looked:?}");
+    assert!(searched < Duration::from_secs(1), "{searched:?}");
+    assert!(looked < Duration::from_millis(100), "{looked:?}");
+}
+
+#[test]
+fn d21_a_search_reads_so_many_directories_and_no_more() {
+    let names: Vec<String> = (0..5_000).map(|number| format!("s{number}")).collect();
+    let tree = Tree::large("wide", &names);
+    let error = scan::pod(&tree.0, &uid(UID)).unwrap_err();
+    assert!(matches!(error, Error::NotFound { directories: 4_000, .. }), "{error:?}");
 }
 
 #[test]

@@ -94,10 +94,15 @@ impl Family {
 
     /// Connects a UDP socket from the pod.
     fn connect(&self) -> Output {
+        self.connect_from(&self.pod)
+    }
+
+    /// Connects a UDP socket from a process that was moved into a cgroup.
+    fn connect_from(&self, cgroup: &CgroupDir) -> Output {
         let script = "echo $$ > \"$1/cgroup.procs\" && exec 3<>/dev/udp/127.0.0.1/9";
         Command::new("bash")
             .args(["-c", script, "bash"])
-            .arg(self.pod.path())
+            .arg(cgroup.path())
             .env("LC_ALL", "C")
             .output()
             .unwrap()
@@ -167,4 +172,18 @@ fn e19_a_call_that_anyone_denies_is_denied() {
         sys::link_detach(link.as_fd()).unwrap();
     }
     assert!(family.connect().status.success());
+}
+
+#[test]
+fn e30_e31_whatever_runs_below_the_pod_is_covered() {
+    let Some(family) = Family::new("containers") else { return };
+    let deny = denying();
+    let hook = Hook::Connect4.attach_type();
+    let _link = sys::link_create(deny.as_fd(), family.pod.as_fd(), hook).unwrap();
+    for container in ["init", "cri-containerd-4f.scope", "sidecar", "crio-4f.scope/container", "later/exec"] {
+        let container = family.fixture.make_cgroup(&format!("kubepods/burstable/pod{UID}/{container}"));
+        assert!(!family.connect_from(&container).status.success(), "{}", container.path().display());
+    }
+    let outside = family.fixture.make_cgroup("kubepods/burstable/other");
+    assert!(family.connect_from(&outside).status.success());
 }
