@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Every case of the CNI plugin and its installer has one line in docs/cni-cases.md, and the tests that it names exist.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+# Group and number of its cases.
+groups=(A:25 B:16 C:14 D:28 E:33 F:29)
+installer=(G:44 H:20)
+files=(docs/cni-cases.md)
+if [ -e docs/cni-cases-gh.part.md ]; then
+    files+=(docs/cni-cases-gh.part.md)
+    groups+=("${installer[@]}")
+fi
+# Suites that are not written yet.
+later=()
+for suite in cni_real cni_differential cni_kill cni_cycles; do
+    [ -e "tests/tests/$suite.rs" ] || later+=("$suite")
+done
+
+status=0
+fail() {
+    echo "$*" >&2
+    status=1
+}
+
+rows=$(grep -hE '^\| [A-H][0-9]+ \|' "${files[@]}")
+for group in "${groups[@]}"; do
+    for number in $(seq "${group#*:}"); do
+        case_id=${group%:*}$number
+        count=$(grep -cE "^\| $case_id \|" <<<"$rows" || true)
+        [ "$count" = 1 ] || fail "case $case_id has $count lines in ${files[*]}, not one"
+    done
+done
+
+# `file::function` in the last column; an ellipsis stands for the rest of a name.
+functions=$(grep -rhoE --include='*.rs' --exclude-dir=target '^ *(async )?fn [a-z0-9_]+' . | sed -E 's/.*fn //' | sort -u)
+while read -r name; do
+    suite=${name%%::*}
+    function=${name##*::}
+    case " ${later[*]-} " in *" $suite "*)
+        echo "cni-cases: $name is in a suite that is not written yet"
+        continue
+        ;;
+    esac
+    case $function in
+    *…) found=$(grep -cE "^${function%…}" <<<"$functions" || true) ;;
+    *) found=$(grep -cx "$function" <<<"$functions" || true) ;;
+    esac
+    [ "$found" -gt 0 ] || fail "${files[*]}: there is no test $name"
+done < <(awk -F'|' '{ print $(NF - 1) }' <<<"$rows" | grep -oE '`[a-z0-9_:-]+::[a-z0-9_]+…?`' | tr -d '`' | sort -u)
+exit $status
