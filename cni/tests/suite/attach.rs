@@ -19,7 +19,7 @@ use balancing_dataplane::{
 use serde_json::json;
 
 use crate::{
-    fixture::{Fixture, OVERRIDE, SocketOf, UID, attach_with_flags, attached, load},
+    fixture::{Fixture, OVERRIDE, UID, attach_with_flags, attached, load},
     plugin::{Answer, BINARY, Call},
 };
 
@@ -379,22 +379,6 @@ fn f15_what_later_plugins_change_is_no_business_of_check() {
         call.prev_result = result.map(str::to_owned);
         call.silent("CHECK");
     }
-}
-
-#[test]
-fn f7_a_socket_that_outlives_its_cgroup_keeps_no_links() {
-    let Some(fixture) = Fixture::new("socket") else { return };
-    fixture.pin_programs(1);
-    let cgroup = fixture.make_pod(UID);
-    let call = Call::new(&fixture, UID);
-    call.add();
-    let mut socket = SocketOf::new(&cgroup, &fixture.cgroups);
-    fs::remove_dir(cgroup.path()).unwrap();
-    let state = links::inspect(&fixture.pod_dir(1, UID)).unwrap()[&Hook::Connect4];
-    assert_ne!(state.cgroup_id, 0, "the socket keeps the removed cgroup");
-    call.silent("DEL");
-    assert!(!fixture.pod_dir(1, UID).exists());
-    socket.stop();
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn d27_what_cannot_be_read_ends_no_search_and_is_counted() {
     fixture.pin_programs(1);
     let closed = fixture.make_cgroup("a/closed");
     fixture.make_cgroup("a/closed/below");
-    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o000)).unwrap();
     let call = Call::new(&fixture, UID);
     let add = || with_capabilities(&fixture, &call, "ADD", "-all,+bpf,+net_admin,+sys_admin");
     let message = add().error(100);

@@ -11,7 +11,7 @@ use balancing_dataplane::{layout::Hook, links, records::Records};
 use serde_json::{Value, json};
 
 use crate::{
-    fixture::{Fixture, UID, attached},
+    fixture::{Fixture, SocketOf, UID, attached},
     plugin::{Answer, BINARY, Call},
 };
 
@@ -258,4 +258,20 @@ fn f27_gc_of_500_stale_attachments() {
     assert_eq!(call.records().len(), 1);
     assert!(links::pods(&fixture.layout(1)).unwrap().is_empty());
     assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn f7_a_socket_that_outlives_its_cgroup_keeps_no_links() {
+    let Some(fixture) = Fixture::new("socket") else { return };
+    fixture.pin_programs(1);
+    let cgroup = fixture.make_pod(UID);
+    let call = Call::new(&fixture, UID);
+    call.add();
+    let mut socket = SocketOf::new(&cgroup, &fixture.cgroups);
+    fs::remove_dir(cgroup.path()).unwrap();
+    let state = links::inspect(&fixture.pod_dir(1, UID)).unwrap()[&Hook::Connect4];
+    assert_ne!(state.cgroup_id, 0, "the socket keeps the removed cgroup");
+    call.silent("DEL");
+    assert!(!fixture.pod_dir(1, UID).exists());
+    socket.stop();
 }

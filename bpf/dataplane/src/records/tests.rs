@@ -133,7 +133,7 @@ fn e26_different_names_have_different_files() {
     assert_eq!(files.len(), names.len() * names.len());
     for name in names {
         let file = encode(name);
-        assert!(file.len() <= LONGEST && !file.contains('/') && !file.starts_with('.'), "{file}");
+        assert!(file.len() <= names::LONGEST && !file.contains('/') && !file.starts_with('.'), "{file}");
     }
 }
 
