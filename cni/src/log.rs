@@ -1,4 +1,4 @@
-//! The plugin's log: stderr, which runtimes put into their own, and a file in the run directory.
+//! The plugin's log: stderr, which runtimes put into their own, a file in the run directory, and the agent's log while it runs.
 //!
 //! Nothing of it ever goes to stdout, and a log that cannot be written stops nothing.
 
@@ -9,6 +9,8 @@ use std::{
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
+
+use balancing_dataplane::plugin_log;
 
 use crate::{config::Config, environment::Environment, level::Level};
 
@@ -73,6 +75,9 @@ impl Log {
         );
         drop(io::stderr().write_all(line.as_bytes()));
         drop(self.file().and_then(|mut file| file.write_all(line.as_bytes())));
+        if let Some(run_dir) = self.path.parent() {
+            drop(plugin_log::send(run_dir, level.name(), &format!("{}: {message}", self.about)));
+        }
     }
 
     fn file(&self) -> io::Result<File> {

@@ -1,10 +1,14 @@
 //! The log of an agent with many policies: a start is a summary, a reason that hits many is one line, and what changes
 //! later is told one by one.
 
+use std::time::Duration;
+
 use balancing_tests::*;
 
 /// Lines of a start, whatever it finds.
 const MOST: usize = 60;
+/// A line that is certainly written, on however slow a machine.
+const SOON: Duration = Duration::from_secs(60);
 
 fn policy(name: &str, number: usize) -> Object {
     let frontend = format!("10.96.{}.{}", number / 250, number % 250);
@@ -86,4 +90,27 @@ fn a_start_is_a_summary_and_a_change_is_a_line() {
     node.agent().kill();
     node.start();
     assert!(node.agent().log().lines().count() - before < MOST);
+}
+
+#[test]
+fn what_the_plugin_says_is_in_the_agents_log() {
+    if !require_kernel() {
+        return;
+    }
+    let mut node = Node::new("plugin-log");
+    node.start();
+    let (plugin, pod) = (Plugin::of(&node), Object::pod("late", "client", &["10.200.0.2"]));
+    // It has no cgroup yet.
+    plugin.add(&pod, "c1", None);
+    wait_until(SOON, || node.agent().log().contains("starts without redirection"));
+    let log = node.agent().log();
+    line(
+        &log,
+        &["WARN", "CNI plugin: ADD network=\"cluster\" container=\"c1\"", "starts without redirection"],
+    );
+    node.agent().kill();
+    plugin.add(&pod, "c2", None);
+    node.start();
+    plugin.add(&pod, "c3", None);
+    wait_until(SOON, || node.agent().log().contains("container=\"c3\""));
 }

@@ -21,6 +21,7 @@ pub mod lock;
 pub mod metrics;
 pub mod monitor;
 pub mod owner;
+mod plugin_log;
 pub mod probe;
 pub mod reconcile;
 pub mod run;

@@ -8,6 +8,7 @@ use balancing_kube::member::Wish;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     dataplane::{self, Handle, Inputs},
     error::RunError,
     feed::{BATCHES, Counters, Origin, Tasks},
-    http, lock, monitor,
+    http, lock, monitor, plugin_log,
 };
 
 /// Runs until SIGTERM or SIGINT.
@@ -34,6 +35,7 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
     let (mut terminate, mut interrupt) =
         (receive(SignalKind::terminate())?, receive(SignalKind::interrupt())?);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), abi, ?config, "started");
+    let plugin_log = plugin_log::start(&config.place.run_dir);
     let (batches_in, batches) = mpsc::channel(BATCHES);
     let (status_in, status) = watch::channel(SourceStatus::default());
     let (health_in, health) = watch::channel(Default::default());
@@ -72,6 +74,7 @@ pub async fn run(config: Config, abi: u32) -> Result<(), RunError> {
         _ = interrupt.recv() => Ok(()),
     };
     server.abort();
+    plugin_log.inspect(JoinHandle::abort);
     reader.stop().await;
     http.stop().await;
     feed.stop();

@@ -9,6 +9,7 @@ pub mod links;
 #[cfg(feature = "loader")]
 pub mod loader;
 pub mod mount;
+pub mod plugin_log;
 #[cfg(feature = "loader")]
 pub mod probe;
 #[cfg(feature = "loader")]
