@@ -1,7 +1,8 @@
-# Part `go`: the test tools written in Go (tests/tools/go.mod).
-# shellcheck shell=bash disable=SC2154
+# Part `go`: the test tools written in Go (tests/tools/go.mod), and libcni of several generations (tests/tools/libcni).
+# shellcheck shell=bash disable=SC2034,SC2154
 
-use_go_module tests/tools tools
+use_go_module tests/tools tools "$repository"/tests/tools/skel/*.go "$repository"/tests/tools/libcni/{,*/}{go.mod,go.sum,*.go}
+more_modules=("$module"/libcni/*/)
 
 ready() { go_tools_linked && [ -x "$module/bin/cnitool" ]; }
 

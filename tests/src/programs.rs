@@ -30,7 +30,7 @@ pub fn program(name: &str) -> PathBuf {
     found.must(format_args!("find the program {name} near {}: run `cargo build --workspace`", own.display()))
 }
 
-/// A test tool written in Go (`cnitool`, `bridge`, `host-local`, `loopback`), built by `tests/setup.sh go`.
+/// A test tool written in Go (`cnitool`, `libcni-1.3.0`, `skel`, `bridge`, `host-local` and the like), built by `tests/setup.sh go`.
 ///
 /// # Panics
 /// When it is not built.
