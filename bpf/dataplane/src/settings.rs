@@ -6,9 +6,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -97,7 +97,8 @@ pub trait Told: Serialize + DeserializeOwned + PartialEq {
         serde_json::from_slice(&content).map(Some).map_err(|source| Error::Content { path, source })
     }
 
-    /// Writes them unless they are written already. Several writers may do so at the same time.
+    /// Writes them unless they are written already, or somebody else tells his just now. A writer that is killed leaves
+    /// one file at most, however many are: the next one takes it.
     ///
     /// # Errors
     /// [`Error`].
@@ -106,21 +107,37 @@ pub trait Told: Serialize + DeserializeOwned + PartialEq {
             return Ok(());
         }
         let path = run_dir.join(Self::FILE);
-        let temporary = run_dir.join(format!("{}.{}.tmp", Self::FILE, std::process::id()));
+        let temporary = run_dir.join(format!("{}.tmp", Self::FILE));
         let content = serde_json::to_vec_pretty(self)
             .map_err(|source| Error::Content { path: path.clone(), source })?;
         DirBuilder::new().recursive(true).mode(0o755).create(run_dir).map_err(io_error("make", run_dir))?;
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .create(true)
-            .truncate(true)
+            .truncate(false)
             .write(true)
             .mode(0o644)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&temporary)
-            .and_then(|mut file| file.write_all(&content))
-            .and_then(|()| fs::rename(&temporary, &path))
-            .map_err(io_error("write", &path))
+            .map_err(io_error("write", &temporary))?;
+        publish(file, &content, &temporary, &path).map_err(io_error("write", &path))
     }
+}
+
+/// Fills a file that others may have opened too, and gives it its name.
+fn publish(mut file: File, content: &[u8], temporary: &Path, path: &Path) -> io::Result<()> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let (held, found) = (file.metadata()?, fs::symlink_metadata(temporary));
+    if !found.is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino())) {
+        // Whoever had it before has published it.
+        return Ok(());
+    }
+    file.set_len(0)?;
+    file.write_all(content)?;
+    fs::rename(temporary, path)
 }
 
 impl Told for NodeSettings {
@@ -168,6 +185,27 @@ mod tests {
         // A file that cannot be read is no reason to keep it.
         plugin("3").write(&dir).unwrap();
         assert_eq!(PluginSettings::read(&dir).unwrap(), Some(plugin("3")));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn many_writers_leave_one_whole_file_and_a_killed_one_nothing_that_grows() {
+        let dir = std::env::temp_dir().join(format!("balancing-settings-many-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        // What a writer that was killed has left.
+        fs::write(dir.join("plugin.json.tmp"), "{\"version\": \"of one that was killed\", and half a li").unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let dir = &dir;
+                scope.spawn(move || {
+                    for turn in 0..200 {
+                        plugin(&"x".repeat(writer * 100 + turn)).write(dir).unwrap();
+                        assert!(PluginSettings::read(dir).unwrap().is_some());
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::remove_dir_all(&dir).unwrap();
     }
 }
