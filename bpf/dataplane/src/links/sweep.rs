@@ -24,7 +24,8 @@ pub struct Swept {
     pub failed: Vec<Error>,
 }
 
-/// Removes unfinished directories and the links of removed cgroups. A pod that is locked is left for the next sweep.
+/// Removes unfinished directories, the links of removed cgroups and the locks of killed calls. A pod that is locked is left for
+/// the next sweep.
 ///
 /// `cgroup_root` is any directory of the hierarchy: a pod lives as long as its cgroup has a directory, wherever that is.
 ///
@@ -49,6 +50,10 @@ pub fn sweep(layout: &Layout, cgroup_root: &Path, locks: &Locks) -> Result<Swept
             Ok(false) => {}
             Err(error) => swept.failed.push(error),
         }
+    }
+    // Whoever takes a lock removes its file with it.
+    for uid in locks.held()? {
+        swept.failed.extend(locks.try_acquire(&uid).err());
     }
     Ok(swept)
 }
