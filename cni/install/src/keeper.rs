@@ -216,6 +216,7 @@ impl Settings {
         let _lock = self.lock()?;
         replace::sweep(&self.net_dir)?;
         replace::sweep(&self.bin_dir)?;
+        self.sweep_drop_ins()?;
         let installed = usize::from(binary::install(&self.binary, &self.bin_dir)? == Change::Installed);
         let seen = store::read(&self.net_dir)?;
         let steps = self.plan(&seen)?;
@@ -252,12 +253,23 @@ impl Settings {
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Directory::default(),
             Err(error) => return Err(error.into()),
         };
+        for directory in [&self.net_dir, &self.bin_dir].into_iter().filter(|directory| directory.is_dir()) {
+            replace::sweep(directory)?;
+        }
+        self.sweep_drop_ins()?;
         store::apply(&self.net_dir, &seen, &removal(&seen))?;
         let held = cache::references(&self.host);
         if held.is_empty() && self.bin_dir.is_dir() {
             binary::remove(&self.bin_dir)?;
         }
         Ok(held)
+    }
+
+    /// Removes what a killed call has left in directories of drop-ins.
+    fn sweep_drop_ins(&self) -> Result<(), replace::Error> {
+        let Ok(entries) = fs::read_dir(&self.net_dir) else { return Ok(()) };
+        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        directories.map(|entry| entry.path()).try_for_each(|directory| replace::sweep(&directory).map(drop))
     }
 
     /// How the node stands, whoever made it so.
