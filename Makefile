@@ -1,5 +1,7 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
-.PHONY: build demo demo-kube demo-fabric test storm outage upgrade bench bench-kube lint crds setup
+SECONDS ?= 3600
+
+.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube lint crds setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -18,6 +20,11 @@ demo-fabric: build ## pods of an overlay reached from a host outside the cluster
 test: ## every test, kernel tests as root
 	tests/setup.sh build run go kube flannel && cargo build --locked --workspace
 	tests/as-root.sh cargo test --locked --workspace --no-fail-fast
+
+fuzz: ## every parser of what others wrote, SECONDS= for each target
+	tests/setup.sh build run && cargo build --locked --workspace
+	BALANCING_FUZZ_SECONDS=$(SECONDS) tests/as-root.sh cargo test --locked -p balancing-cni --bin balancing-cni fuzz -- --nocapture
+	BALANCING_FUZZ_SECONDS=$(SECONDS) tests/as-root.sh cargo test --locked -p balancing-tests --test fuzz -- --nocapture
 
 storm: ## a million connections while everything changes
 	tests/setup.sh build run && BALANCING_STORM=1000000 tests/as-root.sh cargo test --locked -p balancing-tests --test sockets_storm -- --nocapture

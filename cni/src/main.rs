@@ -33,6 +33,8 @@ mod commands;
 mod config;
 mod environment;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod level;
 mod log;
 mod netns;

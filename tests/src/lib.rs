@@ -35,6 +35,7 @@ pub mod dataplane;
 pub mod fabric;
 mod flannel;
 pub mod frames;
+pub mod fuzz;
 pub mod history;
 mod http;
 mod kernel;

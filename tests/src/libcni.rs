@@ -184,7 +184,13 @@ impl Chain {
     }
 
     /// The same with the attachments that are in use.
-    pub fn call_with(&self, generation: &str, verb: &str, attachment: &Attachment, valid: &[&Attachment]) -> Answer {
+    pub fn call_with(
+        &self,
+        generation: &str,
+        verb: &str,
+        attachment: &Attachment,
+        valid: &[&Attachment],
+    ) -> Answer {
         let valid = valid.iter().map(|valid| json!({"containerID": valid.container, "ifname": valid.ifname}));
         let request = json!({
             "verb": verb, "file": self.files.path().join("net.d/10-net.conflist"), "binDirs": self.bin_dirs(),
@@ -204,7 +210,8 @@ impl Chain {
 
     /// One call of cnitool: whether it succeeded, and what it printed.
     pub fn cnitool(&self, verb: &str, attachment: &Attachment) -> (bool, String) {
-        let args: Vec<String> = attachment.args().iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let args: Vec<String> =
+            attachment.args().iter().map(|(key, value)| format!("{key}={value}")).collect();
         let mut command = Command::new(tool("cnitool"));
         command
             .args([verb, &self.name])
@@ -233,6 +240,10 @@ impl Chain {
         drop(stdin);
         let output = child.wait_with_output().must("wait for a CNI runtime");
         let said = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
-        if output.status.success() { (true, said(&output.stdout)) } else { (false, said(&output.stderr) + &said(&output.stdout)) }
+        if output.status.success() {
+            (true, said(&output.stdout))
+        } else {
+            (false, said(&output.stderr) + &said(&output.stdout))
+        }
     }
 }

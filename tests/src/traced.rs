@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn is_killed_where_it_is_told() {
-        let echo = Victim::new(Path::new("/bin/sh"), ["-c", "read x; echo $x"]).with_input("said\n".to_owned());
+        let echo =
+            Victim::new(Path::new("/bin/sh"), ["-c", "read x; echo $x"]).with_input("said\n".to_owned());
         let mut unsaid = 0;
         for number in 1.. {
             let (before, after) = (echo.killed_at(number, Side::Entry), echo.killed_at(number, Side::Exit));

@@ -118,20 +118,25 @@ fn h19_f29_thousands_of_pods_leave_nothing() {
         if now <= open { Ok(()) } else { Err(format!("{now} descriptors, {open} before")) }
     });
     let (adds, dels) = (percentiles(&mut times, 0), percentiles(&mut times, 1));
-    eprintln!("{number} pods, {BESIDE} at a time: ADD {adds}, DEL {dels}; the agent has grown by {grown:.1} MB");
+    eprintln!(
+        "{number} pods, {BESIDE} at a time: ADD {adds}, DEL {dels}; the agent has grown by {grown:.1} MB"
+    );
 }
 
 /// What is there once nothing of pods is.
 fn settled(node: &Node) -> Left {
     eventually_within(SWEEP, || {
         let left = left(node);
-        let is_record = |path: &&PathBuf| path.extension().is_some_and(|end| end == "json") && path.starts_with(node.run_dir().join("cni"));
+        let is_record = |path: &&PathBuf| {
+            path.extension().is_some_and(|end| end == "json") && path.starts_with(node.run_dir().join("cni"))
+        };
         if left.files.iter().find(is_record).is_none() { Ok(left) } else { Err(format!("{left:#?}")) }
     })
 }
 
 fn percentiles(times: &mut [[Duration; 2]], which: usize) -> String {
-    let mut sorted: Vec<Duration> = times.iter().map(|pair| pair[which]).filter(|time| !time.is_zero()).collect();
+    let mut sorted: Vec<Duration> =
+        times.iter().map(|pair| pair[which]).filter(|time| !time.is_zero()).collect();
     sorted.sort();
     let at = |share: usize| sorted[(sorted.len() - 1) * share / 100].as_secs_f64() * 1e3;
     format!("p50 {:.1} ms, p99 {:.1} ms", at(50), at(99))

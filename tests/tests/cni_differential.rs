@@ -74,7 +74,8 @@ impl World {
         if said.accepts {
             return said;
         }
-        let error: Value = serde_json::from_str(&said.text).unwrap_or_else(|_| panic!("{case:?}: {}", said.text));
+        let error: Value =
+            serde_json::from_str(&said.text).unwrap_or_else(|_| panic!("{case:?}: {}", said.text));
         let code = error["code"].as_u64().unwrap();
         assert_ne!(code, 999, "{case:?}: {}", said.text);
         Said { accepts: UNDERSTOOD.contains(&code), text: said.text }
@@ -111,8 +112,11 @@ fn judge_all(number: usize) -> Vec<Judged> {
     std::thread::scope(|scope| {
         let parts = cases.chunks(cases.len().div_ceil(workers));
         let world = &world;
-        let threads: Vec<_> =
-            parts.map(|part| scope.spawn(move || part.iter().flat_map(|case| world.judge(case)).collect::<Vec<_>>())).collect();
+        let threads: Vec<_> = parts
+            .map(|part| {
+                scope.spawn(move || part.iter().flat_map(|case| world.judge(case)).collect::<Vec<_>>())
+            })
+            .collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     })
 }

@@ -203,8 +203,7 @@ fn e8_a_new_sandbox_after_a_del_that_was_killed_anywhere() {
 
 const LIST: &str = "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"net\",\n  \"plugins\": [\n    {\"type\": \"bridge\"}\n  ]\n}\n";
 /// Stands for the plugin's binary, which takes longer to copy.
-const BINARY: &str =
-    "#!/bin/sh\necho '{\"cniVersion\": \"1.0.0\", \"supportedVersions\": [\"0.4.0\", \"1.0.0\", \"1.1.0\"]}'\n";
+const BINARY: &str = "#!/bin/sh\necho '{\"cniVersion\": \"1.0.0\", \"supportedVersions\": [\"0.4.0\", \"1.0.0\", \"1.1.0\"]}'\n";
 
 /// A node's directories.
 struct Node {
@@ -256,7 +255,12 @@ impl Node {
     fn succeed(&self, verb: &str) {
         let output = Command::new(program("balancing-agent")).args(self.arguments(verb)).output().unwrap();
         let expected = self.code_of(verb);
-        assert_eq!(output.status.code(), Some(expected), "{verb}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(expected),
+            "{verb}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// A drop-in is written although no runtime says that it reads them, and then the command ends with 1.
@@ -290,13 +294,15 @@ impl Node {
             let is_replaced = after.iter().all(|(other, _)| other != name);
             assert!(is_replaced || files.iter().any(|(other, _)| other == name), "{point}: no {name}");
         }
-        let names_it = |(name, text): &(String, String)| name.starts_with("net.d") && text.contains("balancing-cni");
+        let names_it =
+            |(name, text): &(String, String)| name.starts_with("net.d") && text.contains("balancing-cni");
         let is_named = files.iter().filter(|(name, _)| !is_temporary(name)).any(names_it);
         assert!(!is_named || self.path("bin/balancing-cni").exists(), "{point}: named, but not there");
         // There is a network at every moment.
         let is_network = |(name, text): &&(String, String)| {
             Path::new(name).extension().is_some_and(|end| end == "conflist")
-                && serde_json::from_str::<Value>(text).is_ok_and(|list| list["plugins"][0]["type"] == "bridge")
+                && serde_json::from_str::<Value>(text)
+                    .is_ok_and(|list| list["plugins"][0]["type"] == "bridge")
         };
         assert!(files.iter().find(is_network).is_some(), "{point}: {files:?}");
     }
@@ -344,21 +350,32 @@ fn order(mode: &'static str) {
     assert_eq!(status.code(), Some(node.code_of("install")));
     let trace = fs::read_to_string(trace).unwrap();
     let lines: Vec<&str> = trace.lines().collect();
-    let position = |what: &str, from: usize| lines.iter().skip(from).position(|line| line.contains(what)).map(|at| at + from);
+    let position = |what: &str, from: usize| {
+        lines.iter().skip(from).position(|line| line.contains(what)).map(|at| at + from)
+    };
     let mut ends = Vec::new();
     for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("rename")) {
         let mut names = line.split('"').skip(1).step_by(2);
         let (from, to) = (names.next().unwrap(), names.next().unwrap());
         let directory = Path::new(to).parent().unwrap().to_str().unwrap();
-        let synced = lines[..at].iter().position(|line| line.starts_with("fsync") && line.contains(&format!("<{from}>")));
+        let synced = lines[..at]
+            .iter()
+            .position(|line| line.starts_with("fsync") && line.contains(&format!("<{from}>")));
         assert!(synced.is_some(), "{mode}: not synced before {line}");
-        let recorded = position(&format!("<{directory}>) = 0"), at).filter(|at| lines[*at].starts_with("fsync"));
-        ends.push((to.to_owned(), recorded.unwrap_or_else(|| panic!("{mode}: no sync of {directory} after {line}"))));
+        let recorded =
+            position(&format!("<{directory}>) = 0"), at).filter(|at| lines[*at].starts_with("fsync"));
+        ends.push((
+            to.to_owned(),
+            recorded.unwrap_or_else(|| panic!("{mode}: no sync of {directory} after {line}")),
+        ));
     }
     let (binary, configuration) = (&ends[0], &ends[1]);
     assert!(binary.0.ends_with("bin/balancing-cni"), "{ends:?}");
     assert!(configuration.0.contains("/net.d/"), "{ends:?}");
-    assert!(binary.1 < first_write(&lines, &node.path("net.d")), "{mode}: the configuration is written before the binary is on the disk");
+    assert!(
+        binary.1 < first_write(&lines, &node.path("net.d")),
+        "{mode}: the configuration is written before the binary is on the disk"
+    );
 }
 
 /// The first line that opens a file of a directory to write it.

@@ -193,7 +193,8 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("balancing-settings-many-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         // What a writer that was killed has left.
-        fs::write(dir.join("plugin.json.tmp"), "{\"version\": \"of one that was killed\", and half a li").unwrap();
+        fs::write(dir.join("plugin.json.tmp"), "{\"version\": \"of one that was killed\", and half a li")
+            .unwrap();
         std::thread::scope(|scope| {
             for writer in 0..8 {
                 let dir = &dir;

@@ -66,17 +66,50 @@ const ODD_COMMANDS: [&str; 8] = ["add", "ADD ", "FOO", "", " DEL", "Version", "G
 const CONTAINERS: [&str; 12] =
     ["A_b.-9", "-a", ".a", "_a", "a/b", "a b", "a\n", "\u{e9}", "a\u{e9}", "", "0", "Z"];
 const IFNAMES: [&str; 16] = [
-    "", "e", "123456789012345", "1234567890123456", ".", "..", "...", "a/b", "a:b", "a b", "a\tb", "\u{e9}", "a\u{a0}b",
-    "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}", "eth0\n", "a.b",
+    "",
+    "e",
+    "123456789012345",
+    "1234567890123456",
+    ".",
+    "..",
+    "...",
+    "a/b",
+    "a:b",
+    "a b",
+    "a\tb",
+    "\u{e9}",
+    "a\u{a0}b",
+    "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}",
+    "eth0\n",
+    "a.b",
 ];
 const NETNS: [&str; 5] = ["", "/proc/self/ns/net", "dummy", "/nonexistent", "relative/path"];
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 const PAIRS: [&str; 24] = [
-    "IgnoreUnknown=1", "IgnoreUnknown=true", "IgnoreUnknown=TRUE", "IgnoreUnknown=0", "IgnoreUnknown=false",
-    "IgnoreUnknown=2", "IgnoreUnknown=", "K8S_POD_NAME=web-0", "K8S_POD_NAMESPACE=default",
-    "K8S_POD_INFRA_CONTAINER_ID=abc", "K8S_POD_UID=0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0", "K8S_POD_UID=",
-    "K8S_POD_UID=0123456789abcdef0123456789abcdef", "K8S_POD_UID=../x", "K8S_POD_UID=a/b", "K8S_POD_UID=*",
-    "K8S_POD_NAME=", "IP=10.0.0.1", "MAC=0a:00:00:00:00:01", "a=b=c", "a", "", "=", "=x",
+    "IgnoreUnknown=1",
+    "IgnoreUnknown=true",
+    "IgnoreUnknown=TRUE",
+    "IgnoreUnknown=0",
+    "IgnoreUnknown=false",
+    "IgnoreUnknown=2",
+    "IgnoreUnknown=",
+    "K8S_POD_NAME=web-0",
+    "K8S_POD_NAMESPACE=default",
+    "K8S_POD_INFRA_CONTAINER_ID=abc",
+    "K8S_POD_UID=0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0",
+    "K8S_POD_UID=",
+    "K8S_POD_UID=0123456789abcdef0123456789abcdef",
+    "K8S_POD_UID=../x",
+    "K8S_POD_UID=a/b",
+    "K8S_POD_UID=*",
+    "K8S_POD_NAME=",
+    "IP=10.0.0.1",
+    "MAC=0a:00:00:00:00:01",
+    "a=b=c",
+    "a",
+    "",
+    "=",
+    "=x",
 ];
 
 impl fmt::Debug for Case {
@@ -126,7 +159,9 @@ impl Case {
             ifname: set("eth0"),
             netns: set(OTHER_NETNS),
             path: set("/opt/cni/bin"),
-            args: set("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0"),
+            args: set(
+                "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0",
+            ),
             netns_override: None,
             config,
             breakage: None,
@@ -136,7 +171,10 @@ impl Case {
     fn change(&mut self, random: &mut Random) {
         match random.below(13) {
             0 => self.command = odd(random, &ODD_COMMANDS),
-            1 => self.container = if random.once_in(6) { Some(vec![b'c'; 300]) } else { odd(random, &CONTAINERS) },
+            1 => {
+                self.container =
+                    if random.once_in(6) { Some(vec![b'c'; 300]) } else { odd(random, &CONTAINERS) }
+            }
             2 => self.ifname = odd(random, &IFNAMES),
             3 => {
                 self.netns = odd(random, &NETNS);
@@ -249,7 +287,20 @@ fn broken(random: &mut Random) -> Breakage {
 }
 
 fn versions() -> Vec<Value> {
-    let texts = ["", "0.1.0", "0.2.0", "0.5.0", "1.2.0", "1.0.1", "2.0.0", "foo", "1.0", "1.0.0 ", "01.0.0", "1.0.0-rc1"];
+    let texts = [
+        "",
+        "0.1.0",
+        "0.2.0",
+        "0.5.0",
+        "1.2.0",
+        "1.0.1",
+        "2.0.0",
+        "foo",
+        "1.0",
+        "1.0.0 ",
+        "01.0.0",
+        "1.0.0-rc1",
+    ];
     let mut all: Vec<Value> = texts.map(Value::from).to_vec();
     all.extend(VERSIONS.map(Value::from));
     all.extend([json!(1), json!(null), json!(["1.0.0"])]);
@@ -307,13 +358,22 @@ fn keys() -> Vec<(&'static str, Vec<Value>)> {
         ("unknownKey", vec![json!(1), json!({"a": [null]})]),
         ("type", vec![json!(""), json!(5), json!("other")]),
         ("args", vec![json!({"cni": {"ips": ["10.0.0.1"]}}), json!("text"), json!(null)]),
-        ("runtimeConfig", vec![json!({"cgroupPath": "/kubepods/podx"}), json!({"cgroupPath": 5}), json!(5), json!(null)]),
+        (
+            "runtimeConfig",
+            vec![json!({"cgroupPath": "/kubepods/podx"}), json!({"cgroupPath": 5}), json!(5), json!(null)],
+        ),
         ("capabilities", vec![json!({"portMappings": true}), json!({"portMappings": 5}), json!([])]),
-        ("dns", vec![json!({"nameservers": ["1.1.1.1"]}), json!({"nameservers": "x"}), json!(5), json!(null)]),
+        (
+            "dns",
+            vec![json!({"nameservers": ["1.1.1.1"]}), json!({"nameservers": "x"}), json!(5), json!(null)],
+        ),
         ("ipam", vec![json!({"type": "host-local"}), json!({}), json!(5), json!({"type": 5})]),
         ("ipMasq", vec![json!(true), json!("yes")]),
         ("disableCheck", vec![json!(true), json!("yes")]),
-        ("cni.dev/valid-attachments", vec![json!(null), json!([]), json!(5), json!([{"containerID": 5}]), json!([{}])]),
+        (
+            "cni.dev/valid-attachments",
+            vec![json!(null), json!([]), json!(5), json!([{"containerID": 5}]), json!([{}])],
+        ),
         ("cni.dev/attachments", vec![json!(null), json!([]), json!(5), json!([{"ifname": "eth0"}])]),
     ]
 }

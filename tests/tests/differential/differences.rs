@@ -102,7 +102,10 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         we_accept: true,
         reason: "the last one counts, as in the reference, and what is not ours is never interpreted",
         applies: |case| {
-            matches!(case.breakage, Some(Breakage::DuplicateKey | Breakage::LargeNumber | Breakage::Deep | Breakage::Surrogate))
+            matches!(
+                case.breakage,
+                Some(Breakage::DuplicateKey | Breakage::LargeNumber | Breakage::Deep | Breakage::Surrogate)
+            )
         },
     },
     Difference {
@@ -111,7 +114,9 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         we_accept: true,
         reason: "paths need not be, and nothing but the kernel reads them",
         applies: |case| {
-            let is_text = |value: &Option<Vec<u8>>| value.as_ref().is_none_or(|value| std::str::from_utf8(value).is_ok());
+            let is_text = |value: &Option<Vec<u8>>| {
+                value.as_ref().is_none_or(|value| std::str::from_utf8(value).is_ok())
+            };
             !is_text(&case.netns) || !is_text(&case.path)
         },
     },
@@ -120,7 +125,9 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         peers: ALL,
         we_accept: false,
         reason: "it becomes a part of paths",
-        applies: |case| case.is(&OF_CONTAINER) && ["../x", "a/b", "*"].iter().any(|uid| text(&case.args).contains(uid)),
+        applies: |case| {
+            case.is(&OF_CONTAINER) && ["../x", "a/b", "*"].iter().any(|uid| text(&case.args).contains(uid))
+        },
     },
     Difference {
         name: "text that is not UTF-8, in a variable or in a string of stdin",
@@ -129,7 +136,9 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         reason: "Go puts a character of replacement there; a container or an interface would then have another name than the runtime's",
         applies: |case| {
             let variables = [&case.container, &case.ifname, &case.args];
-            let is_text = |value: &&Option<Vec<u8>>| value.as_ref().is_none_or(|value| std::str::from_utf8(value).is_ok());
+            let is_text = |value: &&Option<Vec<u8>>| {
+                value.as_ref().is_none_or(|value| std::str::from_utf8(value).is_ok())
+            };
             case.breakage == Some(Breakage::NotUtf8InString) || !variables.iter().all(is_text)
         },
     },
@@ -140,7 +149,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         reason: "a runtime has brought it into the list's version; handed on as it is, it would be a mixture, and to convert it would lose keys",
         applies: |case| {
             let result = &case.config["prevResult"];
-            let differs = result.get("cniVersion").is_some_and(|version| *version != case.config["cniVersion"]);
+            let differs =
+                result.get("cniVersion").is_some_and(|version| *version != case.config["cniVersion"]);
             case.is(&["ADD"]) && (differs || result.get("ip4").is_some())
         },
     },
@@ -166,7 +176,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         applies: |case| {
             let ifname = text(&case.ifname);
             let is_odd = ifname.is_empty() || ifname.len() > 15 || [".", ".."].contains(&ifname.as_str());
-            let has_odd = ifname.contains(|letter: char| letter == '/' || letter == ':' || letter.is_whitespace());
+            let has_odd =
+                ifname.contains(|letter: char| letter == '/' || letter == ':' || letter.is_whitespace());
             is_odd || has_odd || text(&case.netns).is_empty() || !is_name(&case.config["name"])
         },
     },
@@ -221,12 +232,15 @@ fn is_name(name: &Value) -> bool {
 
 /// Whether a key that CNI knows and we do not read has a value of another type.
 fn has_odd_key(case: &Case) -> bool {
-    let odd = |key: &str, is_right: fn(&Value) -> bool| case.config.get(key).is_some_and(|value| !is_right(value));
+    let odd =
+        |key: &str, is_right: fn(&Value) -> bool| case.config.get(key).is_some_and(|value| !is_right(value));
     let of_bools = |value: &Value| value.as_object().is_some_and(|map| map.values().all(Value::is_boolean));
     odd("type", |value| value.as_str().is_some_and(|text| !text.is_empty()))
         || case.config.get("type").is_none()
         || odd("args", Value::is_object)
-        || odd("runtimeConfig", |value| value.as_object().is_some_and(|map| map.values().all(Value::is_string)))
+        || odd("runtimeConfig", |value| {
+            value.as_object().is_some_and(|map| map.values().all(Value::is_string))
+        })
         || case.config.get("capabilities").is_some_and(|value| !of_bools(value))
         || odd("dns", |value| value.as_object().is_some_and(|dns| dns["nameservers"].is_array()))
         || odd("ipam", |value| value["type"].is_string())
