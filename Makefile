@@ -37,7 +37,7 @@ upgrade: ## from the agent of an earlier commit (FROM=) to this one, under load
 	tests/setup.sh build run && cargo build --locked --workspace && tests/upgrade.sh $(FROM)
 
 bench: build ## the numbers of docs/, measured here
-	tests/setup.sh run && tests/as-root.sh cargo bench --locked -p balancing-tests --bench numbers
+	tests/setup.sh run go && tests/as-root.sh cargo bench --locked -p balancing-tests --bench numbers
 
 bench-kube: build ## the numbers of docs/ on a real control plane, measured here
 	tests/setup.sh run kube && tests/as-root.sh cargo bench --locked -p balancing-tests --bench kube
