@@ -57,7 +57,7 @@ fn configurations() {
                 let given = |text: &str| std::str::from_utf8(input).is_ok_and(|input| input.contains(text));
                 let result = match config.prev_result() {
                     Ok(result) => {
-                        assert!(given(result.get()), "handed on as it was given");
+                        assert!(given(result.result.get()), "handed on as it was given");
                         "a result".to_owned()
                     }
                     Err(error) => error.to_string(),
@@ -86,7 +86,7 @@ fn results() {
         match Config::parse(&call).and_then(|config| config.prev_result()) {
             Ok(result) => {
                 // Others' keys could follow the result's end.
-                assert!(input.trim_ascii().starts_with(result.get().as_bytes()));
+                assert!(input.trim_ascii().starts_with(result.result.get().as_bytes()));
                 "handed on".to_owned()
             }
             Err(error) => error.to_string(),

@@ -98,7 +98,7 @@ fn run(version: &mut Version) -> Result<String, CniError> {
     *version = config::version_of(&input).unwrap_or(Version::NEWEST);
     let mut config = Config::parse(&input)?;
     let log = Log::new(&config, &environment);
-    judge(&mut config, &log)?;
+    judge(&mut config, command, &log)?;
     let node = Node::read(&config, &log);
     let request = Request { began, environment, config, node, log };
     let result = commands::run(&request);
@@ -108,16 +108,22 @@ fn run(version: &mut Version) -> Result<String, CniError> {
     result
 }
 
-/// A mistake in our own keys refuses the call only where a pod must not start without links.
-fn judge(config: &mut Config<'_>, log: &Log) -> Result<(), CniError> {
+/// A mistake in our own keys refuses the call only where a pod must not start without links. Pods that run are left and checked
+/// whatever somebody has written since.
+fn judge(config: &mut Config<'_>, command: Command, log: &Log) -> Result<(), CniError> {
     for key in &config.unknown {
         log.warn(&format!("the key {key} of the network configuration means nothing to this plugin"));
     }
     for problem in config.problems.drain(..) {
-        if config.failure_policy == FailurePolicy::Fail {
+        let starts_pods = matches!(command, Command::Add | Command::Status);
+        if starts_pods && config.failure_policy == FailurePolicy::Fail {
             return Err(problem);
         }
-        log.warn(&format!("{problem}; the key is ignored (failurePolicy: ignore)"));
+        log.warn(&format!(
+            "{problem}; the key is ignored ({} under failurePolicy: {})",
+            command.name(),
+            config.failure_policy.name()
+        ));
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ fn e12_e33_a_foreign_object_in_our_place() {
     let call = Call::new(&fixture, UID);
     let message = call.fail("ADD", 5);
     assert!(message.contains(pin.to_str().unwrap()) && message.contains("remove it by hand"), "{message}");
-    let ignoring = call.with("failurePolicy", json!("ignore"));
+    let ignoring = call.clone().with("failurePolicy", json!("ignore"));
     assert!(ignoring.add().stderr.contains(pin.to_str().unwrap()));
     assert_eq!(ignoring.records()[0]["state"], "pending");
     assert!(pin.is_dir());
@@ -147,10 +147,14 @@ fn a20_e33_a_wrong_key_keeps_no_pod_from_starting_that_may_start() {
     let call =
         Call::new(&fixture, UID).with("excludeNamespaces", json!("default")).with("logLevle", json!("x"));
     assert!(call.fail("ADD", 7).contains("excludeNamespaces"));
-    let ignoring = call.with("failurePolicy", json!("ignore"));
+    let ignoring = call.clone().with("failurePolicy", json!("ignore"));
     let said = ignoring.add().stderr;
     assert!(said.contains("excludeNamespaces has a wrong type") && said.contains("logLevle"), "{said}");
     assert_eq!(attached(&cgroup, Hook::Connect4), 1, "the key is as if it were not there");
+    // Somebody has made the mistake while the pod ran: it can end.
+    call.silent("CHECK");
+    call.silent("DEL");
+    assert_eq!(attached(&cgroup, Hook::Connect4), 0);
 }
 
 /// A node whose plugin fails STATUS starts no pods, not even the agent, which has to mend it.
