@@ -11,13 +11,13 @@ use crate::listen::Listen;
 use balancing_core::resolve::{ClusterPods, Role, Settings};
 use balancing_kube::api::PLURALS;
 
-use cni::CniArgs;
+use cni::{CniArgs, CniCommand};
 use values::{Problems, given};
 
 mod cni;
 mod values;
 
-pub use cni::CniConfig;
+pub use cni::{CniConfig, CniWork};
 
 /// Client-side load balancing for Kubernetes: the node agent.
 #[derive(Debug, Parser)]
@@ -46,34 +46,6 @@ enum Command {
         #[arg(value_parser = PLURALS)]
         plural: Option<String>,
     },
-}
-
-/// What to do with the CNI plugin.
-#[derive(Debug, Subcommand)]
-enum CniCommand {
-    /// Put the plugin into the runtime's directory and into the network configuration.
-    Install(CniInstall),
-    /// Take it out of the network configuration; its binary goes once no pod needs it.
-    Uninstall(CniAlone),
-    /// Say whether pods that start now get it.
-    Status(CniAlone),
-}
-
-#[derive(Args, Clone, Debug)]
-struct CniInstall {
-    /// Say what would be changed, and change nothing.
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    alone: CniAlone,
-}
-
-#[derive(Args, Clone, Debug)]
-struct CniAlone {
-    #[command(flatten)]
-    cni: CniArgs,
-    #[command(flatten)]
-    place: PlaceArgs,
 }
 
 /// Where things are on this host.
@@ -205,19 +177,6 @@ pub enum Action {
     Cleanup(Place),
     /// Print the CustomResourceDefinitions: the one of a plural, or all.
     Crds(Option<String>),
-}
-
-/// What to do with the CNI plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CniWork {
-    /// Install it.
-    Install,
-    /// Say what that would change.
-    Rehearse,
-    /// Uninstall it.
-    Uninstall,
-    /// Say how it stands.
-    Status,
 }
 
 /// Where things are on this host.
@@ -368,17 +327,6 @@ impl Problems {
             cni: args.install_cni.then(|| self.cni(args.cni, &args.place.run_dir, &args.place.bpffs)),
             place: self.place(args.place, keeps_state),
         }
-    }
-
-    fn cni_command(&mut self, command: CniCommand) -> Action {
-        let (work, args) = match command {
-            CniCommand::Install(CniInstall { dry_run: true, alone }) => (CniWork::Rehearse, alone),
-            CniCommand::Install(args) => (CniWork::Install, args.alone),
-            CniCommand::Uninstall(args) => (CniWork::Uninstall, args),
-            CniCommand::Status(args) => (CniWork::Status, args),
-        };
-        let cni = self.cni(args.cni, &args.place.run_dir, &args.place.bpffs);
-        Action::Cni(work, Box::new(cni), self.place(args.place, false))
     }
 
     fn controller(&mut self, args: ControllerArgs) -> ControllerConfig {

@@ -10,9 +10,9 @@ use balancing_cni_install::{
     placement::Mode,
     preset::{self, Preset},
 };
-use clap::Args;
+use clap::{Args, Subcommand};
 
-use super::values::Problems;
+use super::{Action, PlaceArgs, values::Problems};
 
 /// Where sockets of runtimes usually are, and which runtime answers there.
 const SOCKETS: [&str; 3] =
@@ -55,6 +55,49 @@ pub(super) struct CniArgs {
     host_root: PathBuf,
 }
 
+/// What to do with the CNI plugin.
+#[derive(Debug, Subcommand)]
+pub(super) enum CniCommand {
+    /// Put the plugin into the runtime's directory and into the network configuration.
+    Install(CniInstall),
+    /// Take it out of the network configuration; its binary goes once no pod needs it.
+    Uninstall(CniAlone),
+    /// Say whether pods that start now get it.
+    Status(CniAlone),
+}
+
+/// How to install it.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CniInstall {
+    /// Say what would be changed, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    alone: CniAlone,
+}
+
+/// The installer without an agent.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CniAlone {
+    #[command(flatten)]
+    cni: CniArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// What to do with the CNI plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CniWork {
+    /// Install it.
+    Install,
+    /// Say what that would change.
+    Rehearse,
+    /// Uninstall it.
+    Uninstall,
+    /// Say how it stands.
+    Status,
+}
+
 /// Valid settings of the installer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CniConfig {
@@ -79,6 +122,17 @@ pub struct CniConfig {
 }
 
 impl Problems {
+    pub(super) fn cni_command(&mut self, command: CniCommand) -> Action {
+        let (work, args) = match command {
+            CniCommand::Install(CniInstall { dry_run: true, alone }) => (CniWork::Rehearse, alone),
+            CniCommand::Install(args) => (CniWork::Install, args.alone),
+            CniCommand::Uninstall(args) => (CniWork::Uninstall, args),
+            CniCommand::Status(args) => (CniWork::Status, args),
+        };
+        let cni = self.cni(args.cni, &args.place.run_dir, &args.place.bpffs);
+        Action::Cni(work, Box::new(cni), self.place(args.place, false))
+    }
+
     pub(super) fn cni(&mut self, args: CniArgs, run_dir: &Path, bpffs: &Path) -> CniConfig {
         let host = self.absolute("--host-root", args.host_root);
         let preset = self.preset(&args.cni_preset, &host);
