@@ -13,6 +13,8 @@ mod cri;
 mod disk;
 #[path = "cni_install/events.rs"]
 mod events;
+#[path = "cni_install/forgotten.rs"]
+mod forgotten;
 #[path = "cni_install/host.rs"]
 mod host;
 #[path = "cni_install/keep.rs"]

@@ -1,18 +1,12 @@
 //! Beside other network plugins: configurations of the shape that they write, and installers that behave as theirs do.
 
-use std::{
-    fs,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-    thread,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use balancing_core::view::PluginView;
 use balancing_tests::*;
 use serde_json::Value;
 
-use crate::host::{Host, Kept, LATE, LIST, OURS, types};
+use crate::host::{Host, Kept, LATE, LIST, OURS, beside_of, rename_over, types};
 
 /// Between two looks of an installer of others.
 const LOOK: Duration = Duration::from_millis(10);
@@ -108,31 +102,6 @@ const PRIMARIES: [(&str, &str, &[&str]); 5] = [
     ),
 ];
 
-/// What another program does again and again beside the work.
-fn beside_of(look: impl Fn() + Sync, work: impl FnOnce()) {
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !ended.load(Relaxed) {
-                look();
-                thread::sleep(LOOK);
-            }
-        });
-        // Also when the work fails the other one has to end.
-        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        ended.store(true, Relaxed);
-        if let Err(panic) = worked {
-            std::panic::resume_unwind(panic);
-        }
-    });
-}
-
-fn rename_over(path: &Path, text: &str) {
-    let other = path.with_extension("tmp");
-    fs::write(&other, text).unwrap();
-    fs::rename(&other, path).unwrap();
-}
-
 /// Cilium with `cni-exclusive`: files of others get another name, and its own one is written again when it differs.
 fn cilium(net_dir: &Path) {
     let own = net_dir.join("05-cilium.conflist");
@@ -160,6 +129,7 @@ fn g25_cilium_exclusive_takes_a_copy_and_an_entry_but_no_drop_in() {
         kept.wait_chain(&["cilium-cni"]);
         let net_dir = kept.host.path("net.d");
         beside_of(
+            LOOK,
             || cilium(&net_dir),
             || {
                 let view = kept.wait(|view| view.fights == 1 && !view.in_force);
@@ -174,6 +144,7 @@ fn g25_cilium_exclusive_takes_a_copy_and_an_entry_but_no_drop_in() {
     let net_dir = kept.host.path("net.d");
     let view = kept.wait_chain(&["cilium-cni"]);
     beside_of(
+        LOOK,
         || cilium(&net_dir),
         || {
             // Cilium starts anew.
@@ -193,6 +164,9 @@ fn with_last(text: &str, kind: &str) -> String {
     serde_json::to_string_pretty(&list).unwrap()
 }
 
+/// Whether another installer would write a list.
+type Wants = dyn Fn(&str) -> bool + Sync;
+
 #[test]
 fn g26_installers_that_want_to_be_last_come_to_rest_beside_ours() {
     if !require_kernel() {
@@ -201,8 +175,7 @@ fn g26_installers_that_want_to_be_last_come_to_rest_beside_ours() {
     // Istio's looks whether it is in the list; Linkerd's makes itself the last whenever somebody has written.
     let istio = |text: &str| !types(text).iter().any(|kind| kind == "istio-cni");
     let linkerd = |text: &str| types(text).last().is_some_and(|kind| kind != "linkerd-cni");
-    let others: [(&str, &(dyn Fn(&str) -> bool + Sync)); 2] =
-        [("istio-cni", &istio), ("linkerd-cni", &linkerd)];
+    let others: [(&str, &Wants); 2] = [("istio-cni", &istio), ("linkerd-cni", &linkerd)];
     for (kind, wants) in others {
         let kept = Kept::start(Host::with_list(), &[]);
         kept.wait_chain(&["bridge"]);
@@ -213,7 +186,7 @@ fn g26_installers_that_want_to_be_last_come_to_rest_beside_ours() {
                 rename_over(&path, &with_last(&text, kind));
             }
         };
-        beside_of(look, || {
+        beside_of(LOOK, look, || {
             let both =
                 |chain: &[String]| [OURS, kind].iter().all(|kind| chain.iter().any(|found| found == kind));
             let writes = kept.wait(|view| view.in_force && both(&view.chain)).writes;

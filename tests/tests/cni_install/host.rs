@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -216,4 +217,30 @@ pub(crate) fn with_own_mounts(work: impl FnOnce() + Send) {
 /// Mounts a file system that is in memory.
 pub(crate) fn tmpfs(target: &Path, flags: MsFlags, options: &str) {
     mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(OsStr::new(options))).unwrap();
+}
+
+/// What another program does again and again beside the work.
+pub(crate) fn beside_of(pause: Duration, look: impl Fn() + Sync, work: impl FnOnce()) {
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Relaxed) {
+                look();
+                thread::sleep(pause);
+            }
+        });
+        // Also when the work fails the other one has to end.
+        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        ended.store(true, Relaxed);
+        if let Err(panic) = worked {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Replaces a file as careful programs do.
+pub(crate) fn rename_over(path: &Path, text: &str) {
+    let other = path.with_extension("tmp");
+    fs::write(&other, text).unwrap();
+    fs::rename(&other, path).unwrap();
 }

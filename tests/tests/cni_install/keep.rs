@@ -4,27 +4,20 @@ use std::{
     fs,
     os::unix::fs::FileExt as _,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-    thread,
     time::{Duration, Instant},
 };
 
 use balancing_tests::*;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
-use crate::host::{Host, Kept, LATE, LIST, OURS, SINGLE, said, tmpfs, types, with_own_mounts};
+use crate::host::{
+    Host, Kept, LATE, LIST, OURS, SINGLE, beside_of, rename_over, said, tmpfs, types, with_own_mounts,
+};
 
 /// Within this time what was rewritten has ours again.
 const TARGET: Duration = Duration::from_secs(1);
 /// So long a fight is watched: above the first waits of the installer, and half a minute of rest in the end.
 const FIGHT: Duration = Duration::from_secs(31);
-
-/// Replaces a file as careful programs do.
-fn rename_over(path: &Path, text: &str) {
-    let other = path.with_extension("new");
-    fs::write(&other, text).unwrap();
-    fs::rename(&other, path).unwrap();
-}
 
 /// Waits until a file has ours in it, once and last.
 #[track_caller]
@@ -100,6 +93,9 @@ fn g19_a_directory_that_goes_and_comes_again_is_kept_too() {
     });
 }
 
+/// A way to write a file again.
+type Way = dyn Fn(&Path);
+
 #[test]
 fn g20_however_the_primary_writes_ours_is_back_at_once() {
     if !require_kernel() {
@@ -114,7 +110,7 @@ fn g20_however_the_primary_writes_ours_is_back_at_once() {
         fs::remove_file(path).unwrap();
         fs::write(path, LIST).unwrap();
     };
-    let ways: [(&str, &dyn Fn(&Path)); 4] = [
+    let ways: [(&str, &Way); 4] = [
         ("written in place", &in_place),
         ("renamed over", &|path| rename_over(path, LIST)),
         ("removed and made", &again),
@@ -161,37 +157,29 @@ fn g23_a_fight_is_told_and_costs_little() {
     let mut kept = Kept::start(Host::with_list(), &[]);
     kept.wait_chain(&["bridge"]);
     let path = kept.host.conf("10-net.conflist");
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        // Somebody who looks every 100 ms and wants the list as it was.
-        scope.spawn(|| {
-            while !ended.load(Relaxed) {
-                if fs::read_to_string(&path).is_ok_and(|text| text != LIST) {
-                    rename_over(&path, LIST);
-                }
-                // Also while ours stays away there is something to look at.
-                fs::write(path.with_extension("state"), "x").unwrap();
-                thread::sleep(Duration::from_millis(100));
-            }
-        });
-        let view = kept.wait(|view| view.fights == 1 && !view.in_force);
-        assert!(
-            view.problem
-                .unwrap()
-                .contains("somebody else takes our plugin out of 10-net.conflist again and again")
-        );
+    // Somebody who looks every 100 ms and wants the list as it was.
+    let other = || {
+        if fs::read_to_string(&path).is_ok_and(|text| text != LIST) {
+            rename_over(&path, LIST);
+        }
+        // Also while ours stays away there is something to look at.
+        fs::write(path.with_extension("state"), "x").unwrap();
+    };
+    beside_of(Duration::from_millis(100), other, || {
+        let problem = kept.wait(|view| view.fights == 1 && !view.in_force).problem.unwrap();
+        assert!(problem.contains("somebody else takes our plugin out of 10-net.conflist again and again"));
         let pid = kept.node.agent().pid();
         let (begin, cpu_before, lines) = (Instant::now(), cpu(pid), kept.node.agent().log().lines().count());
         wait_until(2 * FIGHT, || begin.elapsed() >= FIGHT);
         let (used, lines) = (cpu(pid) - cpu_before, kept.node.agent().log().lines().count() - lines);
         let writes = kept.view().unwrap().writes;
-        ended.store(true, Relaxed);
         eprintln!("{FIGHT:?} of a fight: {used:?} of CPU, {lines} lines of log, {writes} writes");
         assert!(used < FIGHT / 20, "{used:?}");
         assert!(lines < 30 && writes < 15, "{lines} lines, {writes} writes");
         assert_eq!(kept.metric("balancing_cni_fights_total"), 1);
+        // But for the moments in which ours is back.
+        wait_until(LATE, || kept.readyz().1.contains("again and again"));
     });
-    assert!(kept.readyz().1.contains("again and again"));
 }
 
 #[test]

@@ -9,15 +9,13 @@ use std::{
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     thread,
-    time::{Duration, SystemTime},
 };
 
 use balancing_dataplane::{
     ABI,
-    cgroup::{CgroupDir, PodUid},
+    cgroup::CgroupDir,
     layout::{Hook, Layout},
     links::{self, Programs},
-    records::{self, Attachment, Record, Records, State},
     sys,
 };
 use balancing_tests::{
@@ -98,7 +96,7 @@ impl Installed {
 }
 
 /// An agent that keeps the plugin, and a policy.
-fn kept() -> Kept {
+pub(crate) fn kept() -> Kept {
     let kept = Kept::start(Host::with_list(), &[]);
     kept.node.apply(&Object::pod("local", "local", &["10.1.0.1"]));
     kept.node.apply(&policy());
@@ -331,62 +329,6 @@ fn base64(text: &str) -> String {
         (0..4).map(|at| if at <= chunk.len() { digit(at) } else { '=' }).collect::<String>()
     };
     text.as_bytes().chunks(3).map(three).collect()
-}
-
-/// A record of a pod, as an ADD of long ago has written it.
-fn record(pod: &str, cgroup: &Path, written: u64) -> Record {
-    Record {
-        attachment: Attachment {
-            network: "net".to_owned(),
-            container_id: pod.to_owned(),
-            ifname: "eth0".to_owned(),
-        },
-        pod_uid: PodUid::new(pod).unwrap(),
-        pod_namespace: "default".to_owned(),
-        pod_name: pod.to_owned(),
-        cgroup: Some(cgroup.to_owned()),
-        netns_cookie: None,
-        namespace_excluded: None,
-        written,
-        state: State::Excluded("by a test".to_owned()),
-    }
-}
-
-#[test]
-fn f28_the_agent_removes_what_no_runtime_comes_back_for() {
-    if !require_kernel() {
-        return;
-    }
-    let mut kept = kept();
-    kept.node.agent().kill();
-    let records = Records::new(kept.node.run_dir());
-    let (live, gone) =
-        (kept.node.pod_cgroup(&client_pod("live")), kept.node.cgroup().path().join("kubepods/podgone"));
-    let elsewhere = Path::new("/nowhere/kubepods/podelse");
-    for (pod, cgroup, written) in [
-        ("orphan", gone.as_path(), 1),
-        ("young", &gone, records::now()),
-        ("live", live.path(), 1),
-        ("elsewhere", elsewhere, 1),
-    ] {
-        records.write(&record(pod, cgroup, written)).unwrap();
-    }
-    let unfinished = records.dir().join("net/half_eth0.tmp");
-    let file = fs::File::create(&unfinished).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
-    let half_made = kept.node.layout(ABI).pods().join("tmp-0b7c1d1e-0000-4000-8000-000000000001");
-    fs::create_dir(&half_made).unwrap();
-    kept.node.start();
-    let names = || {
-        let listing = records.read_all().unwrap();
-        listing.records.into_iter().map(|record| record.pod_name).collect::<Vec<_>>()
-    };
-    eventually_within(LATE, || match names() {
-        names if names == ["elsewhere", "live", "young"] && !unfinished.exists() && !half_made.exists() => {
-            Ok(())
-        }
-        names => Err(format!("{names:?}")),
-    });
 }
 
 #[test]
