@@ -5,7 +5,7 @@
 //! standard library, so that other crates' unit tests include this file.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -21,8 +21,8 @@ const SEED: (&str, u64) = ("BALANCING_FUZZ_SEED", 0x5eed_f022);
 /// No parser takes that long for what a fuzzer makes.
 const SLOW: Duration = Duration::from_secs(2);
 /// Largest input.
-const LIMIT: usize = 64 * 1024;
-/// Inputs that are kept.
+const LIMIT: usize = 8 * 1024;
+/// Inputs that are kept, and outcomes that are told apart.
 const POOL: usize = 4096;
 
 /// What is tried.
@@ -53,19 +53,16 @@ pub fn fuzz(corpus: &Path, target: &Target<'_>) -> Figures {
         std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(usual)
     };
     let mut pool = seeds(&corpus.join(target.name));
-    let (mut seen, mut cases) = (BTreeMap::new(), 0);
-    for seed in &pool {
-        *seen.entry(kind(&attempt(target, seed))).or_insert(0) += 1;
-    }
+    let mut seen: BTreeSet<String> = pool.iter().map(|seed| kind(&attempt(target, seed))).collect();
+    let mut cases = 0;
     let mut random = Random::new(setting(SEED));
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(setting(SECONDS)) {
         // A look at the clock costs as much as a case.
         for _ in 0..32 {
             let input = mutate(&pool, target.words, &mut random);
-            let count: &mut usize = seen.entry(kind(&attempt(target, &input))).or_insert(0);
-            *count += 1;
-            if *count == 1 && pool.len() < POOL {
+            let kind = kind(&attempt(target, &input));
+            if seen.len() < POOL && seen.insert(kind) {
                 pool.push(input);
             }
             cases += 1;
@@ -103,10 +100,15 @@ fn keep(target: &Target<'_>, input: &[u8]) -> PathBuf {
     path
 }
 
-/// What was said, without quoted text and numbers.
+/// What was said, without quoted text and numbers: its first words.
 fn kind(said: &str) -> String {
     let unquoted = said.split(['"', '`', '\'']).step_by(2);
-    unquoted.flat_map(str::chars).filter(|letter| letter.is_alphabetic() || *letter == ' ').take(60).collect()
+    let words = unquoted.flat_map(str::split_whitespace);
+    words
+        .filter(|word| word.bytes().all(|byte| byte.is_ascii_alphabetic()))
+        .take(12)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A few changes to one of the pool.

@@ -106,6 +106,8 @@ impl Victim {
             is_killed: false,
         };
         let ended = tracer.run();
+        // It was waited for as a traced one.
+        child.wait().ok();
         let said = drain(child.stdout.take()) + &drain(child.stderr.take());
         Traced { ended, said }
     }

@@ -75,7 +75,7 @@ fn live(root: &Cgroup, plugin: &Plugin, number: usize) -> [Duration; 2] {
         begin.elapsed()
     };
     let add = timed("ADD");
-    let del = if number % FORGOTTEN == 0 { Duration::ZERO } else { timed("DEL") };
+    let del = if number.is_multiple_of(FORGOTTEN) { Duration::ZERO } else { timed("DEL") };
     cgroup.remove();
     [add, del]
 }

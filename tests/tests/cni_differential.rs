@@ -27,7 +27,7 @@ use differences::{DIFFERENCES, Difference, Peer};
 
 /// Cases of a usual run; `BALANCING_DIFFERENTIAL` sets another number.
 const CASES: usize = 2000;
-const SEED: u64 = 0x0ddb_a11_c0de;
+const SEED: u64 = 0x00dd_ba11_c0de;
 /// Codes that say something about the pod or the node, not about the call: the call was understood.
 const UNDERSTOOD: [u64; 11] = [3, 11, 50, 51, 100, 101, 102, 103, 104, 105, 106];
 

@@ -177,7 +177,7 @@ fn b16_behind_each_plugin_that_makes_an_interface() {
         json!({"type": "macvlan", "master": "up0", "mode": "bridge", "ipam": ipam}),
     ] {
         for version in ["0.3.1", "1.0.0", "1.1.0"] {
-            world.chain.write(version, &[&[primary.clone()], &world.watched()[..]].concat());
+            world.chain.write(version, &[std::slice::from_ref(&primary), &world.watched()[..]].concat());
             let result = world.chain.call(GENERATIONS[2], "ADD", &attachment).expect();
             assert_eq!(result, world.assert_handed_on(), "{primary} {version}");
             world.chain.call(GENERATIONS[2], "DEL", &attachment).expect();

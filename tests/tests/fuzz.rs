@@ -51,11 +51,11 @@ fn is_safe(uid: &PodUid) -> bool {
     !uid.as_str().is_empty() && uid.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// A list without our plugin.
-fn others(text: &str) -> Value {
-    let mut list: Value = serde_json::from_str(text).unwrap();
+/// A list without our plugin. `None`: with half a surrogate in a text, which Go takes and the installer hands on.
+fn others(text: &str) -> Option<Value> {
+    let mut list: Value = serde_json::from_str(text).ok()?;
     list["plugins"].as_array_mut().unwrap().retain(|plugin| plugin["type"] != PLUGIN);
-    list
+    Some(list)
 }
 
 /// A list with and without ours, as the installer makes them.
@@ -72,13 +72,17 @@ fn edit(text: &str, place: &Place) -> String {
     let edited = Conflist::parse(&with).unwrap();
     assert_eq!(edited.count(), 1);
     assert!(edited.with(ENTRY, place).is_none(), "a second edit finds nothing to do");
-    assert_eq!(others(&with), others(text), "only our entry differs");
+    if let Some(others_of_text) = others(text) {
+        assert_eq!(others(&with), Some(others_of_text), "only our entry differs");
+    }
     let removed = edited.without().unwrap();
     let original = list.without().unwrap_or_else(|| text.to_owned());
     if list.count() == 0 {
         assert_eq!(removed, original, "removal gives the original bytes");
     }
-    assert_eq!(others(&removed), others(&original));
+    if let Some(others_of_original) = others(&original) {
+        assert_eq!(others(&removed), Some(others_of_original));
+    }
     let position = edited.types().position(|kind| kind == PLUGIN).unwrap();
     format!("put at {}", if position + 1 == edited.types().count() { "the end" } else { "another place" })
 }
