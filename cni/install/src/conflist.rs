@@ -164,14 +164,15 @@ impl<'t> Conflist<'t> {
         Some(kept)
     }
 
-    /// The bytes of an entry with one comma: that before it, or that after it where all before it go, too.
+    /// The bytes of an entry with one comma: that after it where one of the others follows, as it was put there, else that before
+    /// it.
     fn cut(&self, index: usize) -> Range<usize> {
         let span = self.span(index);
-        let is_leading = self.plugins[..index].iter().all(|plugin| plugin.kind == PLUGIN);
-        match (is_leading, index.checked_sub(1), self.plugins.get(index + 1)) {
-            (true, _, Some(_)) => span.start..self.span(index + 1).start,
-            (false, Some(before), _) => self.span(before).end..span.end,
-            _ => span,
+        let is_followed = self.plugins[index..].iter().any(|plugin| plugin.kind != PLUGIN);
+        match index.checked_sub(1) {
+            _ if is_followed => span.start..self.span(index + 1).start,
+            Some(before) => self.span(before).end..span.end,
+            None => span,
         }
     }
 

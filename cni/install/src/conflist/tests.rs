@@ -122,6 +122,14 @@ fn taken_out_it_leaves_the_rest_as_it_was() {
 }
 
 #[test]
+fn taken_out_from_before_another_it_leaves_blanks_before_commas() {
+    let text = r#"{"plugins": [ {"type": "bridge"}  ,  {"type": "portmap"} ]}"#;
+    let place = Place::Before("portmap".to_owned());
+    let with = Conflist::parse(text).unwrap().with(r#"{"type":"balancing-cni"}"#, &place).unwrap();
+    assert_eq!(Conflist::parse(&with).unwrap().without().unwrap(), text);
+}
+
+#[test]
 fn a_list_of_ours_alone_is_no_network() {
     let text = list(&[PLUGIN]);
     let alone = Conflist::parse(&text).unwrap();
