@@ -403,9 +403,9 @@ fn what_is_taken_away_by_name_is_back_within_half_a_minute() {
     wait_hooked(&world.node, &place.cgroup);
     let settings = world.node.run_dir().join("node.json");
     let names = [layout.program(Hook::Connect4), layout.maps().join("frontends"), settings];
-    // DEL, and neither the object nor the cgroup goes: the pod ends, and if it does not it is hooked again.
+    // DEL, and neither the object nor the cgroup goes: the pod ends, and if it does not it is hooked again. Where the news of ADD comes
+    // late, that is at once.
     plugin.del(&world.backend, "c1");
-    assert_eq!(attached(&place.cgroup), 0);
     for path in &names {
         fs::remove_file(path).unwrap();
     }
