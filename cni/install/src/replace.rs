@@ -11,7 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+use rustix::{
+    fs::{CWD, RenameFlags, XattrFlags, fgetxattr, flistxattr, fsetxattr, renameat_with},
+    io::Errno,
+};
 
 /// Names of our temporary files begin and end so.
 const TEMPORARY: (&str, &str) = (".balancing-cni.", ".tmp");
@@ -50,6 +53,78 @@ pub fn replace(path: &Path, content: &[u8], like: Like<'_>) -> Result<(), Error>
         fs::remove_file(&temporary).ok();
     }
     written
+}
+
+/// Makes `path` hold the content, if what it held is what `is_known` takes for it; else the file stays, and the answer is `false`.
+/// What somebody writes while the new content is synced is not lost: the two files change their names at once, and the one
+/// that came out is looked at.
+///
+/// # Errors
+/// As [`replace`].
+pub fn exchange(
+    path: &Path,
+    content: &[u8],
+    like: Like<'_>,
+    is_known: impl Fn(&Path) -> bool,
+) -> Result<bool, Error> {
+    let temporary = temporary_of(path);
+    let written = write(&temporary, content, like).and_then(|()| swap(&temporary, path, content, is_known));
+    fs::remove_file(&temporary).ok();
+    let is_written = written?;
+    sync_directory_of(path)?;
+    Ok(is_written)
+}
+
+fn swap(new: &Path, path: &Path, content: &[u8], is_known: impl Fn(&Path) -> bool) -> Result<bool, Error> {
+    match renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) if is_known(new) => return Ok(true),
+        Ok(()) => {}
+        Err(error) if is_unsupported(error) => {
+            return if is_known(path) { rename(new, path).map(|()| true) } else { Ok(false) };
+        }
+        // Somebody has removed it.
+        Err(Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(failed("rename to its place", path)(error.into())),
+    }
+    renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE)
+        .map_err(|error| failed("rename back to its place", path)(error.into()))?;
+    // Who has written once more since is the one that counts.
+    if fs::read(new).is_ok_and(|found| found != content) {
+        rename(new, path)?;
+    }
+    Ok(false)
+}
+
+/// Makes `path`, which does not exist, hold the content; `false` = it does exist.
+///
+/// # Errors
+/// As [`replace`].
+pub fn create(path: &Path, content: &[u8], like: Like<'_>) -> Result<bool, Error> {
+    let temporary = temporary_of(path);
+    let written = write(&temporary, content, like).and_then(|()| rename_to_free(&temporary, path));
+    fs::remove_file(&temporary).ok();
+    written
+}
+
+/// Renames a file within its directory, unless the new name is taken: then the answer is `false`.
+///
+/// # Errors
+/// When a system call fails.
+pub fn rename_to_free(from: &Path, to: &Path) -> Result<bool, Error> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => sync_directory_of(to).map(|()| true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(error) if is_unsupported(error) => match fs::symlink_metadata(to) {
+            Ok(_) => Ok(false),
+            Err(_) => rename(from, to).map(|()| true),
+        },
+        Err(error) => Err(failed("rename to its place", to)(error.into())),
+    }
+}
+
+/// Some file systems have only the plain rename.
+fn is_unsupported(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
 /// Renames a file within its directory.
@@ -189,6 +264,32 @@ mod tests {
         let mut value = [0; 8];
         let length = rustix::fs::getxattr(&path, "user.note", &mut value[..]).unwrap_or(0);
         assert!(!has_attribute || value[..length] == *b"kept");
+        assert_eq!(names(place.path()), ["10-net.conflist"]);
+    }
+
+    #[test]
+    fn g22_what_comes_out_is_looked_at() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("10-net.conflist");
+        fs::write(&path, "newer").unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        let is = |text: &'static str| {
+            move |path: &Path| fs::read(path).is_ok_and(|found| found == text.as_bytes())
+        };
+        assert!(!exchange(&path, b"ours", Like::File(&path), is("older")).unwrap());
+        assert_eq!(
+            (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().ino()),
+            (b"newer".to_vec(), inode)
+        );
+        // Who writes while it is looked at wins, too.
+        let writer = |_: &Path| fs::write(&path, "newest").is_err();
+        assert!(!exchange(&path, b"ours", Like::File(&path), writer).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"newest");
+        assert!(exchange(&path, b"ours", Like::File(&path), is("newest")).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"ours");
+        assert!(!create(&path, b"other", Like::Mode(0o600)).unwrap());
+        assert!(!exchange(&place.path().join("gone"), b"x", Like::Mode(0o600), |_| true).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"ours");
         assert_eq!(names(place.path()), ["10-net.conflist"]);
     }
 

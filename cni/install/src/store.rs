@@ -86,8 +86,9 @@ pub fn apply(directory: &Path, seen: &Directory, steps: &[Step]) -> Result<(), E
     for step in steps {
         match step {
             Step::Write { file, text, like } => write(directory, &expected, file, text, like)?,
-            Step::Rename { from, to } => replace::rename(&directory.join(from), &directory.join(to))?,
+            Step::Rename { from, to } => rename(directory, &expected, from, to)?,
             Step::Remove(name) => {
+                unchanged(directory, &expected, name)?;
                 replace::remove(&directory.join(name))?;
                 // CRI-O's watcher passes over the end of a file, and would go on calling what it named.
                 nudge(directory)?;
@@ -119,23 +120,56 @@ pub fn apply(directory: &Path, seen: &Directory, steps: &[Step]) -> Result<(), E
 fn write(directory: &Path, seen: &Directory, file: &str, text: &str, like: &str) -> Result<(), Error> {
     let path = directory.join(file);
     for name in [file, like] {
-        let known = seen.files.iter().find(|known| known.name == name);
-        let path = directory.join(name);
-        match known {
-            Some(known) if text_of(&path) != known.text => return Err(Error::Changed(path)),
-            None if fs::symlink_metadata(&path).is_ok() => return Err(Error::Changed(path)),
-            _ => {}
-        }
+        unchanged(directory, seen, name)?;
     }
     // Of a link the file that it leads to is replaced, and the link stays.
     let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
-    let target = if is_link { path.canonicalize().map_err(failed("follow", &path))? } else { path };
+    let target = if is_link { path.canonicalize().map_err(failed("follow", &path))? } else { path.clone() };
     trust::check(target.parent().unwrap_or(directory))?;
-    replace(&target, text.as_bytes(), Like::File(&directory.join(like)))?;
+    let (content, model) = (text.as_bytes(), directory.join(like));
+    let is_written = match known(seen, file) {
+        Some(known) => {
+            replace::exchange(&target, content, Like::File(&model), |path| text_of(path) == known.text)?
+        }
+        None => replace::create(&target, content, Like::File(&model))?,
+    };
+    if !is_written {
+        return Err(Error::Changed(path));
+    }
     if is_link {
         nudge(directory)?;
     }
     Ok(())
+}
+
+/// A file that is not the one that was read goes back.
+fn rename(directory: &Path, seen: &Directory, from: &str, to: &str) -> Result<(), Error> {
+    unchanged(directory, seen, from)?;
+    let (old, new) = (directory.join(from), directory.join(to));
+    if known(seen, to).is_some() {
+        replace::rename(&old, &new)?;
+    } else if !replace::rename_to_free(&old, &new)? {
+        return Err(Error::Changed(new));
+    }
+    if known(seen, from).is_some_and(|known| text_of(&new) != known.text) {
+        // Where its name is taken again the one there is newer.
+        replace::rename_to_free(&new, &old)?;
+        return Err(Error::Changed(old));
+    }
+    Ok(())
+}
+
+fn unchanged(directory: &Path, seen: &Directory, name: &str) -> Result<(), Error> {
+    let path = directory.join(name);
+    let is_known = match known(seen, name) {
+        Some(known) => text_of(&path) == known.text,
+        None => fs::symlink_metadata(&path).is_err(),
+    };
+    if is_known { Ok(()) } else { Err(Error::Changed(path)) }
+}
+
+fn known<'s>(seen: &'s Directory, name: &str) -> Option<&'s File> {
+    seen.files.iter().find(|known| known.name == name)
 }
 
 #[cfg(test)]
@@ -196,6 +230,36 @@ mod tests {
         fs::write(&path, &newer).unwrap();
         assert!(matches!(apply(place.path(), &seen, &steps), Err(Error::Changed(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+    }
+
+    #[test]
+    fn g22_what_is_written_while_ours_is_synced_is_not_lost() {
+        let place = tempfile::tempdir().unwrap();
+        for (name, list) in [
+            ("10-net.conflist", LIST),
+            ("20-net.conf", r#"{"cniVersion":"1.0.0","name":"net","type":"bridge"}"#),
+        ] {
+            let (path, new) = (place.path().join(name), place.path().join("new"));
+            for round in 0..150 {
+                let newer = list.replace("bridge", &format!("bridge-{round}"));
+                fs::write(&path, list).unwrap();
+                let seen = read(place.path()).unwrap();
+                let steps = plan(&seen, &wanted(Mode::Inline)).unwrap();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        // At another moment of the write in each round.
+                        (0..round * 40).for_each(|_| std::hint::spin_loop());
+                        fs::write(&new, &newer).unwrap();
+                        fs::rename(&new, &path).unwrap();
+                    });
+                    apply(place.path(), &seen, &steps).ok();
+                });
+                assert_eq!(fs::read_to_string(&path).unwrap(), newer, "{name}, round {round}");
+                for other in fs::read_dir(place.path()).unwrap() {
+                    fs::remove_file(other.unwrap().path()).unwrap();
+                }
+            }
+        }
     }
 
     #[test]
