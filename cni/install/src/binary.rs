@@ -95,6 +95,12 @@ pub fn remove(directory: &Path) -> Result<(), Error> {
     Ok(replace::remove(&directory.join(PLUGIN))?)
 }
 
+/// Whether there is a program of that name, whichever it is.
+pub(crate) fn is_there(directory: &Path) -> bool {
+    fs::metadata(directory.join(PLUGIN))
+        .is_ok_and(|found| found.permissions().mode() & 0o100 != 0 && found.is_file() && found.len() > 0)
+}
+
 fn is_same(target: &Path, wanted: &[u8]) -> bool {
     let is_program =
         fs::metadata(target).is_ok_and(|found| found.permissions().mode() & MODE == MODE && found.is_file());

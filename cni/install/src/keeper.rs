@@ -145,7 +145,8 @@ impl Keeper {
     /// Makes everything as it is wanted; how long to wait before the next round when nothing happens.
     pub fn round(&mut self, now: Instant) -> Duration {
         let made = match self.truce(now) {
-            Some(_) => Ok(0),
+            // Nobody fights about the program, and a list that names it needs it.
+            Some(_) => self.settings.install_binary().map(|_| 0),
             None => self.settings.install(),
         };
         self.watch.drain();
@@ -215,13 +216,50 @@ impl Settings {
     pub fn install(&self) -> Result<usize, Error> {
         let _lock = self.lock()?;
         replace::sweep(&self.net_dir)?;
-        replace::sweep(&self.bin_dir)?;
         self.sweep_drop_ins()?;
-        let installed = usize::from(binary::install(&self.binary, &self.bin_dir)? == Change::Installed);
+        let installed = self.put_binary()?;
         let seen = store::read(&self.net_dir)?;
         let steps = self.plan(&seen)?;
         store::apply(&self.net_dir, &seen, &steps)?;
         Ok(installed + steps.len())
+    }
+
+    /// The binary alone, as [`Self::install`].
+    fn install_binary(&self) -> Result<usize, Error> {
+        let _lock = self.lock()?;
+        self.put_binary()
+    }
+
+    /// Where there is no binary and none can be put there, ours leaves the configuration: no pod would start.
+    fn put_binary(&self) -> Result<usize, Error> {
+        let put = || {
+            replace::sweep(&self.bin_dir)?;
+            binary::install(&self.binary, &self.bin_dir)
+        };
+        let put = put().map_err(Error::from);
+        if put.is_err() && !binary::is_there(&self.bin_dir) {
+            match self.take_out() {
+                Ok(0) => {}
+                Ok(_) => tracing::warn!(
+                    "the plugin is taken out of the network configuration: its program cannot be put in place"
+                ),
+                Err(error) => {
+                    tracing::warn!("the plugin cannot be taken out of the network configuration: {error}")
+                }
+            }
+        }
+        Ok(usize::from(put? == Change::Installed))
+    }
+
+    fn take_out(&self) -> Result<usize, Error> {
+        let seen = match store::read(&self.net_dir) {
+            Ok(seen) => seen,
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Directory::default(),
+            Err(error) => return Err(error.into()),
+        };
+        let steps = removal(&seen);
+        store::apply(&self.net_dir, &seen, &steps)?;
+        Ok(steps.len())
     }
 
     /// What [`Self::install`] would change, for people; empty = nothing. Writes nothing.
@@ -248,16 +286,11 @@ impl Settings {
     /// When something cannot be read or written.
     pub fn uninstall(&self) -> Result<Vec<String>, Error> {
         let _lock = self.lock()?;
-        let seen = match store::read(&self.net_dir) {
-            Ok(seen) => seen,
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Directory::default(),
-            Err(error) => return Err(error.into()),
-        };
         for directory in [&self.net_dir, &self.bin_dir].into_iter().filter(|directory| directory.is_dir()) {
             replace::sweep(directory)?;
         }
         self.sweep_drop_ins()?;
-        store::apply(&self.net_dir, &seen, &removal(&seen))?;
+        self.take_out()?;
         let held = cache::references(&self.host);
         if held.is_empty() && self.bin_dir.is_dir() {
             binary::remove(&self.bin_dir)?;
@@ -286,6 +319,13 @@ impl Settings {
                 standing.chain = self.chain(&seen);
             }
             Err(error) => standing.problem = Some(error.to_string()),
+        }
+        let is_named = standing.chain.iter().any(|kind| kind == PLUGIN);
+        if is_named && !binary::is_there(&self.bin_dir) {
+            standing.problem = Some(format!(
+                "the network configuration names it, and {} is no program: no pod starts; install it, or uninstall",
+                self.bin_dir.join(PLUGIN).display()
+            ));
         }
         standing
     }

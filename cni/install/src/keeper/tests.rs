@@ -167,6 +167,53 @@ fn g23_a_fight_is_told_and_costs_little() {
 }
 
 #[test]
+fn g33_the_program_comes_back_also_in_a_fight() {
+    let host = Host::new();
+    let mut keeper = Keeper::new(host.settings());
+    let now = Instant::now();
+    while keeper.standing().fights == 0 {
+        fs::write(host.list(), LIST).unwrap();
+        keeper.round(now);
+    }
+    fs::remove_file(host.path("bin").join(PLUGIN)).unwrap();
+    let status = host.settings().standing();
+    assert!(!status.is_ready() && status.problem.as_ref().unwrap().contains("is no program"), "{status:?}");
+    keeper.round(now);
+    assert!(keeper.standing().is_ready(), "{:?}", keeper.standing());
+    assert!(host.path("bin").join(PLUGIN).exists());
+}
+
+#[test]
+fn g33_without_a_program_no_list_names_it() {
+    for fights in [0, 1] {
+        let host = Host::new();
+        let mut keeper = Keeper::new(host.settings());
+        let now = Instant::now();
+        fs::write(host.list(), LIST).unwrap();
+        keeper.round(now);
+        while keeper.standing().fights < fights {
+            fs::write(host.list(), LIST).unwrap();
+            keeper.round(now);
+        }
+        fs::write(host.path("source"), "#!/nonexistent\n").unwrap();
+        keeper.round(now);
+        assert_eq!(
+            fs::read_to_string(host.list()).unwrap().contains(PLUGIN),
+            fights == 0,
+            "the older one does"
+        );
+        fs::remove_file(host.path("bin").join(PLUGIN)).unwrap();
+        keeper.round(now);
+        assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
+        let problem = keeper.standing().problem.clone().unwrap();
+        assert!(problem.contains("does not run on this host") || fights == 1, "{problem}");
+        fs::write(host.path("source"), BINARY).unwrap();
+        keeper.round(now + Duration::from_secs(3));
+        assert!(keeper.standing().is_ready(), "{:?}", keeper.standing());
+    }
+}
+
+#[test]
 fn uninstalled_nothing_is_left_but_a_binary_that_is_called() {
     let host = Host::new();
     fs::write(host.list(), LIST).unwrap();
