@@ -10,6 +10,8 @@ use serde_json::{Value, value::RawValue};
 
 /// `type` of our plugin: the name of its binary (CNI specification, "Plugin configuration objects").
 pub const PLUGIN: &str = "balancing-cni";
+/// Versions of the CNI specification that our plugin speaks: those with plugin lists. It refuses every call in another one.
+pub const SPOKEN: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 /// Plugins whose installers make them the last one, too. Ours may stand before them: two that both insist never come to rest.
 const ALSO_LAST: [&str; 2] = ["istio-cni", "linkerd-cni"];
 
@@ -93,6 +95,12 @@ impl<'t> Conflist<'t> {
             only_inlined: list.only_inlined,
             plugins: plugins.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Whether our plugin could be called with this configuration. Only `cniVersion` counts: older runtimes do not read `cniVersions`.
+    #[must_use]
+    pub fn is_spoken(&self) -> bool {
+        SPOKEN.contains(&self.version.as_str())
     }
 
     /// Types of the plugins, in their order.

@@ -219,7 +219,14 @@ impl Settings {
         self.sweep_drop_ins()?;
         let installed = self.put_binary()?;
         let seen = store::read(&self.net_dir)?;
-        let steps = self.plan(&seen)?;
+        let steps = match self.plan(&seen) {
+            // Rather none of ours than pods that do not start.
+            Err(error) if error.is_harm() => {
+                store::apply(&self.net_dir, &seen, &removal(&seen))?;
+                return Err(error.into());
+            }
+            planned => planned?,
+        };
         store::apply(&self.net_dir, &seen, &steps)?;
         Ok(installed + steps.len())
     }

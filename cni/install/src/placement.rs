@@ -5,7 +5,7 @@
 //! Decided from what the directory holds; every plan is tried on a model of the directory before anybody carries it out. Pure.
 
 use crate::{
-    conflist::{Conflist, PLUGIN, Place},
+    conflist::{Conflist, PLUGIN, Place, SPOKEN},
     directory::{File, Kind, Network, NoNetwork, Runtime, network},
 };
 
@@ -87,6 +87,17 @@ pub enum NoPlan {
     /// There is nothing to join.
     #[error(transparent)]
     NoNetwork(#[from] NoNetwork),
+    /// Our plugin would refuse every call.
+    #[error(
+        "{file} {has}; our plugin speaks {spoken} and would keep every pod from starting: let the primary plugin write one of these",
+        has = version_in_words(version), spoken = SPOKEN.join(", ")
+    )]
+    Version {
+        /// The file that counts.
+        file: String,
+        /// Its version; empty = none.
+        version: String,
+    },
     /// A drop-in would not be read.
     #[error("a drop-in would not be read: {0}; use another mode")]
     NoDropIn(String),
@@ -98,6 +109,18 @@ pub enum NoPlan {
         /// The one that should.
         ours: String,
     },
+}
+
+impl NoPlan {
+    /// Whether ours must not stay where it is either, for no pod would start.
+    #[must_use]
+    pub fn is_harm(&self) -> bool {
+        matches!(self, Self::Version { .. })
+    }
+}
+
+fn version_in_words(version: &str) -> String {
+    if version.is_empty() { "has no cniVersion".to_owned() } else { format!("has cniVersion {version}") }
 }
 
 impl Directory {
@@ -152,6 +175,7 @@ pub fn plan(directory: &Directory, wanted: &Wanted) -> Result<Vec<Step>, NoPlan>
     // What ours stands on is what would be there without our copy.
     let primary = directory.after(&[Step::Remove(COPY.to_owned())]);
     let base = network(&primary.files, wanted.runtime)?;
+    harmless(&base)?;
     let (target, own) = match wanted.mode {
         Mode::Inline => inline(&base, wanted),
         Mode::DropIn => drop_in(&base, wanted, directory)?,
@@ -165,6 +189,15 @@ pub fn plan(directory: &Directory, wanted: &Wanted) -> Result<Vec<Step>, NoPlan>
         return Err(NoPlan::Ineffective { file: effective.file, ours: target });
     }
     Ok(steps)
+}
+
+/// Whether ours may be in what pods get.
+fn harmless(base: &Network) -> Result<(), NoPlan> {
+    let Ok(list) = Conflist::parse(&base.list) else { return Ok(()) };
+    if !list.is_spoken() {
+        return Err(NoPlan::Version { file: base.file.clone(), version: list.version });
+    }
+    Ok(())
 }
 
 /// The steps that take ours out of everything.

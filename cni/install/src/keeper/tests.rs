@@ -302,3 +302,19 @@ fn g43_many_and_large_files_are_read_in_time() {
     assert!(fastest < Duration::from_millis(100), "{fastest:?}");
     assert!(settings.standing().is_ready());
 }
+
+#[test]
+fn g45_ours_leaves_a_list_whose_version_it_does_not_speak() {
+    let host = Host::new();
+    for choice in [Choice::Auto, Choice::Only(Mode::DropIn), Choice::Only(Mode::Copy)] {
+        let settings = Settings { choice, ..host.settings() };
+        fs::write(host.list(), LIST).unwrap();
+        settings.install().unwrap();
+        let older = fs::read_to_string(host.list()).unwrap().replace("1.0.0", "0.2.0");
+        fs::write(host.list(), older).unwrap();
+        let mut keeper = Keeper::new(settings);
+        keeper.round(Instant::now());
+        assert!(keeper.standing().problem.as_ref().is_some_and(|why| why.contains("cniVersion 0.2.0")));
+        assert_eq!(keeper.standing().chain, ["bridge"], "{choice:?}");
+    }
+}

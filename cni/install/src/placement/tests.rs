@@ -157,3 +157,25 @@ fn removal_leaves_what_is_not_ours() {
     let alone = directory(&[("10-net.conflist", r#"{"name":"n","plugins":[{"type":"balancing-cni"}]}"#)]);
     assert_eq!(removal(&alone), Vec::new(), "an empty list would be no better");
 }
+
+#[test]
+fn g45_a_version_that_our_plugin_does_not_speak_is_refused() {
+    for (told, version) in [("has no cniVersion", ""), ("has cniVersion 0.2.0", "0.2.0"), ("1.2.0", "1.2.0")]
+    {
+        let key = if version.is_empty() { String::new() } else { format!("\"cniVersion\":\"{version}\",") };
+        let list = LIST.replace("\"cniVersion\":\"1.0.0\",", &key);
+        let single = SINGLE.replace("\"cniVersion\":\"0.3.1\",", &key);
+        for (name, text) in [("a.conflist", &list), ("a.conf", &single)] {
+            for mode in MODES {
+                let refused =
+                    plan(&directory(&[(name, text)]), &wanted(mode, Runtime::Containerd)).unwrap_err();
+                assert!(refused.is_harm(), "{refused:?}");
+                let said = refused.to_string();
+                assert!(
+                    said.contains(told) && said.contains("0.3.0, 0.3.1") && said.contains(name),
+                    "{said}"
+                );
+            }
+        }
+    }
+}
