@@ -13,6 +13,8 @@ use crate::{
 pub const COPY: &str = "00-balancing.conflist";
 /// Our file in the directory of a network.
 pub const DROP_IN: &str = "99-balancing.conf";
+/// Its daemon makes its list anew from the first one that is not its own: a copy in front of it would go into the original.
+const MULTUS: [&str; 2] = ["multus", "multus-shim"];
 /// A single configuration that a list of ours has replaced keeps its name with this; runtimes do not load it.
 pub const REPLACED: &str = ".replaced-by-balancing";
 
@@ -98,6 +100,14 @@ pub enum NoPlan {
         /// Its version; empty = none.
         version: String,
     },
+    /// Two programs would each copy the other's list.
+    #[error(
+        "{file} is of Multus, which takes a copy of it for the primary's list, and copies that: use --cni-mode auto or inline"
+    )]
+    CopyOfMultus {
+        /// The file that counts.
+        file: String,
+    },
     /// A drop-in would not be read.
     #[error("a drop-in would not be read: {0}; use another mode")]
     NoDropIn(String),
@@ -112,10 +122,10 @@ pub enum NoPlan {
 }
 
 impl NoPlan {
-    /// Whether ours must not stay where it is either, for no pod would start.
+    /// Whether ours must not stay where it is either.
     #[must_use]
     pub fn is_harm(&self) -> bool {
-        matches!(self, Self::Version { .. })
+        matches!(self, Self::Version { .. } | Self::CopyOfMultus { .. })
     }
 }
 
@@ -175,7 +185,7 @@ pub fn plan(directory: &Directory, wanted: &Wanted) -> Result<Vec<Step>, NoPlan>
     // What ours stands on is what would be there without our copy.
     let primary = directory.after(&[Step::Remove(COPY.to_owned())]);
     let base = network(&primary.files, wanted.runtime)?;
-    harmless(&base)?;
+    harmless(&base, wanted)?;
     let (target, own) = match wanted.mode {
         Mode::Inline => inline(&base, wanted),
         Mode::DropIn => drop_in(&base, wanted, directory)?,
@@ -192,10 +202,13 @@ pub fn plan(directory: &Directory, wanted: &Wanted) -> Result<Vec<Step>, NoPlan>
 }
 
 /// Whether ours may be in what pods get.
-fn harmless(base: &Network) -> Result<(), NoPlan> {
+fn harmless(base: &Network, wanted: &Wanted) -> Result<(), NoPlan> {
     let Ok(list) = Conflist::parse(&base.list) else { return Ok(()) };
     if !list.is_spoken() {
         return Err(NoPlan::Version { file: base.file.clone(), version: list.version });
+    }
+    if wanted.mode == Mode::Copy && list.types().any(|kind| MULTUS.contains(&kind)) {
+        return Err(NoPlan::CopyOfMultus { file: base.file.clone() });
     }
     Ok(())
 }

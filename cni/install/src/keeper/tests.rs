@@ -318,3 +318,18 @@ fn g45_ours_leaves_a_list_whose_version_it_does_not_speak() {
         assert_eq!(keeper.standing().chain, ["bridge"], "{choice:?}");
     }
 }
+
+#[test]
+fn g46_a_copy_goes_when_multus_comes() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    let settings = Settings { choice: Choice::Only(Mode::Copy), ..host.settings() };
+    let mut keeper = Keeper::new(settings);
+    keeper.round(Instant::now());
+    assert!(keeper.standing().is_ready());
+    fs::write(host.path("net.d/00-multus.conf"), r#"{"cniVersion":"0.3.1","name":"m","type":"multus"}"#)
+        .unwrap();
+    keeper.round(Instant::now());
+    assert!(keeper.standing().problem.as_ref().is_some_and(|why| why.contains("Multus")));
+    assert_eq!(fs::read_dir(host.path("net.d")).unwrap().count(), 2, "no copy");
+}

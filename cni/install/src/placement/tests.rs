@@ -179,3 +179,24 @@ fn g45_a_version_that_our_plugin_does_not_speak_is_refused() {
         }
     }
 }
+
+#[test]
+fn g46_beside_multus_there_is_no_copy() {
+    let multus = SINGLE.replace("bridge", "multus");
+    let behind = LIST.replace("portmap", "multus");
+    let shim = SINGLE.replace("bridge", "multus-shim");
+    for (name, text) in
+        [("00-multus.conf", &multus), ("00-multus.conf", &shim), ("00-multus.conflist", &behind)]
+    {
+        let before = directory(&[(name, text), ("10-net.conflist", LIST)]);
+        for runtime in RUNTIMES {
+            let refused = plan(&before, &wanted(Mode::Copy, runtime)).unwrap_err();
+            assert!(
+                refused.is_harm() && refused.to_string().contains("--cni-mode auto or inline"),
+                "{refused}"
+            );
+            let after = made(&before, &wanted(Mode::Inline, runtime));
+            assert_eq!(after.chain(runtime).unwrap().last().unwrap(), PLUGIN);
+        }
+    }
+}
