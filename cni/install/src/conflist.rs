@@ -103,6 +103,12 @@ impl<'t> Conflist<'t> {
         SPOKEN.contains(&self.version.as_str())
     }
 
+    /// Whether ours would be the first at this place, where no plugin before it has made a network.
+    #[must_use]
+    pub fn would_lead(&self, place: &Place) -> bool {
+        self.has_others() && places(&self.others(), place).is_none()
+    }
+
     /// Types of the plugins, in their order.
     pub fn types(&self) -> impl Iterator<Item = &str> {
         self.plugins.iter().map(|plugin| plugin.kind.as_str())
@@ -122,14 +128,13 @@ impl<'t> Conflist<'t> {
 
     /// The text with this entry of ours at its place and no other of ours; `None` = it is so already.
     ///
-    /// Nothing is put into a list without other plugins: ours makes no network.
+    /// Nothing is put into a list without other plugins, nor before all of them: ours makes no network.
     #[must_use]
     pub fn with(&self, entry: &str, place: &Place) -> Option<String> {
         if !self.has_others() || self.has(entry, place) {
             return None;
         }
-        let others: Vec<&Plugin<'_>> = self.plugins.iter().filter(|plugin| plugin.kind != PLUGIN).collect();
-        let at = *places(&others, place).end();
+        let at = *places(&self.others(), place)?.end();
         let bare = self.without_ours();
         // The same offsets hold in the text without ours up to the first of ours, so it is parsed anew.
         let bare = bare.as_deref().unwrap_or(self.text);
@@ -145,12 +150,16 @@ impl<'t> Conflist<'t> {
 
     /// Whether exactly this entry is at its place. What an entry says counts, not how it is written.
     fn has(&self, entry: &str, place: &Place) -> bool {
-        let others: Vec<&Plugin<'_>> = self.plugins.iter().filter(|plugin| plugin.kind != PLUGIN).collect();
+        let Some(places) = places(&self.others(), place) else { return false };
         let found = self.plugins.iter().position(|plugin| plugin.kind == PLUGIN);
         let Some(index) = found.filter(|_| self.count() == 1) else { return false };
         let value = |text: &str| serde_json::from_str::<Value>(text).ok();
         // Before ours there are only others, so its index is the number of those.
-        places(&others, place).contains(&index) && value(self.plugins[index].text) == value(entry)
+        places.contains(&index) && value(self.plugins[index].text) == value(entry)
+    }
+
+    fn others(&self) -> Vec<&Plugin<'t>> {
+        self.plugins.iter().filter(|plugin| plugin.kind != PLUGIN).collect()
     }
 
     fn without_ours(&self) -> Option<String> {
@@ -221,17 +230,17 @@ impl<'t> Plugin<'t> {
     }
 }
 
-/// Indexes among the others at which ours may be; it is put at the end of them.
-fn places(others: &[&Plugin<'_>], place: &Place) -> RangeInclusive<usize> {
+/// Indexes among the others at which ours may be; it is put at the end of them. `None` = only before all of them.
+fn places(others: &[&Plugin<'_>], place: &Place) -> Option<RangeInclusive<usize>> {
     let end = others.len();
     let first = match place {
         Place::Last => others.iter().rposition(|plugin| !ALSO_LAST.contains(&plugin.kind.as_str())),
         Place::Before(kind) => {
             let at = others.iter().position(|plugin| plugin.kind == *kind).unwrap_or(end);
-            return at..=at;
+            return (at > 0).then_some(at..=at);
         }
     };
-    first.map_or(0, |last| last + 1)..=end
+    Some(first.map_or(1, |last| last + 1)..=end)
 }
 
 /// A configuration of one plugin, a file `*.conf` or `*.json`, as a list of the same name and version. Its own keys stay as they are.

@@ -104,10 +104,11 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Whether pods that start now get our plugin, once.
+    /// Whether pods that start now get our plugin, once and after another one.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.problem.is_none() && self.chain.iter().filter(|kind| *kind == PLUGIN).count() == 1
+        let is_first = self.chain.first().is_some_and(|kind| kind == PLUGIN);
+        self.problem.is_none() && !is_first && self.chain.iter().filter(|kind| *kind == PLUGIN).count() == 1
     }
 }
 

@@ -100,6 +100,16 @@ pub enum NoPlan {
         /// Its version; empty = none.
         version: String,
     },
+    /// The place that is wanted is the first one.
+    #[error(
+        "{kind} is the first plugin of {file}, and ours cannot stand before the one that makes the network:          use --cni-place last, or name another plugin"
+    )]
+    First {
+        /// The file that counts.
+        file: String,
+        /// The plugin before which ours is wanted.
+        kind: String,
+    },
     /// Two programs would each copy the other's list.
     #[error(
         "{file} is of Multus, which takes a copy of it for the primary's list, and copies that: use --cni-mode auto or inline"
@@ -125,7 +135,7 @@ impl NoPlan {
     /// Whether ours must not stay where it is either.
     #[must_use]
     pub fn is_harm(&self) -> bool {
-        matches!(self, Self::Version { .. } | Self::CopyOfMultus { .. })
+        matches!(self, Self::Version { .. } | Self::First { .. } | Self::CopyOfMultus { .. })
     }
 }
 
@@ -206,6 +216,9 @@ fn harmless(base: &Network, wanted: &Wanted) -> Result<(), NoPlan> {
     let Ok(list) = Conflist::parse(&base.list) else { return Ok(()) };
     if !list.is_spoken() {
         return Err(NoPlan::Version { file: base.file.clone(), version: list.version });
+    }
+    if let (Place::Before(kind), true) = (&wanted.place, list.would_lead(&wanted.place)) {
+        return Err(NoPlan::First { file: base.file.clone(), kind: kind.clone() });
     }
     if wanted.mode == Mode::Copy && list.types().any(|kind| MULTUS.contains(&kind)) {
         return Err(NoPlan::CopyOfMultus { file: base.file.clone() });

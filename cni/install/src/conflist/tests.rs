@@ -159,3 +159,17 @@ fn g3_a_single_configuration_becomes_a_list_with_its_own_text_in_it() {
     assert!(matches!(list_of("{}"), Err(Malformed::NoType(0))));
     assert!(list_of("[]").is_err());
 }
+
+#[test]
+fn g47_ours_is_never_the_first() {
+    let before = Place::Before("bridge".to_owned());
+    for kinds in [&["bridge", "portmap"][..], &[PLUGIN, "bridge"], &["bridge", PLUGIN]] {
+        let text = list(kinds);
+        let found = Conflist::parse(&text).unwrap();
+        assert!(found.would_lead(&before) && !found.would_lead(&Place::Last));
+        assert_eq!(found.with(OURS, &before), None);
+    }
+    // Also where all others want to be the last one.
+    let alone = list(&[PLUGIN, "istio-cni"]).replace("{\"type\":\"balancing-cni\"}", OURS);
+    assert_eq!(types(&with(&alone).unwrap()), ["istio-cni", PLUGIN]);
+}

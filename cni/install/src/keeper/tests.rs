@@ -333,3 +333,22 @@ fn g46_a_copy_goes_when_multus_comes() {
     assert!(keeper.standing().problem.as_ref().is_some_and(|why| why.contains("Multus")));
     assert_eq!(fs::read_dir(host.path("net.d")).unwrap().count(), 2, "no copy");
 }
+
+#[test]
+fn g47_ours_leaves_a_list_in_which_it_would_be_the_first() {
+    let host = Host::new();
+    let wanted = [r#"{"type":"bridge"}"#, r#"{"type":"portmap"}"#];
+    fs::write(host.list(), LIST.replace(wanted[0], &wanted.join(","))).unwrap();
+    let settings = Settings { place: Place::Before("portmap".to_owned()), ..host.settings() };
+    let mut keeper = Keeper::new(settings);
+    keeper.round(Instant::now());
+    assert_eq!(keeper.standing().chain, ["bridge", PLUGIN, "portmap"]);
+    let ours = format!("{{\"type\":\"{PLUGIN}\"}}");
+    fs::write(host.list(), LIST.replace(wanted[0], &format!("{ours},{},{}", wanted[1], wanted[0]))).unwrap();
+    assert!(!keeper.settings.standing().is_ready(), "the first of a chain fails each pod");
+    keeper.round(Instant::now());
+    assert!(
+        keeper.standing().problem.as_ref().is_some_and(|why| why.contains("portmap is the first plugin"))
+    );
+    assert_eq!(keeper.standing().chain, ["portmap", "bridge"]);
+}

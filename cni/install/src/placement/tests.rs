@@ -200,3 +200,20 @@ fn g46_beside_multus_there_is_no_copy() {
         }
     }
 }
+
+#[test]
+fn g47_a_place_before_the_first_plugin_is_refused() {
+    let before = directory(&[("10-net.conflist", LIST)]);
+    for mode in [Mode::Inline, Mode::Copy] {
+        let at = |kind: &str| Wanted { place: Place::Before(kind.to_owned()), ..wanted(mode, Runtime::Crio) };
+        let refused = plan(&before, &at("bridge")).unwrap_err();
+        assert!(
+            refused.is_harm() && refused.to_string().contains("bridge is the first plugin of"),
+            "{refused}"
+        );
+        assert_eq!(
+            made(&before, &at("portmap")).chain(Runtime::Crio).unwrap(),
+            ["bridge", PLUGIN, "portmap"]
+        );
+    }
+}
