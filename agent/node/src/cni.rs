@@ -143,6 +143,7 @@ fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settin
         run_dir: run_dir.to_owned(),
         choice: config.choice,
         runtime: config.runtime.or(known.map(|known| known.runtime)).unwrap_or_default(),
+        network: config.network.clone(),
         reads_drop_ins: known.map(|known| known.reads_drop_ins),
         entry: config.entry.to_json(),
         place: config.place.clone(),

@@ -37,7 +37,7 @@ enum Command {
     Controller(ControllerArgs),
     /// The CNI plugin of this host.
     #[command(subcommand)]
-    Cni(CniCommand),
+    Cni(Box<CniCommand>),
     /// Detach and remove everything of ours on this host. Redirection ends.
     Cleanup(PlaceArgs),
     /// Print the CustomResourceDefinitions as YAML.
@@ -265,7 +265,7 @@ impl Cli {
         let mut problems = Problems::default();
         let action = match self.command {
             Some(Command::Controller(args)) => Action::Controller(problems.controller(args)),
-            Some(Command::Cni(command)) => problems.cni_command(command),
+            Some(Command::Cni(command)) => problems.cni_command(*command),
             Some(Command::Cleanup(place)) => Action::Cleanup(problems.place(place, true)),
             Some(Command::Crds { plural }) => Action::Crds(plural),
             Some(Command::Run(run)) => Action::Run(Box::new(problems.run(*run))),

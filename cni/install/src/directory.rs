@@ -2,7 +2,7 @@
 //!
 //! Runtimes take the files `*.conf`, `*.conflist` and `*.json`, in the order of their names; hidden ones too. containerd
 //! (go-cni, `loadFromConfDir`) loads the first, and nothing at all when that one is broken. CRI-O (ocicni, `loadNetworks`)
-//! leaves out what is broken. Pure.
+//! leaves out what is broken, and takes the first of a name where it is told one (`cni_default_network`). Pure.
 
 use crate::conflist::{Conflist, Malformed, list_of};
 
@@ -59,6 +59,11 @@ pub enum NoNetwork {
         /// Why, in words.
         why: String,
     },
+    /// No file of the network that the runtime is told to use.
+    #[error(
+        "no network configuration has the name {0} yet: the primary network plugin has to write it, or --cni-network is wrong"
+    )]
+    Unnamed(String),
     /// Nothing but our plugin.
     #[error(
         "{file} has no plugin but ours: the primary network plugin has left it; it has to be started anew"
@@ -86,22 +91,31 @@ pub fn kind_of(name: &str) -> Option<Kind> {
 pub fn network(files: &[File], runtime: Runtime) -> Result<Network, NoNetwork> {
     let mut files: Vec<&File> = files.iter().filter(|file| kind_of(&file.name).is_some()).collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut problem = NoNetwork::NoFile;
+    let mut first = None;
     for file in files {
         match read(file) {
             Ok(network) => return Ok(network),
-            Err(found) => {
-                // The first one is what an operator should look at.
-                if problem == NoNetwork::NoFile {
-                    problem = found;
-                }
-                if runtime == Runtime::Containerd {
-                    break;
-                }
-            }
+            // To a runtime it is as good as any other.
+            Err(taken @ NoNetwork::OursAlone { .. }) => return Err(taken),
+            Err(broken) if runtime == Runtime::Containerd => return Err(broken),
+            // The first one is what an operator should look at.
+            Err(broken) => first = first.or(Some(broken)),
         }
     }
-    Err(problem)
+    Err(first.unwrap_or(NoNetwork::NoFile))
+}
+
+/// The files of the network of that name, from which CRI-O chooses where it is told one.
+#[must_use]
+pub fn of_name(files: &[File], name: &str) -> Vec<File> {
+    let list = |file: &File| match kind_of(&file.name)? {
+        Kind::List => file.text.clone().ok(),
+        Kind::Single => list_of(file.text.as_ref().ok()?).ok(),
+    };
+    let has_name = |file: &&File| {
+        list(file).is_some_and(|list| Conflist::parse(&list).is_ok_and(|list| list.name == name))
+    };
+    files.iter().filter(has_name).cloned().collect()
 }
 
 fn read(file: &File) -> Result<Network, NoNetwork> {
@@ -170,11 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn what_has_our_plugin_only_is_no_network() {
+    fn g4_what_has_our_plugin_only_is_taken_and_is_no_network() {
         let alone = NoNetwork::OursAlone { file: "10-a.conflist".to_owned() };
-        let [containerd, crio] = picks(&[("10-a.conflist", OURS), ("20-b.conflist", GOOD)]);
-        assert_eq!(containerd, Err(alone));
-        assert_eq!(crio, Ok("20-b.conflist".to_owned()));
+        let none = [Err(alone.clone()), Err(alone.clone())];
+        assert_eq!(picks(&[("10-a.conflist", OURS), ("20-b.conflist", GOOD)]), none);
+        let [_, crio] = picks(&[("00-x.conflist", "{"), ("10-a.conflist", OURS), ("20-b.conflist", GOOD)]);
+        assert_eq!(crio, Err(alone));
     }
 
     #[test]
@@ -182,5 +197,16 @@ mod tests {
         let found = network(&files(&[("a.conf", SINGLE)]), Runtime::Containerd).unwrap();
         assert_eq!(found.kind, Kind::Single);
         assert_eq!(Conflist::parse(&found.list).unwrap().types().collect::<Vec<_>>(), ["bridge"]);
+    }
+
+    #[test]
+    fn g48_files_of_a_name() {
+        let other = GOOD.replace("\"n\"", "\"m\"");
+        let all =
+            files(&[("a.conflist", &other), ("b.conflist", "{"), ("c.conf", SINGLE), ("d.conflist", GOOD)]);
+        let names = |name| of_name(&all, name).into_iter().map(|file| file.name).collect::<Vec<_>>();
+        assert_eq!(names("n"), ["c.conf", "d.conflist"]);
+        assert_eq!(names("m"), ["a.conflist"]);
+        assert!(names("x").is_empty());
     }
 }

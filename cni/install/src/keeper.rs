@@ -16,7 +16,7 @@ use crate::{
     cache,
     conflist::{PLUGIN, Place},
     diff,
-    directory::{Runtime, network},
+    directory::{NoNetwork, Runtime, network, of_name},
     fight::Fight,
     placement::{Directory, Mode, NoPlan, Wanted, plan, removal},
     replace::{self, failed},
@@ -59,6 +59,8 @@ pub struct Settings {
     pub choice: Choice,
     /// How the runtime chooses its network.
     pub runtime: Runtime,
+    /// The network that CRI-O is told to use (`cni_default_network`); `None` = the first one.
+    pub network: Option<String>,
     /// The runtime appends drop-ins: containerd 2.1, CRI-O 1.33 and later. `None` = it does not tell: a drop-in that is there stays,
     /// and counts.
     pub reads_drop_ins: Option<bool>,
@@ -321,7 +323,8 @@ impl Settings {
             Err(error) => return Standing { problem: Some(error.to_string()), ..Standing::default() },
         };
         let mut standing = Standing::default();
-        match network(&seen.files, self.runtime) {
+        let seen = self.eligible(&seen);
+        match network(&seen.files, self.runtime).map_err(|error| self.by_name(error)) {
             Ok(found) => {
                 standing.file = Some(found.file);
                 standing.chain = self.chain(&seen);
@@ -346,7 +349,31 @@ impl Settings {
         known.chain(self.runtime).unwrap_or_default()
     }
 
+    /// What the runtime chooses from.
+    fn eligible(&self, seen: &Directory) -> Directory {
+        let files = self.name().map(|name| of_name(&seen.files, name));
+        files.map_or_else(|| seen.clone(), |files| Directory { files, ..seen.clone() })
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.network.as_deref().filter(|_| self.runtime == Runtime::Crio)
+    }
+
+    fn by_name(&self, error: NoNetwork) -> NoNetwork {
+        match (error, self.name()) {
+            (NoNetwork::NoFile, Some(name)) => NoNetwork::Unnamed(name.to_owned()),
+            (error, _) => error,
+        }
+    }
+
     fn plan(&self, seen: &Directory) -> Result<Vec<crate::placement::Step>, NoPlan> {
+        self.plan_for(&self.eligible(seen)).map_err(|error| match error {
+            NoPlan::NoNetwork(error) => NoPlan::NoNetwork(self.by_name(error)),
+            error => error,
+        })
+    }
+
+    fn plan_for(&self, seen: &Directory) -> Result<Vec<crate::placement::Step>, NoPlan> {
         let wanted = |mode| Wanted {
             mode,
             runtime: self.runtime,

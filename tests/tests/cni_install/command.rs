@@ -349,3 +349,12 @@ fn g44_a_dry_run_tells_the_change_and_makes_none() {
     let said = String::from_utf8(host.succeed("install", &["--dry-run"]).stdout).unwrap();
     assert_eq!(said, "nothing would be changed\n");
 }
+
+#[test]
+fn g48_the_networks_name_is_a_flag() {
+    let host = Host::with_list();
+    host.write("50-named.conflist", &LIST.replace("\"net\"", "\"named\""));
+    host.succeed("install", &["--cni-runtime=cri-o", "--cni-network=named", "--cri-socket=off"]);
+    assert_eq!(host.read("10-net.conflist"), LIST);
+    assert_eq!(host.types("50-named.conflist"), ["bridge", OURS]);
+}

@@ -47,6 +47,9 @@ pub(super) struct CniArgs {
     /// How the runtime chooses its network: auto, containerd or cri-o.
     #[arg(long, env = "BALANCING_CNI_RUNTIME", default_value = "auto")]
     cni_runtime: String,
+    /// Name of the network that CRI-O is told to use (its cni_default_network); default: the first one.
+    #[arg(long, env = "BALANCING_CNI_NETWORK")]
+    cni_network: Option<String>,
     /// Socket of the runtime (CRI), which tells what it has loaded: a path, auto or off.
     #[arg(long, env = "BALANCING_CRI_SOCKET", default_value = "auto")]
     cri_socket: String,
@@ -117,6 +120,8 @@ pub struct CniConfig {
     pub entry: Entry,
     /// How the runtime chooses; `None` = it is asked.
     pub runtime: Option<Runtime>,
+    /// The network that CRI-O is told to use; `None` = the first.
+    pub network: Option<String>,
     /// Sockets at which the runtime may be asked.
     pub sockets: Vec<PathBuf>,
 }
@@ -174,6 +179,7 @@ impl Problems {
                 &args.cni_runtime,
                 &[("auto", None), ("containerd", Some(Runtime::Containerd)), ("cri-o", Some(Runtime::Crio))],
             ),
+            network: args.cni_network.filter(|name| !name.is_empty()),
             sockets: match args.cri_socket.as_str() {
                 "off" | "" => Vec::new(),
                 "auto" => SOCKETS.into_iter().map(on_host).collect(),

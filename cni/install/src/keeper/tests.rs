@@ -40,6 +40,7 @@ impl Host {
             run_dir: self.path("run"),
             choice: Choice::Auto,
             runtime: Runtime::Containerd,
+            network: None,
             reads_drop_ins: None,
             entry: Entry::default().to_json(),
             place: Place::Last,
@@ -351,4 +352,31 @@ fn g47_ours_leaves_a_list_in_which_it_would_be_the_first() {
         keeper.standing().problem.as_ref().is_some_and(|why| why.contains("portmap is the first plugin"))
     );
     assert_eq!(keeper.standing().chain, ["portmap", "bridge"]);
+}
+
+#[test]
+fn g48_the_network_that_cri_o_is_told_counts() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    let named = host.path("net.d/50-named.conflist");
+    let text = LIST.replace("\"net\"", "\"named\"").replace("bridge", "ptp");
+    fs::write(host.path("net.d/20-x.conflist"), "{").unwrap();
+    let network = Some("named".to_owned());
+    let containerd = Settings { network: network.clone(), ..host.settings() };
+    for choice in [Choice::Only(Mode::Inline), Choice::Only(Mode::Copy), Choice::Only(Mode::DropIn)] {
+        let settings = Settings { runtime: Runtime::Crio, choice, ..containerd.clone() };
+        fs::remove_file(&named).ok();
+        let refused = settings.install().unwrap_err().to_string();
+        assert!(refused.contains("the name named") && refused.contains("--cni-network"), "{refused}");
+        assert_eq!(settings.standing().problem, Some(refused));
+        fs::write(&named, &text).unwrap();
+        settings.install().unwrap();
+        assert_eq!(settings.install().unwrap(), 0);
+        let standing = settings.standing();
+        assert_eq!(standing.chain, ["ptp", PLUGIN]);
+        assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
+        settings.uninstall().unwrap();
+    }
+    // containerd knows no names.
+    assert_eq!(containerd.standing().chain, ["bridge"]);
 }
