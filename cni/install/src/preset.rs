@@ -20,7 +20,7 @@ pub const STANDARD: Preset =
     Preset { name: "standard", marker: "", net_dir: "/etc/cni/net.d", bin_dir: "/opt/cni/bin" };
 
 /// All, the more particular ones first.
-pub const ALL: [Preset; 7] = [
+pub const ALL: [Preset; 6] = [
     Preset {
         name: "microk8s",
         marker: "/var/snap/microk8s/current/args/cni-network",
@@ -39,12 +39,6 @@ pub const ALL: [Preset; 7] = [
         marker: "/var/lib/rancher/rke2/agent/etc/cni/net.d",
         net_dir: "/var/lib/rancher/rke2/agent/etc/cni/net.d",
         bin_dir: "/opt/cni/bin",
-    },
-    Preset {
-        name: "openshift",
-        marker: "/etc/cni/multus/net.d",
-        net_dir: "/etc/cni/multus/net.d",
-        bin_dir: "/var/lib/cni/bin",
     },
     Preset {
         name: "gke",
@@ -79,6 +73,15 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn g39_networks_that_multus_reads_by_name_are_no_platform() {
+        let root = tempfile::tempdir().unwrap();
+        for path in ["/etc/cni/multus/net.d", "/var/lib/cni/bin"] {
+            fs::create_dir_all(below(root.path(), path)).unwrap();
+        }
+        assert_eq!(of_host(root.path()), STANDARD);
+    }
 
     #[test]
     fn g39_each_platform_is_known_by_its_directories() {

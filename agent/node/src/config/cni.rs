@@ -23,7 +23,7 @@ const USUAL: (&str, &str) = ("/run/balancing", "/sys/fs/bpf");
 /// How the CNI plugin is installed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct CniArgs {
-    /// Platform whose directories are used: auto, standard, gke, k3d, k3s, microk8s, openshift or rke2.
+    /// Platform whose directories are used: auto, standard, gke, k3d, k3s, microk8s or rke2.
     #[arg(long, env = "BALANCING_CNI_PRESET", default_value = "auto")]
     cni_preset: String,
     /// Directory of network configurations; default: that of the platform.
@@ -196,6 +196,12 @@ impl Problems {
     fn preset(&mut self, name: &str, host: &Path) -> Preset {
         if name == "auto" {
             return preset::of_host(host);
+        }
+        if name == "openshift" {
+            self.0.push(format!(
+                "--cni-preset {name}: there is none, for OpenShift keeps the default network where CRI-O's configuration says:                  give its network_dir as --cni-net-dir and the first of its plugin_dirs as --cni-bin-dir"
+            ));
+            return preset::STANDARD;
         }
         preset::named(name).unwrap_or_else(|| {
             let names: Vec<&str> = preset::ALL.iter().map(|preset| preset.name).collect();

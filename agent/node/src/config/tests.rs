@@ -105,6 +105,14 @@ fn paths_of_the_installer_are_absolute() {
 }
 
 #[test]
+fn g39_for_openshift_directories_are_given() {
+    let error = action(&["cni", "install", "--cni-preset=openshift"]).unwrap_err().to_string();
+    assert!(error.contains("--cni-net-dir") && error.contains("--cni-bin-dir"), "{error}");
+    let given = ["--cni-net-dir=/n", "--cni-bin-dir=/b"];
+    assert!(action(&["cni", "install", given[0], given[1]]).is_ok());
+}
+
+#[test]
 fn two_listeners_do_not_share_a_port() {
     for (http, metrics) in [(":5811", ":5811"), ("127.0.0.1:5811", ":5811"), ("10.0.0.1:1", "10.0.0.1:1")] {
         let args = [format!("--http={http}"), format!("--metrics={metrics}")];
