@@ -86,10 +86,10 @@ pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniErro
     if held.is_empty() {
         tracing::info!("the plugin is taken out of the network configuration, and its binary is removed");
     } else {
+        let reasons: Vec<String> = held.iter().map(ToString::to_string).collect();
         tracing::warn!(
-            results = ?held,
-            "the plugin is taken out of the network configuration; its binary stays, for the runtime calls it when these pods end: \
-             run this again then"
+            "the plugin is taken out of the network configuration; its binary stays: {}. Run this again then",
+            reasons.join("; ")
         );
     }
     Ok(())
@@ -143,6 +143,7 @@ fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settin
         run_dir: run_dir.to_owned(),
         choice: config.choice,
         runtime: config.runtime.or(known.map(|known| known.runtime)).unwrap_or_default(),
+        runtime_is_known: config.runtime.is_some() || known.is_some(),
         network: config.network.clone(),
         reads_drop_ins: known.map(|known| known.reads_drop_ins),
         entry: config.entry.to_json(),

@@ -6,7 +6,10 @@ use std::{fs, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::conflist::PLUGIN;
+use crate::{
+    conflist::PLUGIN,
+    replace::{Error, failed},
+};
 
 /// The directory, below the host's root (libcni, `CacheDir`).
 const RESULTS: &str = "var/lib/cni/results";
@@ -18,15 +21,21 @@ struct Cached {
     config: String,
 }
 
-/// Names of the results whose configuration names our plugin. What cannot be read counts: a binary too many harms nobody.
-#[must_use]
-pub(crate) fn references(host: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(host.join(RESULTS)) else { return Vec::new() };
-    let ours =
-        entries.flatten().filter(|entry| fs::read(entry.path()).map_or(true, |text| names_ours(&text)));
-    let mut names: Vec<String> = ours.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+/// Names of the results whose configuration names our plugin. A result that cannot be read counts.
+///
+/// # Errors
+/// When not all of them can be listed. From a container the host's directory is there only where it is mounted.
+pub(crate) fn references(host: &Path) -> Result<Vec<String>, Error> {
+    let directory = host.join(RESULTS);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory).map_err(failed("read", &directory))? {
+        let entry = entry.map_err(failed("read", &directory))?;
+        if fs::read(entry.path()).map_or(true, |text| names_ours(&text)) {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
     names.sort();
-    names
+    Ok(names)
 }
 
 fn names_ours(text: &[u8]) -> bool {
@@ -44,7 +53,7 @@ mod tests {
     #[test]
     fn only_results_of_our_plugin_count() {
         let host = tempfile::tempdir().unwrap();
-        assert!(references(host.path()).is_empty());
+        assert!(references(host.path()).is_err(), "what is not there proves nothing");
         let results = host.path().join(RESULTS);
         fs::create_dir_all(&results).unwrap();
         for (name, config) in [
@@ -55,6 +64,6 @@ mod tests {
             fs::write(results.join(name), text).unwrap();
         }
         fs::write(results.join("net-c-eth0"), "{").unwrap();
-        assert_eq!(references(host.path()), ["net-a-eth0", "net-c-eth0"]);
+        assert_eq!(references(host.path()).unwrap(), ["net-a-eth0", "net-c-eth0"]);
     }
 }

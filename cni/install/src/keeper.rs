@@ -13,7 +13,6 @@ use std::{
 
 use crate::{
     binary::{self, Change},
-    cache,
     conflist::{PLUGIN, Place},
     diff,
     directory::{NoNetwork, Runtime, network, of_name},
@@ -59,6 +58,8 @@ pub struct Settings {
     pub choice: Choice,
     /// How the runtime chooses its network.
     pub runtime: Runtime,
+    /// Which runtime it is was told or asked, not taken for granted.
+    pub runtime_is_known: bool,
     /// The network that CRI-O is told to use (`cni_default_network`); `None` = the first one.
     pub network: Option<String>,
     /// The runtime appends drop-ins: containerd 2.1, CRI-O 1.33 and later. `None` = it does not tell: a drop-in that is there stays,
@@ -289,27 +290,8 @@ impl Settings {
         Ok(said + &diff::of(&seen, &self.plan(&seen)?))
     }
 
-    /// Takes the plugin out of the configuration, then removes its binary, unless a runtime still calls it for pods that started
-    /// with it: then their names are returned, and the binary stays.
-    ///
-    /// # Errors
-    /// When something cannot be read or written.
-    pub fn uninstall(&self) -> Result<Vec<String>, Error> {
-        let _lock = self.lock()?;
-        for directory in [&self.net_dir, &self.bin_dir].into_iter().filter(|directory| directory.is_dir()) {
-            replace::sweep(directory)?;
-        }
-        self.sweep_drop_ins()?;
-        self.take_out()?;
-        let held = cache::references(&self.host);
-        if held.is_empty() && self.bin_dir.is_dir() {
-            binary::remove(&self.bin_dir)?;
-        }
-        Ok(held)
-    }
-
     /// Removes what a killed call has left in directories of drop-ins.
-    fn sweep_drop_ins(&self) -> Result<(), replace::Error> {
+    pub(crate) fn sweep_drop_ins(&self) -> Result<(), replace::Error> {
         let Ok(entries) = fs::read_dir(&self.net_dir) else { return Ok(()) };
         let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         directories.map(|entry| entry.path()).try_for_each(|directory| replace::sweep(&directory).map(drop))
@@ -397,7 +379,7 @@ impl Settings {
         self.place == Place::Last && self.reads_drop_ins.unwrap_or(!seen.drop_ins.is_empty())
     }
 
-    fn lock(&self) -> Result<File, Error> {
+    pub(crate) fn lock(&self) -> Result<File, Error> {
         let path = self.run_dir.join("cni-install.lock");
         fs::create_dir_all(&self.run_dir).map_err(failed("make", &self.run_dir))?;
         let file = OpenOptions::new()

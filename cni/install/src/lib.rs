@@ -17,4 +17,5 @@ pub mod preset;
 pub mod replace;
 pub mod store;
 pub mod trust;
+pub mod uninstall;
 pub mod watch;

@@ -31,7 +31,7 @@ pub(crate) const SINGLE: &str = r#"{"cniVersion": "0.3.1", "name": "net", "type"
 pub(crate) const GOOD: &str =
     "#!/bin/sh\necho '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}'\n";
 
-/// The directories `net.d`, `bin` and `run`.
+/// The directories `net.d`, `bin` and `run`, and that in which libcni keeps results.
 pub(crate) struct Host {
     place: TempDir,
 }
@@ -39,8 +39,8 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new() -> Self {
         let place = TempDir::new("cni-host");
-        for name in ["net.d", "bin", "run"] {
-            fs::create_dir(place.path().join(name)).unwrap();
+        for name in ["net.d", "bin", "run", "var/lib/cni/results"] {
+            fs::create_dir_all(place.path().join(name)).unwrap();
         }
         Self { place }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::entry::Entry;
+use crate::{entry::Entry, uninstall::Held};
 
 const LIST: &str = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge"}]}"#;
 const BINARY: &str = "#!/bin/sh\necho '{\"supportedVersions\":[\"1.0.0\"]}'\n";
@@ -40,6 +40,7 @@ impl Host {
             run_dir: self.path("run"),
             choice: Choice::Auto,
             runtime: Runtime::Containerd,
+            runtime_is_known: true,
             network: None,
             reads_drop_ins: None,
             entry: Entry::default().to_json(),
@@ -223,7 +224,7 @@ fn uninstalled_nothing_is_left_but_a_binary_that_is_called() {
     fs::create_dir_all(host.path("var/lib/cni/results")).unwrap();
     let cached = host.path("var/lib/cni/results/net-a-eth0");
     fs::write(&cached, "unreadable").unwrap();
-    assert_eq!(settings.uninstall().unwrap(), ["net-a-eth0"]);
+    assert_eq!(settings.uninstall().unwrap(), [Held::Pods(vec!["net-a-eth0".to_owned()])]);
     assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
     assert!(host.path("bin").join(PLUGIN).exists());
     fs::remove_file(&cached).unwrap();
@@ -379,4 +380,33 @@ fn g48_the_network_that_cri_o_is_told_counts() {
     }
     // containerd knows no names.
     assert_eq!(containerd.standing().chain, ["bridge"]);
+}
+
+#[test]
+fn h21_what_cannot_be_seen_keeps_the_binary() {
+    let host = Host::new();
+    let results = host.path("var/lib/cni/results");
+    let unknown = Settings { runtime_is_known: false, ..host.settings() };
+    let crio = Settings { runtime: Runtime::Crio, ..host.settings() };
+    let held = |settings: &Settings| {
+        settings.uninstall().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    fs::write(host.list(), LIST).unwrap();
+    host.settings().install().unwrap();
+    // The directory is not mounted into the container that asks.
+    for settings in [&unknown, &crio] {
+        let told = held(settings);
+        assert!(told.contains("cannot be seen") && told.contains("var/lib/cni/results"), "{told}");
+        assert!(host.path("bin").join(PLUGIN).exists());
+    }
+    // It is no directory: also with containerd nothing is proved.
+    fs::create_dir_all(results.parent().unwrap()).unwrap();
+    fs::write(&results, "").unwrap();
+    assert!(held(&host.settings()).contains("cannot be seen"));
+    fs::remove_file(&results).unwrap();
+    assert_eq!(held(&host.settings()), "");
+    host.settings().install().unwrap();
+    fs::create_dir(&results).unwrap();
+    assert_eq!(held(&crio), "");
+    assert!(!host.path("bin").join(PLUGIN).exists());
 }

@@ -1,0 +1,71 @@
+//! Takes the plugin off a node: out of the configuration, then its binary, once nobody calls it any more.
+//!
+//! A binary too many harms nobody; one too few keeps pods from starting or ending. So whatever is not proved keeps it.
+
+use std::io::ErrorKind;
+
+use crate::{
+    binary, cache,
+    directory::Runtime,
+    keeper::{Error, Settings},
+    placement::{Directory, removal},
+    replace, store,
+};
+
+/// Why the binary stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Held {
+    /// Results of pods that started with it.
+    #[error("the runtime calls it when these pods end: {}", .0.join(", "))]
+    Pods(Vec<String>),
+    /// Nobody can tell.
+    #[error("whether pods need it cannot be seen: {0}")]
+    Unseen(String),
+}
+
+impl Settings {
+    /// Takes the plugin out of the configuration, then removes its binary, unless somebody still calls it or may do so; empty = it
+    /// is removed.
+    ///
+    /// # Errors
+    /// When something cannot be read or written.
+    pub fn uninstall(&self) -> Result<Vec<Held>, Error> {
+        let _lock = self.lock()?;
+        for directory in [&self.net_dir, &self.bin_dir].into_iter().filter(|directory| directory.is_dir()) {
+            replace::sweep(directory)?;
+        }
+        self.sweep_drop_ins()?;
+        let seen = self.present()?;
+        store::apply(&self.net_dir, &seen, &removal(&seen))?;
+        let held: Vec<Held> = self.remembered().into_iter().collect();
+        if held.is_empty() && self.bin_dir.is_dir() {
+            binary::remove(&self.bin_dir)?;
+        }
+        Ok(held)
+    }
+
+    /// The directory of configurations; one that is gone is empty.
+    fn present(&self) -> Result<Directory, Error> {
+        match store::read(&self.net_dir) {
+            Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(Directory::default()),
+            read => Ok(read?),
+        }
+    }
+
+    /// Whether the runtime remembers pods of ours.
+    fn remembered(&self) -> Option<Held> {
+        match cache::references(&self.host) {
+            Ok(names) if names.is_empty() => None,
+            Ok(names) => Some(Held::Pods(names)),
+            // containerd's DEL goes by the configuration of now, so a cache that is not there is none.
+            Err(error)
+                if error.source.kind() == ErrorKind::NotFound
+                    && self.runtime_is_known
+                    && self.runtime == Runtime::Containerd =>
+            {
+                None
+            }
+            Err(error) => Some(Held::Unseen(error.to_string())),
+        }
+    }
+}
