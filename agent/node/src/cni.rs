@@ -12,6 +12,7 @@ use std::{
 use balancing_cni_install::{
     conflist::PLUGIN,
     keeper::{self, Keeper, Settings, Standing},
+    uninstall::Held,
 };
 use tokio::sync::watch;
 
@@ -37,6 +38,11 @@ pub enum CniError {
 
 /// Before a runtime that has loaded something else is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// At an uninstall: how long the runtime may take to notice, how often it is asked, and how long the pods that start just then.
+const NOTICED: Duration = Duration::from_secs(10);
+const ASK: Duration = Duration::from_millis(250);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The runtime that is asked.
 struct Runtime {
@@ -82,7 +88,7 @@ pub(crate) fn status(config: &CniConfig, place: &Place) -> Result<(), CniError> 
 /// When something cannot be read or written.
 pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniError> {
     let runtime = Runtime::new(config)?;
-    let held = runtime.settings(config, &place.run_dir).uninstall()?;
+    let held = runtime.settings(config, &place.run_dir).uninstall(|| runtime.settle())?;
     if held.is_empty() {
         tracing::info!("the plugin is taken out of the network configuration, and its binary is removed");
     } else {
@@ -189,6 +195,26 @@ impl Runtime {
             ));
         }
         standing.problem.is_none()
+    }
+
+    /// Waits until the runtime has loaded a network without ours, and calls that have begun are over.
+    fn settle(&self) -> Option<Held> {
+        let begin = Instant::now();
+        while self.has_ours() {
+            if begin.elapsed() > NOTICED {
+                return Some(Held::Loaded);
+            }
+            thread::sleep(ASK);
+        }
+        // What is called until now is remembered when it ends.
+        thread::sleep(GRACE);
+        None
+    }
+
+    /// Whether the runtime tells that it has loaded ours.
+    fn has_ours(&self) -> bool {
+        let loaded = self.socket().and_then(|socket| self.tokio.block_on(cri::loaded(socket)).ok());
+        loaded.and_then(|loaded| loaded.chain).is_some_and(|chain| chain.iter().any(|kind| kind == PLUGIN))
     }
 
     fn socket(&self) -> Option<&Path> {

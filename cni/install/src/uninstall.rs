@@ -6,7 +6,8 @@ use std::io::ErrorKind;
 
 use crate::{
     binary, cache,
-    directory::Runtime,
+    conflist::PLUGIN,
+    directory::{File, Runtime, kind_of},
     keeper::{Error, Settings},
     placement::{Directory, removal},
     replace, store,
@@ -18,6 +19,12 @@ pub enum Held {
     /// Results of pods that started with it.
     #[error("the runtime calls it when these pods end: {}", .0.join(", "))]
     Pods(Vec<String>),
+    /// Files that a runtime may read.
+    #[error("{} still has it, or cannot be read: take it out there", .0.join(", "))]
+    Named(Vec<String>),
+    /// The runtime goes on with what it has loaded.
+    #[error("the runtime has it loaded all the same: restart the runtime")]
+    Loaded,
     /// Nobody can tell.
     #[error("whether pods need it cannot be seen: {0}")]
     Unseen(String),
@@ -25,11 +32,11 @@ pub enum Held {
 
 impl Settings {
     /// Takes the plugin out of the configuration, then removes its binary, unless somebody still calls it or may do so; empty = it
-    /// is removed.
+    /// is removed. `settle` waits in between, until the runtime has noticed and calls that have begun are over.
     ///
     /// # Errors
     /// When something cannot be read or written.
-    pub fn uninstall(&self) -> Result<Vec<Held>, Error> {
+    pub fn uninstall(&self, settle: impl FnOnce() -> Option<Held>) -> Result<Vec<Held>, Error> {
         let _lock = self.lock()?;
         for directory in [&self.net_dir, &self.bin_dir].into_iter().filter(|directory| directory.is_dir()) {
             replace::sweep(directory)?;
@@ -37,7 +44,9 @@ impl Settings {
         self.sweep_drop_ins()?;
         let seen = self.present()?;
         store::apply(&self.net_dir, &seen, &removal(&seen))?;
-        let held: Vec<Held> = self.remembered().into_iter().collect();
+        let loaded = settle();
+        let held: Vec<Held> =
+            [loaded, named(&self.present()?), self.remembered()].into_iter().flatten().collect();
         if held.is_empty() && self.bin_dir.is_dir() {
             binary::remove(&self.bin_dir)?;
         }
@@ -68,4 +77,14 @@ impl Settings {
             Err(error) => Some(Held::Unseen(error.to_string())),
         }
     }
+}
+
+/// Files that still name ours: those in which it is alone, broken ones, copies that others have made of a list.
+fn named(seen: &Directory) -> Option<Held> {
+    let needle = format!("\"{PLUGIN}\"");
+    // One that cannot be read may name it.
+    let names = |file: &&File| file.text.as_ref().map_or(true, |text| text.contains(&needle));
+    let counted = seen.files.iter().filter(|file| kind_of(&file.name).is_some());
+    let names: Vec<String> = counted.filter(names).map(|file| file.name.clone()).collect();
+    (!names.is_empty()).then_some(Held::Named(names))
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     cri::{Answers, Cri},
-    host::{Host, Kept, LIST, OURS},
+    host::{Host, Kept, LIST, OURS, said},
 };
 
 fn answers(name: &str, version: &str) -> Answers {
@@ -123,4 +123,20 @@ fn h13_a_runtime_that_restarts_changes_nothing() {
     kept.wait(|view| view.in_force && view.writes > while_down.writes);
     assert_eq!(kept.host.types("10-net.conflist"), ["bridge", OURS]);
     assert!(!kept.host.conf("net").exists());
+}
+
+#[test]
+fn h22_a_runtime_that_has_it_loaded_keeps_the_binary() {
+    let host = Host::with_list();
+    let flag = socket(&host);
+    host.succeed("install", &[&flag]);
+    let cri = Cri::start(&host.path("run/cri.sock"), answers("containerd", "1.7.28"));
+    cri.set(|answers| answers.config = loaded(&["bridge", OURS]));
+    let told = said(&host.succeed("uninstall", &[&flag]));
+    assert!(told.contains("its binary stays") && told.contains("restart the runtime"), "{told}");
+    assert_eq!(host.read("10-net.conflist"), LIST);
+    assert_eq!(host.names("bin"), [OURS]);
+    cri.set(|answers| answers.config = loaded(&["bridge"]));
+    host.succeed("uninstall", &[&flag]);
+    assert!(host.names("bin").is_empty());
 }

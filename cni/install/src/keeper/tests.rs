@@ -224,16 +224,16 @@ fn uninstalled_nothing_is_left_but_a_binary_that_is_called() {
     fs::create_dir_all(host.path("var/lib/cni/results")).unwrap();
     let cached = host.path("var/lib/cni/results/net-a-eth0");
     fs::write(&cached, "unreadable").unwrap();
-    assert_eq!(settings.uninstall().unwrap(), [Held::Pods(vec!["net-a-eth0".to_owned()])]);
+    assert_eq!(settings.uninstall(|| None).unwrap(), [Held::Pods(vec!["net-a-eth0".to_owned()])]);
     assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
     assert!(host.path("bin").join(PLUGIN).exists());
     fs::remove_file(&cached).unwrap();
-    assert!(settings.uninstall().unwrap().is_empty());
+    assert!(settings.uninstall(|| None).unwrap().is_empty());
     assert!(!host.path("bin").join(PLUGIN).exists());
     // Also when nothing is there at all.
     fs::remove_dir_all(host.path("net.d")).unwrap();
     fs::remove_dir_all(host.path("bin")).unwrap();
-    assert!(settings.uninstall().unwrap().is_empty());
+    assert!(settings.uninstall(|| None).unwrap().is_empty());
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn g48_the_network_that_cri_o_is_told_counts() {
         let standing = settings.standing();
         assert_eq!(standing.chain, ["ptp", PLUGIN]);
         assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
-        settings.uninstall().unwrap();
+        settings.uninstall(|| None).unwrap();
     }
     // containerd knows no names.
     assert_eq!(containerd.standing().chain, ["bridge"]);
@@ -389,7 +389,7 @@ fn h21_what_cannot_be_seen_keeps_the_binary() {
     let unknown = Settings { runtime_is_known: false, ..host.settings() };
     let crio = Settings { runtime: Runtime::Crio, ..host.settings() };
     let held = |settings: &Settings| {
-        settings.uninstall().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        settings.uninstall(|| None).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
     fs::write(host.list(), LIST).unwrap();
     host.settings().install().unwrap();
@@ -409,4 +409,53 @@ fn h21_what_cannot_be_seen_keeps_the_binary() {
     fs::create_dir(&results).unwrap();
     assert_eq!(held(&crio), "");
     assert!(!host.path("bin").join(PLUGIN).exists());
+}
+
+#[test]
+fn h22_what_still_names_ours_keeps_the_binary() {
+    let host = Host::new();
+    let ours = format!("{{\"type\":\"{PLUGIN}\"}}");
+    let delegates =
+        format!(r#"{{"cniVersion":"0.3.1","type":"multus","delegates":[{{"plugins":[{ours}]}}]}}"#);
+    let alone = LIST.replace(r#"{"type":"bridge"}"#, &ours);
+    for (name, text) in [
+        ("00-multus.conf", &delegates[..]),
+        ("20-x.conflist", &alone),
+        ("30-y.conf", &alone[..alone.len() - 2]),
+    ] {
+        fs::write(host.list(), LIST).unwrap();
+        host.settings().install().unwrap();
+        let file = host.path("net.d").join(name);
+        // Somebody writes it while the runtime is awaited.
+        let write = || {
+            fs::write(&file, text).unwrap();
+            None
+        };
+        assert_eq!(host.settings().uninstall(write).unwrap(), [Held::Named(vec![name.to_owned()])]);
+        assert!(host.path("bin").join(PLUGIN).exists(), "{name}");
+        // A backup is nothing that a runtime reads.
+        fs::rename(&file, file.with_extension("bak")).unwrap();
+        assert_eq!(host.settings().uninstall(|| None).unwrap(), []);
+        assert!(!host.path("bin").join(PLUGIN).exists(), "{name}");
+    }
+}
+
+#[test]
+fn h22_what_the_runtime_has_loaded_or_just_remembered_keeps_the_binary() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    host.settings().install().unwrap();
+    assert_eq!(host.settings().uninstall(|| Some(Held::Loaded)).unwrap(), [Held::Loaded]);
+    assert!(host.path("bin").join(PLUGIN).exists());
+    // The ADD of a pod ends after ours left the list.
+    let results = host.path("var/lib/cni/results");
+    let remember = || {
+        assert!(!fs::read_to_string(host.list()).unwrap().contains(PLUGIN));
+        fs::create_dir_all(&results).unwrap();
+        fs::write(results.join("net-a-eth0"), "{").unwrap();
+        None
+    };
+    let held = host.settings().uninstall(remember).unwrap();
+    assert_eq!(held, [Held::Pods(vec!["net-a-eth0".to_owned()])]);
+    assert!(host.path("bin").join(PLUGIN).exists());
 }
