@@ -36,6 +36,9 @@ pub enum CniError {
     NotInForce(String),
 }
 
+/// Between two questions what the runtime is.
+const RUNTIME: Duration = Duration::from_secs(10);
+
 /// Before a runtime that has loaded something else is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -117,11 +120,15 @@ pub(crate) fn start(config: CniConfig, run_dir: PathBuf) -> io::Result<watch::Re
 }
 
 fn keep(config: &CniConfig, run_dir: &Path, runtime: &Runtime, told: &watch::Sender<Standing>) {
-    let mut known = runtime.known();
+    let (mut known, mut asked) = (runtime.known(), Instant::now());
     let mut keeper = Keeper::new(settings(config, run_dir, known.as_ref()));
     loop {
-        // A runtime that was upgraded reads what it did not read before; one that restarts is still the same.
-        known = runtime.known().or(known);
+        // A runtime that was upgraded reads what it did not read before; one that restarts is still the same. One that hangs must not
+        // delay every look.
+        if asked.elapsed() >= RUNTIME {
+            known = runtime.known().or(known);
+            asked = Instant::now();
+        }
         keeper.change(settings(config, run_dir, known.as_ref()));
         let next = keeper.round(Instant::now());
         let mut standing = keeper.standing().clone();

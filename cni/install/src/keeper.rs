@@ -30,6 +30,9 @@ const SETTLE: Duration = Duration::from_millis(50);
 const SETTLE_IN_FIGHT: Duration = Duration::from_secs(1);
 /// Before a look that was disturbed is made again.
 const AGAIN: Duration = Duration::from_millis(200);
+/// So long the lock is waited for: a process that was just started has the files of the one that starts it for a moment, and a command
+/// beside the agent takes milliseconds.
+const LOCK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(10));
 
 /// How the plugin gets its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,7 +162,13 @@ impl Keeper {
         let mut next = PERIOD;
         match made {
             Ok(0) => {}
-            Ok(writes) => self.wrote(&mut standing, writes, now),
+            Ok(writes) => {
+                self.wrote(&mut standing, writes, now);
+                // Somebody has written since, and the event may be among those of our own.
+                if !standing.is_ready() {
+                    next = AGAIN;
+                }
+            }
             Err(Error::Store(store::Error::Changed(_))) => next = AGAIN,
             Err(error) => standing.problem = Some(error.to_string()),
         }
@@ -389,10 +398,14 @@ impl Settings {
             .mode(0o600)
             .open(&path)
             .map_err(failed("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(path.display().to_string())),
-            Err(fs::TryLockError::Error(error)) => Err(failed("lock", &path)(error).into()),
+        let until = Instant::now() + LOCK.0;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK.1),
+                Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked(path.display().to_string())),
+                Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path)(error).into()),
+            }
         }
     }
 }
