@@ -4,25 +4,21 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # Group and number of its cases.
-groups=(A:25 B:16 C:14 D:28 E:33 F:29)
-installer=(G:48 H:22)
-files=(docs/cni-cases.md)
-if [ -e docs/cni-cases-gh.part.md ]; then
-    files+=(docs/cni-cases-gh.part.md)
-    groups+=("${installer[@]}")
-fi
+groups=(A:25 B:16 C:14 D:28 E:33 F:29 G:48 H:22)
+file=docs/cni-cases.md
+
 status=0
 fail() {
     echo "$*" >&2
     status=1
 }
 
-rows=$(grep -hE '^\| [A-H][0-9]+ \|' "${files[@]}")
+rows=$(grep -E '^\| [A-H][0-9]+ \|' "$file")
 for group in "${groups[@]}"; do
     for number in $(seq "${group#*:}"); do
         case_id=${group%:*}$number
         count=$(grep -cE "^\| $case_id \|" <<<"$rows" || true)
-        [ "$count" = 1 ] || fail "case $case_id has $count lines in ${files[*]}, not one"
+        [ "$count" = 1 ] || fail "case $case_id has $count lines in $file, not one"
     done
 done
 
@@ -31,6 +27,6 @@ functions=$(grep -rhoE --include='*.rs' --exclude-dir=target '^ *(async )?fn [a-
 while read -r name; do
     function=${name##*::}
     found=$(grep -cx "$function" <<<"$functions" || true)
-    [ "$found" -gt 0 ] || fail "${files[*]}: there is no test $name"
+    [ "$found" -gt 0 ] || fail "$file: there is no test $name"
 done < <(awk -F'|' '{ print $(NF - 1) }' <<<"$rows" | grep -oE '`[a-z0-9_:-]+::[a-z0-9_]+`' | tr -d '`' | sort -u)
 exit $status
