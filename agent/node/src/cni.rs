@@ -3,6 +3,7 @@
 //! What is written and when is decided in [`balancing_cni_install`]; here the runtime is asked ([`cri`]), and the agent told.
 
 use std::{
+    cell::RefCell,
     io,
     path::{Path, PathBuf},
     thread,
@@ -51,6 +52,8 @@ const GRACE: Duration = Duration::from_secs(2);
 struct Runtime {
     tokio: tokio::runtime::Runtime,
     sockets: Vec<PathBuf>,
+    /// The one of them that has answered last.
+    answered: RefCell<Option<PathBuf>>,
 }
 
 /// Installs once and says what pods get.
@@ -167,14 +170,18 @@ fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settin
 impl Runtime {
     fn new(config: &CniConfig) -> io::Result<Self> {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { tokio, sockets: config.sockets.clone() })
+        Ok(Self { tokio, sockets: config.sockets.clone(), answered: RefCell::default() })
     }
 
-    /// What the runtime tells of itself.
+    /// What the runtime tells of itself: the first that answers.
     fn known(&self) -> Option<Known> {
-        let socket = self.socket()?;
-        let asked = self.tokio.block_on(cri::known(socket));
-        asked.inspect_err(|error| tracing::debug!(socket = %socket.display(), "{error}")).ok()
+        self.sockets.iter().filter(|socket| socket.exists()).find_map(|socket| {
+            let asked = self.tokio.block_on(cri::known(socket));
+            let known =
+                asked.inspect_err(|error| tracing::debug!(socket = %socket.display(), "{error}")).ok()?;
+            *self.answered.borrow_mut() = Some(socket.clone());
+            Some(known)
+        })
     }
 
     fn settings(&self, config: &CniConfig, run_dir: &Path) -> Settings {
@@ -184,7 +191,7 @@ impl Runtime {
     /// What the runtime has loaded counts more than what is in its files; `false` = it has loaded something else.
     fn compare(&self, standing: &mut Standing) -> bool {
         let Some(socket) = self.socket().filter(|_| standing.is_ready()) else { return true };
-        let loaded = match self.tokio.block_on(cri::loaded(socket)) {
+        let loaded = match self.tokio.block_on(cri::loaded(&socket)) {
             Ok(loaded) => loaded,
             Err(error) => {
                 tracing::debug!(socket = %socket.display(), "{error}");
@@ -220,12 +227,13 @@ impl Runtime {
 
     /// Whether the runtime tells that it has loaded ours.
     fn has_ours(&self) -> bool {
-        let loaded = self.socket().and_then(|socket| self.tokio.block_on(cri::loaded(socket)).ok());
+        let loaded = self.socket().and_then(|socket| self.tokio.block_on(cri::loaded(&socket)).ok());
         loaded.and_then(|loaded| loaded.chain).is_some_and(|chain| chain.iter().any(|kind| kind == PLUGIN))
     }
 
-    fn socket(&self) -> Option<&Path> {
-        self.sockets.iter().map(PathBuf::as_path).find(|socket| socket.exists())
+    /// Where the runtime is that has said what it is.
+    fn socket(&self) -> Option<PathBuf> {
+        self.answered.borrow().clone().filter(|socket| socket.exists())
     }
 }
 

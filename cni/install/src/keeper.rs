@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -388,7 +388,8 @@ impl Settings {
         self.place == Place::Last && self.reads_drop_ins.unwrap_or(!seen.drop_ins.is_empty())
     }
 
-    pub(crate) fn lock(&self) -> Result<File, Error> {
+    /// Locks the run directory's file and the directory of configurations itself: two containers may share the one and not the other.
+    pub(crate) fn lock(&self) -> Result<[Option<File>; 2], Error> {
         let path = self.run_dir.join("cni-install.lock");
         fs::create_dir_all(&self.run_dir).map_err(failed("make", &self.run_dir))?;
         let file = OpenOptions::new()
@@ -398,14 +399,25 @@ impl Settings {
             .mode(0o600)
             .open(&path)
             .map_err(failed("open", &path))?;
-        let until = Instant::now() + LOCK.0;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(fs::TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK.1),
-                Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked(path.display().to_string())),
-                Err(fs::TryLockError::Error(error)) => return Err(failed("lock", &path)(error).into()),
-            }
+        let file = hold(file, &path)?;
+        let net_dir = match File::open(&self.net_dir) {
+            Ok(directory) => Some(hold(directory, &self.net_dir)?),
+            // Whoever needs it says so.
+            Err(_) => None,
+        };
+        Ok([Some(file), net_dir])
+    }
+}
+
+/// Locks a file, for as long as it is open.
+fn hold(file: File, path: &Path) -> Result<File, Error> {
+    let until = Instant::now() + LOCK.0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK.1),
+            Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked(path.display().to_string())),
+            Err(fs::TryLockError::Error(error)) => return Err(failed("lock", path)(error).into()),
         }
     }
 }

@@ -13,11 +13,16 @@ pub struct Preset {
     pub net_dir: &'static str,
     /// Directory of plugins.
     pub bin_dir: &'static str,
+    /// Socket of its runtime; empty = one of the usual ones.
+    pub socket: &'static str,
 }
 
 /// The usual directories: containerd and CRI-O as they come, kubeadm, EKS, AKS, kind, minikube, Talos, Bottlerocket, Flatcar.
 pub const STANDARD: Preset =
-    Preset { name: "standard", marker: "", net_dir: "/etc/cni/net.d", bin_dir: "/opt/cni/bin" };
+    Preset { name: "standard", marker: "", net_dir: "/etc/cni/net.d", bin_dir: "/opt/cni/bin", socket: "" };
+
+/// Where k3s and RKE2 have their containerd.
+const K3S: &str = "/run/k3s/containerd/containerd.sock";
 
 /// All, the more particular ones first.
 pub const ALL: [Preset; 6] = [
@@ -26,25 +31,35 @@ pub const ALL: [Preset; 6] = [
         marker: "/var/snap/microk8s/current/args/cni-network",
         net_dir: "/var/snap/microk8s/current/args/cni-network",
         bin_dir: "/var/snap/microk8s/current/opt/cni/bin",
+        socket: "/var/snap/microk8s/common/run/containerd.sock",
     },
-    Preset { name: "k3d", marker: "", net_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d", bin_dir: "/bin" },
+    Preset {
+        name: "k3d",
+        marker: "",
+        net_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d",
+        bin_dir: "/bin",
+        socket: K3S,
+    },
     Preset {
         name: "k3s",
         marker: "/var/lib/rancher/k3s/agent/etc/cni/net.d",
         net_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d",
         bin_dir: "/var/lib/rancher/k3s/data/cni",
+        socket: K3S,
     },
     Preset {
         name: "rke2",
         marker: "/var/lib/rancher/rke2/agent/etc/cni/net.d",
         net_dir: "/var/lib/rancher/rke2/agent/etc/cni/net.d",
         bin_dir: "/opt/cni/bin",
+        socket: K3S,
     },
     Preset {
         name: "gke",
         marker: "/home/kubernetes/bin",
         net_dir: "/etc/cni/net.d",
         bin_dir: "/home/kubernetes/bin",
+        socket: "",
     },
     STANDARD,
 ];

@@ -14,9 +14,9 @@ use clap::{Args, Subcommand};
 
 use super::{Action, PlaceArgs, values::Problems};
 
-/// Where sockets of runtimes usually are, and which runtime answers there.
-const SOCKETS: [&str; 3] =
-    ["/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/k3s/containerd/containerd.sock"];
+/// Where sockets of runtimes usually are. On a platform with one of its own that is asked and no other: Docker's containerd beside
+/// it knows nothing of pods.
+const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
 /// What the plugin takes for granted; other values are written into its configuration.
 const USUAL: (&str, &str) = ("/run/balancing", "/sys/fs/bpf");
 
@@ -182,7 +182,8 @@ impl Problems {
             network: args.cni_network.filter(|name| !name.is_empty()),
             sockets: match args.cri_socket.as_str() {
                 "off" | "" => Vec::new(),
-                "auto" => SOCKETS.into_iter().map(on_host).collect(),
+                "auto" if preset.socket.is_empty() => SOCKETS.into_iter().map(on_host).collect(),
+                "auto" => vec![on_host(preset.socket)],
                 path => vec![self.absolute("--cri-socket", PathBuf::from(path))],
             },
             host,

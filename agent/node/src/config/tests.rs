@@ -113,6 +113,19 @@ fn g39_for_openshift_directories_are_given() {
 }
 
 #[test]
+fn g39_on_a_platform_with_a_runtime_of_its_own_no_other_is_asked() {
+    let sockets = |preset: &str| match action(&["cni", "install", "--host-root=/h", preset]) {
+        Ok(Action::Cni(_, config, _)) => config.sockets,
+        other => panic!("{other:?}"),
+    };
+    let own = PathBuf::from("/h/run/k3s/containerd/containerd.sock");
+    for platform in ["k3s", "k3d", "rke2"] {
+        assert_eq!(sockets(&format!("--cni-preset={platform}")), std::slice::from_ref(&own));
+    }
+    assert!(!sockets("--cni-preset=standard").contains(&own));
+}
+
+#[test]
 fn two_listeners_do_not_share_a_port() {
     for (http, metrics) in [(":5811", ":5811"), ("127.0.0.1:5811", ":5811"), ("10.0.0.1:1", "10.0.0.1:1")] {
         let args = [format!("--http={http}"), format!("--metrics={metrics}")];

@@ -166,6 +166,40 @@ fn g41_of_two_agents_one_installs() {
 }
 
 #[test]
+fn g41_agents_that_share_nothing_but_the_directory_of_configurations() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    let other = Settings { run_dir: host.path("other"), ..host.settings() };
+    let held = other.lock().unwrap();
+    assert!(matches!(host.settings().install(), Err(Error::Locked(_))));
+    drop(held);
+    assert!(host.settings().install().is_ok());
+}
+
+#[test]
+fn g20_who_writes_right_behind_ours_is_not_overlooked() {
+    let begin = Instant::now();
+    loop {
+        assert!(begin.elapsed() < LATE, "nobody was fast enough");
+        let host = Host::new();
+        let list = host.list();
+        fs::write(&list, LIST).unwrap();
+        let mut keeper = Keeper::new(host.settings());
+        let next = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !fs::read_to_string(&list).is_ok_and(|text| text.contains(PLUGIN)) {}
+                fs::write(&list, LIST).unwrap();
+            });
+            keeper.round(Instant::now())
+        });
+        if !keeper.standing().is_ready() {
+            assert_eq!(next, AGAIN);
+            return;
+        }
+    }
+}
+
+#[test]
 fn g23_a_fight_is_told_and_costs_little() {
     let host = Host::new();
     let mut keeper = Keeper::new(host.settings());
