@@ -91,4 +91,4 @@ pub use sock::{
 pub use temp_dir::TempDir;
 pub use underlay::Underlay;
 pub use usage::{cpu, cpu_of_waiting, memory};
-pub use wait::{undisturbed, wait_for, wait_until};
+pub use wait::{undisturbed, wait_for, wait_until, when_free};

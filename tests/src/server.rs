@@ -14,7 +14,7 @@ use std::{
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-use crate::{NetNs, must::Must};
+use crate::{NetNs, must::Must, when_free};
 
 /// Epoll's word for "stop"; sockets count up from one.
 const STOP: u64 = 0;
@@ -100,9 +100,9 @@ impl Drop for EchoServer {
 }
 
 fn bind(address: &SocketAddr) -> (TcpListener, UdpSocket) {
-    let tcp = TcpListener::bind(address).must(format_args!("listen on {address}"));
+    let tcp = when_free(|| TcpListener::bind(address)).must(format_args!("listen on {address}"));
     let address = tcp.local_addr().must("read an address");
-    let udp = UdpSocket::bind(address).must(format_args!("receive on {address}"));
+    let udp = when_free(|| UdpSocket::bind(address)).must(format_args!("receive on {address}"));
     tcp.set_nonblocking(true).must("make a socket non-blocking");
     udp.set_nonblocking(true).must("make a socket non-blocking");
     (tcp, udp)

@@ -1,12 +1,14 @@
 //! Waiting for conditions, the only way a test may spend time.
 
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
 /// Times that a measurement is made before the machine counts as unfit for it.
 const TRIES: usize = 20;
+/// How long an address may be in use by copies of a socket that is closed.
+const FREE: Duration = Duration::from_secs(10);
 /// Between two looks at a condition: short against any deadline, long against a look's cost.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -32,6 +34,23 @@ pub fn wait_for<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> 
         }
         assert!(started.elapsed() < deadline, "nothing came of waiting {deadline:?}");
         thread::sleep(PAUSE);
+    }
+}
+
+/// Binds a socket as soon as its address is free. A child of another thread's holds a copy of every socket of this
+/// process between `fork` and `exec`, so an address may be in use for a moment after its socket was closed.
+///
+/// # Errors
+/// What binding says; "in use" only after 10 s.
+pub fn when_free<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let started = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < FREE => {
+                thread::sleep(PAUSE);
+            }
+            bound => return bound,
+        }
     }
 }
 

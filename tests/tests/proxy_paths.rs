@@ -16,6 +16,7 @@ use balancing_tests::{
     proxied::{Proxied, service},
     require_kernel,
     tunnel::fabric,
+    when_free,
 };
 use balancing_tunnel::{EchoError, Filter, echo};
 
@@ -37,7 +38,7 @@ fn declare(scene: &mut Proxied) {
 
 /// Moves [`BULK`] bytes each way over one connection. One that gets stuck fails at the deadline.
 fn bulk(client: &NetNs, front: &str, server: &NetNs, pod: &str) {
-    let listener = server.run(|| TcpListener::bind(address(pod))).unwrap();
+    let listener = server.run(|| when_free(|| TcpListener::bind(address(pod)))).unwrap();
     let serve = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -56,7 +57,7 @@ fn bulk(client: &NetNs, front: &str, server: &NetNs, pod: &str) {
 /// A question and its answer by UDP.
 fn ask(client: &NetNs, front: &str, server: &NetNs, pod: &str) {
     let bind = |namespace: &NetNs, at: SocketAddr| {
-        let socket = namespace.run(|| UdpSocket::bind(at)).unwrap();
+        let socket = namespace.run(|| when_free(|| UdpSocket::bind(at))).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     };

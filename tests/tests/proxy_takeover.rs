@@ -21,7 +21,7 @@ use balancing_tests::{
     Bpffs, NetNs, TempDir, address,
     frames::{Flow, ends},
     proxied::{AtWork, Proxied, SIZES, Trial, device, frontend, service},
-    require_kernel, wait_until,
+    require_kernel, wait_until, when_free,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ const POD: &str = "10.244.1.1:80";
 const ROUNDS: usize = 10;
 
 fn udp(namespace: &NetNs, at: &str) -> UdpSocket {
-    let socket = namespace.run(|| UdpSocket::bind(address(at))).unwrap();
+    let socket = namespace.run(|| when_free(|| UdpSocket::bind(address(at)))).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
@@ -294,7 +294,7 @@ fn nothing_is_lost_while_no_agent_is_there_and_when_the_next_one_comes() {
     let (host, client) = (&members.hosts[0].namespace, &members.hosts[1].namespace);
     let (server, datagrams) = (udp(&pod, POD), udp(client, "0.0.0.0:0"));
     datagrams.connect(address(PORT)).unwrap();
-    let listener = pod.run(|| TcpListener::bind(address(POD))).unwrap();
+    let listener = pod.run(|| when_free(|| TcpListener::bind(address(POD)))).unwrap();
     let mut stream = client.run(|| TcpStream::connect_timeout(&address(PORT), PATIENCE)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let (sent, heard, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));

@@ -14,7 +14,7 @@ use balancing_dataplane::model::Protocol::{self, Tcp, Udp};
 use balancing_tests::{
     NetNs, address,
     proxied::{Proxied, frontend, service},
-    require_kernel, wait_until,
+    require_kernel, wait_until, when_free,
 };
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
@@ -24,7 +24,7 @@ const PORTS: [(&str, &str); 2] =
     [("10.211.0.1:20080", "10.244.1.1:80"), ("[fd11::1]:20080", "[fd44:1::1]:80")];
 
 fn udp(namespace: &NetNs, at: SocketAddr) -> UdpSocket {
-    let socket = namespace.run(|| UdpSocket::bind(at)).unwrap();
+    let socket = namespace.run(|| when_free(|| UdpSocket::bind(at))).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
@@ -38,7 +38,7 @@ fn caller(namespace: &NetNs, to: SocketAddr, port: u16) -> UdpSocket {
 }
 
 fn listen(namespace: &NetNs, at: SocketAddr) -> TcpListener {
-    namespace.run(|| TcpListener::bind(at)).unwrap()
+    namespace.run(|| when_free(|| TcpListener::bind(at))).unwrap()
 }
 
 /// Connects from a port; 0 = any.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use balancing_tests::{EchoServer, NetNs, address, require_kernel, wait_until};
+use balancing_tests::{EchoServer, NetNs, address, require_kernel, wait_until, when_free};
 use balancing_tunnel::{
     Nat,
     nat::{Frontend, Frontends, Pods},
@@ -152,7 +152,7 @@ fn very_many_flows_to_a_pod_that_is_gone_are_ended_in_parts() {
     wait_until(PATIENCE, || {
         scene.client.run(|| {
             for port in 10_000..10_000 + FLOWS {
-                UdpSocket::bind(("0.0.0.0", port)).unwrap().send_to(b"who", front).unwrap();
+                when_free(|| UdpSocket::bind(("0.0.0.0", port))).unwrap().send_to(b"who", front).unwrap();
             }
         });
         flows() >= FLOWS
@@ -163,7 +163,7 @@ fn very_many_flows_to_a_pod_that_is_gone_are_ended_in_parts() {
         assert!(!scene.apply(&wanted, false));
     }
     assert!(scene.nat.is_settled());
-    let socket = scene.client.run(|| UdpSocket::bind(("0.0.0.0", 10_000 + FLOWS - 1))).unwrap();
+    let socket = scene.client.run(|| when_free(|| UdpSocket::bind(("0.0.0.0", 10_000 + FLOWS - 1)))).unwrap();
     socket.connect(front).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     assert!(asks(&socket).unwrap().starts_with('b'));
@@ -175,9 +175,10 @@ fn a_declared_port_without_pods_is_refused_also_where_the_host_listens() {
         return;
     }
     let mut scene = Scene::new();
-    let listen = || FRONTS.map(|front| TcpListener::bind(address(front)).unwrap());
+    let listen = || FRONTS.map(|front| when_free(|| TcpListener::bind(address(front))).unwrap());
     let _listeners = scene.host.run(listen);
-    let _servers = scene.host.run(|| FRONTS.map(|front| UdpSocket::bind(address(front)).unwrap()));
+    let _servers =
+        scene.host.run(|| FRONTS.map(|front| when_free(|| UdpSocket::bind(address(front))).unwrap()));
     wait_until(PATIENCE, || FRONTS.iter().all(|front| scene.connect(front).is_ok()));
     for pods in [&[][..], &[0], &[]] {
         scene.declare(pods);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use balancing_tests::{
     require_kernel,
     tunnel::{Dialled, Host, Members, fabric, member},
-    wait_for,
+    wait_for, when_free,
 };
 use balancing_tunnel::{Conflict, Deletions};
 
@@ -241,7 +241,7 @@ fn a_port_that_a_program_has_is_told() {
     }
     let members = Members::new(&[Dialled::Ipv4]);
     let host = &members.hosts[0];
-    let socket = host.namespace.run(|| std::net::UdpSocket::bind(("0.0.0.0", 7710))).unwrap();
+    let socket = host.namespace.run(|| when_free(|| std::net::UdpSocket::bind(("0.0.0.0", 7710)))).unwrap();
     let plan = host.plan(&fabric(), &[member(2, Dialled::Ipv4)]).unwrap();
     let told = host.netlink.apply(&plan, Deletions::Allowed).unwrap_err().to_string();
     // A fabric's port never changes.

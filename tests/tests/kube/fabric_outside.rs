@@ -306,7 +306,7 @@ fn a_host_outside_is_set_up_as_documented() {
     fabric.start_agents();
     let pod = fabric.world.plane.run_pod(&pod_on("n1", "a", "10.244.1.5"));
     let place = fabric.nodes[0].overlay_pod(&pod, &["10.244.1.5"]);
-    let mut server = place.netns.run(|| TcpListener::bind("10.244.1.5:80")).unwrap();
+    let mut server = place.netns.run(|| when_free(|| TcpListener::bind("10.244.1.5:80"))).unwrap();
     let answering = place.netns.spawn(move || answer_once(&mut server));
     let curl = page.lines().find_map(|line| line.strip_prefix("$ curl ")).unwrap();
     let curl: Vec<&str> = curl.split(' ').collect();
