@@ -98,7 +98,11 @@ fn of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
         return Membership::Waiting(format!("Node {name} is not known"));
     };
     let fabric = match fabric_of_node(snapshot, node) {
-        Belongs::To(fabric, _) => fabric,
+        // Nobody joins by a selector that is not accepted.
+        Belongs::To(fabric, _) => match why_not_accepted(fabric, settings) {
+            Some(why) if !was_selected(snapshot, fabric, node) => return Membership::Waiting(why),
+            _ => fabric,
+        },
         Belongs::Unclear(fabric) if was_selected(snapshot, fabric, node) => fabric,
         Belongs::Unclear(fabric) => return Membership::Waiting(why_broken(fabric)),
         Belongs::Nowhere => {
@@ -112,7 +116,7 @@ fn of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
     member(snapshot, settings, fabric, host).map_or_else(Membership::Waiting, Membership::Member)
 }
 
-/// Whether a fabric that is broken now selected the node by what was accepted last.
+/// Whether a fabric selects the node by what was accepted last.
 fn was_selected(snapshot: &Snapshot, fabric: &TunnelFabric, node: &Node) -> bool {
     snapshot.accepted_spec(fabric).is_some_and(|spec| selects(spec, node))
 }

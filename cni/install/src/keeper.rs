@@ -271,12 +271,9 @@ impl Settings {
         Ok(usize::from(put? == Change::Installed))
     }
 
-    fn take_out(&self) -> Result<usize, Error> {
-        let seen = match store::read(&self.net_dir) {
-            Ok(seen) => seen,
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Directory::default(),
-            Err(error) => return Err(error.into()),
-        };
+    /// Takes ours out of the configuration; how many steps that were.
+    pub(crate) fn take_out(&self) -> Result<usize, Error> {
+        let seen = self.present()?;
         let steps = removal(&seen);
         store::apply(&self.net_dir, &seen, &steps)?;
         Ok(steps.len())

@@ -9,7 +9,7 @@ use crate::{
     conflist::PLUGIN,
     directory::{File, Runtime, kind_of},
     keeper::{Error, Settings},
-    placement::{Directory, removal},
+    placement::Directory,
     replace, store,
 };
 
@@ -42,8 +42,7 @@ impl Settings {
             replace::sweep(directory)?;
         }
         self.sweep_drop_ins()?;
-        let seen = self.present()?;
-        store::apply(&self.net_dir, &seen, &removal(&seen))?;
+        self.take_out()?;
         let loaded = settle();
         let held: Vec<Held> =
             [loaded, named(&self.present()?), self.remembered()].into_iter().flatten().collect();
@@ -54,7 +53,7 @@ impl Settings {
     }
 
     /// The directory of configurations; one that is gone is empty.
-    fn present(&self) -> Result<Directory, Error> {
+    pub(crate) fn present(&self) -> Result<Directory, Error> {
         match store::read(&self.net_dir) {
             Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(Directory::default()),
             read => Ok(read?),

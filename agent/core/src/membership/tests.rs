@@ -238,6 +238,19 @@ fn members_follow_who_comes_and_leaves_while_a_new_spec_is_not_accepted() {
 }
 
 #[test]
+fn a_node_that_only_a_spec_without_acceptance_selects_does_not_join() {
+    let accepted = fabric("f", 1, LabelSelector { labels: labels(&[("old", "1")]), ..Default::default() });
+    let mut snapshot = snapshot([node("1", &[("new", "1")]), accepted.clone().into()]);
+    assert!(matches!(membership(&snapshot, &on_cluster()), Membership::Outside(_)));
+    let mut edited = TunnelFabric { acceptance: Acceptance::Pending, ..accepted };
+    edited.spec.as_mut().unwrap().node_selector = LabelSelector::default();
+    let edited = Object::from(edited);
+    snapshot.apply([(edited.key(), Some(edited))]);
+    let Membership::Waiting(why) = membership(&snapshot, &on_cluster()) else { panic!() };
+    assert!(why.contains("not accepted yet"), "{why}");
+}
+
+#[test]
 fn fewer_are_let_in_at_once() {
     let mut open = fabric("f", 1, LabelSelector::default());
     open.spec.as_mut().unwrap().accept_from = AcceptFrom::Anyone;
