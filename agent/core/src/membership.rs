@@ -71,11 +71,11 @@ impl Member<'_> {
 /// Where a Node or ExternalHost belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Belongs<'a> {
-    /// This fabric, and its valid spec.
+    /// This fabric, and the spec by which it does.
     To(&'a TunnelFabric, &'a FabricSpec),
     /// None.
     Nowhere,
-    /// Perhaps this one, which is not valid.
+    /// Perhaps this one, which is not valid or not accepted.
     Unclear(&'a TunnelFabric),
 }
 
@@ -97,28 +97,22 @@ fn of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
     let Some(node) = snapshot.node(name) else {
         return Membership::Waiting(format!("Node {name} is not known"));
     };
-    let fabric = match fabric_of_node(snapshot, node) {
-        // Nobody joins by a selector that is not accepted.
-        Belongs::To(fabric, _) => match why_not_accepted(fabric, settings) {
-            Some(why) if !was_selected(snapshot, fabric, node) => return Membership::Waiting(why),
-            _ => fabric,
-        },
-        Belongs::Unclear(fabric) if was_selected(snapshot, fabric, node) => fabric,
-        Belongs::Unclear(fabric) => return Membership::Waiting(why_broken(fabric)),
+    let fabric = match fabric_of_node(snapshot, node, is_by_hand(settings)) {
+        Belongs::To(fabric, _) => fabric,
+        Belongs::Unclear(fabric) => return Membership::Waiting(why_unclear(fabric, settings)),
         Belongs::Nowhere => {
+            let wanting =
+                snapshot.fabrics().find(|it| it.spec.as_ref().is_ok_and(|spec| selects(spec, node)));
+            let pending = wanting.map(|fabric| format!("; {}", why_unclear(fabric, settings)));
             return Membership::Outside(format!(
-                "no TunnelFabric's nodeSelector matches the labels of node {name}"
+                "no TunnelFabric's nodeSelector matches the labels of node {name}{}",
+                pending.unwrap_or_default()
             ));
         }
     };
     let owner = Owner { kind: MemberKind::Node, name: name.to_owned(), uid: node.uid.clone() };
     let host = Host { owner, node_ips: node.ips.to_vec(), permission: None };
     member(snapshot, settings, fabric, host).map_or_else(Membership::Waiting, Membership::Member)
-}
-
-/// Whether a fabric selects the node by what was accepted last.
-fn was_selected(snapshot: &Snapshot, fabric: &TunnelFabric, node: &Node) -> bool {
-    snapshot.accepted_spec(fabric).is_some_and(|spec| selects(spec, node))
 }
 
 fn selects(spec: &FabricSpec, node: &Node) -> bool {
@@ -129,7 +123,9 @@ fn selects(spec: &FabricSpec, node: &Node) -> bool {
 #[must_use]
 pub fn fabric_of<'a>(snapshot: &'a Snapshot, owner: &Owner) -> Belongs<'a> {
     if owner.kind == MemberKind::Node {
-        return snapshot.node(&owner.name).map_or(Belongs::Nowhere, |node| fabric_of_node(snapshot, node));
+        return snapshot
+            .node(&owner.name)
+            .map_or(Belongs::Nowhere, |node| fabric_of_node(snapshot, node, false));
     }
     let host = snapshot.external_host(&owner.name).and_then(|host| host.spec.as_ref().ok());
     let fabric = host.and_then(|host| snapshot.fabrics().find(|fabric| fabric.name == host.fabric));
@@ -140,19 +136,25 @@ pub fn fabric_of<'a>(snapshot: &'a Snapshot, owner: &Owner) -> Belongs<'a> {
     }
 }
 
-/// The oldest valid one that selects it.
-fn fabric_of_node<'a>(snapshot: &'a Snapshot, node: &Node) -> Belongs<'a> {
+/// The oldest one that selects it, by the spec that counts: who is a member by what a controller has accepted stays one, and nobody
+/// joins, while it has not accepted what came after.
+fn fabric_of_node<'a>(snapshot: &'a Snapshot, node: &Node, is_by_hand: bool) -> Belongs<'a> {
     let mut fabrics: Vec<_> = snapshot.fabrics().collect();
     fabrics.sort_by_key(|fabric| (fabric.created.is_none(), fabric.created, &fabric.name));
-    let valid = fabrics
-        .iter()
-        .find_map(|fabric| Some((*fabric, fabric.spec.as_ref().ok().filter(|spec| selects(spec, node))?)));
-    if let Some((fabric, spec)) = valid {
+    let counting = |fabric: &'a TunnelFabric| {
+        if is_by_hand { fabric.spec.as_ref().ok() } else { snapshot.accepted_spec(fabric) }
+    };
+    let selecting = fabrics.iter().find_map(|fabric| {
+        let spec = counting(fabric).filter(|spec| selects(spec, node))?;
+        Some((*fabric, spec))
+    });
+    if let Some((fabric, spec)) = selecting {
         return Belongs::To(fabric, spec);
     }
-    // A broken fabric may have been the one of this node: what it made stays.
-    let broken = fabrics.into_iter().find(|fabric| fabric.spec.is_err());
-    broken.map_or(Belongs::Nowhere, Belongs::Unclear)
+    // One of which nothing is known that counts may have been the one of this node: what it made stays.
+    let may_select = |fabric: &TunnelFabric| fabric.spec.as_ref().map_or(true, |spec| selects(spec, node));
+    let unclear = fabrics.into_iter().find(|fabric| counting(fabric).is_none() && may_select(fabric));
+    unclear.map_or(Belongs::Nowhere, Belongs::Unclear)
 }
 
 fn of_host<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Membership<'a> {
@@ -193,7 +195,7 @@ fn member<'a>(
     Host { owner, node_ips, permission }: Host<'a>,
 ) -> Result<Member<'a>, String> {
     let (spec, pending) = spec_in_force(snapshot, settings, fabric)?;
-    let is_by_hand = settings.cluster_pods == ClusterPods::Selected;
+    let is_by_hand = is_by_hand(settings);
     let broken = snapshot.members().filter_map(|member| Some((member, member.spec.as_ref().err()?)));
     let mut problems: Vec<_> = pending.into_iter().collect();
     problems.extend(broken.map(|(member, invalid)| first(invalid, &format!("TunnelNode {}", member.name))));
@@ -281,10 +283,10 @@ fn is_of(spec: &MemberSpec, owner: &Owner) -> bool {
 }
 
 /// Whether the controller has looked at a fabric's networks: one that overlaps those of the cluster would draw their packets into
-/// the tunnel. A directory has no controller.
+/// the tunnel.
 fn why_not_accepted(fabric: &TunnelFabric, settings: &Settings) -> Option<String> {
     let name = &fabric.name;
-    if settings.cluster_pods == ClusterPods::Selected {
+    if is_by_hand(settings) {
         return None;
     }
     match &fabric.acceptance {
@@ -295,6 +297,19 @@ fn why_not_accepted(fabric: &TunnelFabric, settings: &Settings) -> Option<String
             "TunnelFabric {name} is not accepted yet; is a controller running (balancing-agent controller)?"
         )),
         Acceptance::Accepted => None,
+    }
+}
+
+/// A directory has no controller, and nobody who writes members by himself.
+fn is_by_hand(settings: &Settings) -> bool {
+    settings.cluster_pods == ClusterPods::Selected
+}
+
+/// Why it is not known whom a fabric selects.
+fn why_unclear(fabric: &TunnelFabric, settings: &Settings) -> String {
+    match &fabric.spec {
+        Ok(_) => why_not_accepted(fabric, settings).unwrap_or_default(),
+        Err(_) => why_broken(fabric),
     }
 }
 

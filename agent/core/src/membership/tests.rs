@@ -238,16 +238,40 @@ fn members_follow_who_comes_and_leaves_while_a_new_spec_is_not_accepted() {
 }
 
 #[test]
-fn a_node_that_only_a_spec_without_acceptance_selects_does_not_join() {
-    let accepted = fabric("f", 1, LabelSelector { labels: labels(&[("old", "1")]), ..Default::default() });
-    let mut snapshot = snapshot([node("1", &[("new", "1")]), accepted.clone().into()]);
-    assert!(matches!(membership(&snapshot, &on_cluster()), Membership::Outside(_)));
-    let mut edited = TunnelFabric { acceptance: Acceptance::Pending, ..accepted };
-    edited.spec.as_mut().unwrap().node_selector = LabelSelector::default();
-    let edited = Object::from(edited);
-    snapshot.apply([(edited.key(), Some(edited))]);
-    let Membership::Waiting(why) = membership(&snapshot, &on_cluster()) else { panic!() };
-    assert!(why.contains("not accepted yet"), "{why}");
+fn an_edited_selector_moves_nobody_before_it_is_accepted() {
+    let selecting = |name: &str| LabelSelector { labels: labels(&[(name, "1")]), ..Default::default() };
+    let accepted = fabric("f", 1, selecting("old"));
+    let says = |snapshot: &Snapshot| match membership(snapshot, &on_cluster()) {
+        Membership::Member(member) => member.fabric.name.clone(),
+        Membership::Waiting(why) => format!("waiting: {why}"),
+        Membership::Outside(why) => format!("outside: {why}"),
+    };
+    let refused = Acceptance::Refused("no".to_owned());
+    let selectors = [selecting("new"), LabelSelector::default()];
+    for (acceptance, selector) in
+        [Acceptance::Pending, refused].iter().flat_map(|it| selectors.each_ref().map(|s| (it, s)))
+    {
+        let mut edited = TunnelFabric { acceptance: acceptance.clone(), generation: 2, ..accepted.clone() };
+        edited.spec.as_mut().unwrap().node_selector = selector.clone();
+        let younger = fabric("g", 2, LabelSelector::default());
+        let younger = TunnelFabric { acceptance: Acceptance::Refused("f is older".to_owned()), ..younger };
+        let mut snapshot = snapshot([node("1", &[("old", "1")]), accepted.clone().into()]);
+        let mut put = |objects: Vec<Object>| {
+            snapshot.apply(objects.into_iter().map(|object| (object.key(), Some(object))));
+            says(&snapshot)
+        };
+        assert_eq!(put(vec![edited.clone().into(), younger.into()]), "f", "who is a member stays one");
+        let left = put(vec![node("1", &[("new", "1")])]);
+        assert!(left.starts_with("waiting: TunnelFabric g is not accepted"), "{left}");
+        let another = fabric("g", 2, selecting("another"));
+        let left = put(vec![another.into()]);
+        assert!(
+            left.starts_with("outside: no TunnelFabric's")
+                && left.contains("; TunnelFabric f is not accepted"),
+            "{left}"
+        );
+        assert_eq!(put(vec![TunnelFabric { acceptance: Acceptance::Accepted, ..edited }.into()]), "f");
+    }
 }
 
 #[test]

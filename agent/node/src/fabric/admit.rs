@@ -36,7 +36,8 @@ pub(crate) fn apply(
     // The filter is asked by a process, which is too much for each change of some pod's device.
     let must_ask = everything || !tools.is_guarded || !is_of(tools, fabric, own);
     tools.is_guarded = false;
-    if must_ask || admitted != known {
+    let must_filter = must_ask || admitted != known;
+    if must_filter {
         let filtered = tools.filter.apply(&Vec::from_iter(admitted.values().cloned()), fabric, own);
         if let (Err(_), Deletions::Allowed) = (&filtered, deletions) {
             // The filter may fail for long. Whoever has left gets no packets at least.
@@ -44,12 +45,10 @@ pub(crate) fn apply(
         }
         filtered?;
     }
-    if !diff::is_shaped(&plan.devices, &before.links) {
-        for device in tools.netlink.shape(plan, deletions)? {
-            attach(tools, device)?;
-        }
-    }
-    let applied = tools.netlink.apply(plan, deletions);
+    // Somebody may have removed the device while the filter was asked.
+    let is_shaped = !must_filter && diff::is_shaped(&plan.devices, &before.links);
+    let applied = make(tools, plan, deletions, is_shaped);
+    // Also where the device cannot be made as it should be.
     if deletions == Deletions::Allowed && admitted != wished {
         tools.filter.apply(peers, fabric, own)?;
         admitted = wished;
@@ -59,6 +58,21 @@ pub(crate) fn apply(
     tools.is_guarded = true;
     tools.guards = Some((fabric.clone(), own.clone()));
     Ok(applied)
+}
+
+/// Makes devices and entries, and puts the proxy on what is down before it is set up.
+fn make(
+    tools: &mut Tools,
+    plan: &Plan,
+    deletions: Deletions,
+    is_shaped: bool,
+) -> Result<Applied, FabricError> {
+    if !is_shaped {
+        for device in tools.netlink.shape(plan, deletions)? {
+            attach(tools, device)?;
+        }
+    }
+    Ok(tools.netlink.apply(plan, deletions)?)
 }
 
 /// Shuts out who is no peer any more, where the tunnel cannot be made as it should be. Nobody is let in, nothing is made.

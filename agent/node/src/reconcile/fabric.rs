@@ -45,6 +45,8 @@ pub(crate) struct FabricReconciler {
     took: Duration,
     /// Looks that have failed, one after the other.
     failures: u32,
+    /// Somebody has changed rules of the filter since.
+    rules_changed: bool,
 }
 
 /// How far a look came.
@@ -72,9 +74,11 @@ impl Reconciler<World> for FabricReconciler {
 
     fn reconcile(&mut self, world: &mut World, everything: bool) -> (Outcome, News) {
         let rules = if world.fabric.rules_changed() { News::PROXY } else { News::NONE };
+        self.rules_changed |= rules == News::PROXY;
         if let Some(outcome) = self.postponed(everything) {
             return (outcome, rules);
         }
+        self.rules_changed = false;
         let begun = Instant::now();
         let (outcome, news) = self.look(world, everything);
         self.failures =
@@ -107,6 +111,8 @@ impl FabricReconciler {
     /// Between the last look and the next. Something in between may have made one fail, so that the second comes at once.
     fn pause(&self) -> Duration {
         match self.failures {
+            // Strangers may be let in meanwhile.
+            0 if self.rules_changed => PAUSE,
             0 => (self.took * REST).clamp(PAUSE, LONGEST),
             1 => Duration::ZERO,
             more => (PAUSE * 2_u32.saturating_pow(more - 1)).min(FAILING),
@@ -431,7 +437,9 @@ mod tests {
             reconciler.took = Duration::from_millis(took);
             assert_eq!(reconciler.pause().as_millis(), pause);
         }
-        reconciler.took = Duration::ZERO;
+        reconciler.rules_changed = true;
+        assert_eq!(reconciler.pause(), PAUSE, "a filter that was flushed is looked at soon");
+        (reconciler.rules_changed, reconciler.took) = (false, Duration::ZERO);
         (reconciler.failures, reconciler.last) =
             (9, Some((Instant::now(), Outcome::Failed("why".to_owned()))));
         assert!(matches!(reconciler.postponed(false), Some(Outcome::Failed(_))));

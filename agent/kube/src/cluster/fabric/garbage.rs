@@ -220,11 +220,16 @@ pub(in crate::cluster) fn has_no_right(
 }
 
 fn has_left(snapshot: &Snapshot, owner: &Owner, fabric: &str) -> Option<Gone> {
+    let own = snapshot.fabrics().find(|it| it.name == fabric);
+    // A controller that has just started knows nothing of what one before it accepted.
+    let is_selected = owner.kind == MemberKind::Node;
+    if is_selected && own.is_some_and(|own| snapshot.accepted_spec(own).is_none()) {
+        return None;
+    }
     match fabric_of(snapshot, owner) {
         Belongs::Unclear(_) => None,
         Belongs::To(of_owner, _) if of_owner.name == fabric => None,
-        _ if snapshot.fabrics().any(|it| it.name == fabric) => Some(Gone::Outside),
-        _ => Some(Gone::NoFabric),
+        _ => Some(own.map_or(Gone::NoFabric, |_| Gone::Outside)),
     }
 }
 

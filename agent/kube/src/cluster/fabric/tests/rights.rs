@@ -58,10 +58,22 @@ fn the_underlay_address_of_another_node_is_taken_back() {
 #[test]
 fn a_node_that_leaves_its_fabric_keeps_nothing() {
     let mut lab = two_nodes();
-    let selecting =
-        |text: &str| fabric("f", 1, &format!("10.211.0.0/16, nodeSelector: {{matchLabels: {text}}}"));
-    lab.put(&selecting("{in: fabric}"));
+    let selecting = |text: &str, accepted: &str| {
+        let said = format!(
+            "status: {{conditions: [{{type: Accepted, status: '{accepted}', observedGeneration: 0}}]}}}}\n---"
+        );
+        let text = fabric("f", 1, &format!("10.211.0.0/16, nodeSelector: {{matchLabels: {text}}}"));
+        text.replace("}\n---", &format!(", {said}"))
+    };
     lab.put(&node("n1", "u1").replace("name: n1,", "name: n1, labels: {in: fabric},"));
+    for (selector, accepted) in [("{in: fabric}", "False"), ("{}", "True"), ("{in: fabric}", "False")] {
+        // What is not accepted takes nobody out, whether it is known what was accepted before or not.
+        lab.put(&selecting(selector, accepted));
+        assert_eq!(removed(&mut lab), NOTHING);
+        lab.pass(MINUTE);
+        assert_eq!(removed(&mut lab), NOTHING);
+    }
+    lab.put(&selecting("{in: fabric}", "True"));
     assert_eq!(removed(&mut lab), NOTHING);
     lab.pass(MINUTE);
     assert_eq!(removed(&mut lab), ["- TunnelNode node.n2: its owner is not in that fabric any more"]);
