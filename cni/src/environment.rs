@@ -23,7 +23,7 @@ pub(crate) enum Command {
 }
 
 /// The variables that a command needs, checked. `CNI_PATH` is optional in the specification and not needed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Environment {
     pub(crate) command: Command,
     /// `CNI_CONTAINERID`; empty for STATUS and GC.
@@ -33,6 +33,8 @@ pub(crate) struct Environment {
     /// `CNI_NETNS`.
     pub(crate) netns: Option<PathBuf>,
     pub(crate) args: Args,
+    /// What is wrong with `CNI_ARGS`, where that keeps no pod from ending.
+    pub(crate) problem: Option<CniError>,
     /// `TRACEPARENT`, which newer runtimes hand down.
     pub(crate) trace: Option<String>,
 }
@@ -85,6 +87,7 @@ impl Environment {
             ifname: String::new(),
             netns: present("CNI_NETNS").map(PathBuf::from),
             args: Args::default(),
+            problem: None,
             trace: present("TRACEPARENT").and_then(|text| text.into_string().ok()),
         };
         if !command.required().is_empty() {
@@ -96,7 +99,12 @@ impl Environment {
             environment.ifname = text("CNI_IFNAME")?;
             check_container_id(&environment.container_id)?;
             check_ifname(&environment.ifname)?;
-            environment.args = Args::parse(&text("CNI_ARGS")?)?;
+            match text("CNI_ARGS").and_then(|args| Args::parse(&args)) {
+                Ok(args) => environment.args = args,
+                // The record tells the pod. A failure would leave what the plugins before ours have made.
+                Err(error) if command == Command::Del => environment.problem = Some(error),
+                Err(error) => return Err(error),
+            }
         }
         Ok(environment)
     }
@@ -187,6 +195,18 @@ mod tests {
         for command in [Command::Status, Command::Gc] {
             assert!(read(command, &[("CNI_CONTAINERID", "/"), ("CNI_ARGS", "x")]).is_ok());
         }
+    }
+
+    #[test]
+    fn c6_f3_wrong_arguments_keep_no_pod_from_ending() {
+        let call = |command| {
+            let uid = ("CNI_ARGS", "K8S_POD_UID=../x");
+            read(command, &[("CNI_CONTAINERID", "a"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "/n"), uid])
+        };
+        let del = call(Command::Del).unwrap();
+        assert!(del.problem.unwrap().to_string().contains("K8S_POD_UID"));
+        assert_eq!(del.args, Args::default());
+        assert_eq!(call(Command::Add).unwrap_err().code, Code::Environment);
     }
 
     #[test]

@@ -98,7 +98,10 @@ fn run(version: &mut Version) -> Result<String, CniError> {
     *version = config::version_of(&input).unwrap_or(Version::NEWEST);
     let mut config = Config::parse(&input)?;
     let log = Log::new(&config, &environment);
-    judge(&mut config, command, &log)?;
+    if let Some(problem) = &environment.problem {
+        log.warn(&problem.to_string());
+    }
+    judge(&mut config, command, &log).inspect_err(|error| log.error(&error.to_string()))?;
     let node = Node::read(&config, &log);
     let request = Request { began, environment, config, node, log };
     let result = commands::run(&request);

@@ -132,18 +132,6 @@ impl Probe {
             .then(|| format!("the kernel has kept the data-plane thread for {} s", busy.as_secs()))
     }
 
-    /// Why pods that start now do not get the plugin, where the agent installs it.
-    fn plugin_lacks(&self) -> Option<String> {
-        let plugin = self.plugin.as_ref()?;
-        if plugin.has_changed().is_err() {
-            return Some("cni: the installer of the plugin has ended".to_owned());
-        }
-        let standing = plugin.borrow();
-        let why =
-            || standing.problem.clone().unwrap_or_else(|| format!("pods get {}", standing.chain.join(", ")));
-        (!standing.is_ready()).then(|| format!("cni: {}", why()))
-    }
-
     /// Why the agent is not ready, a line each; empty when it is.
     #[must_use]
     pub fn unready(&self) -> Vec<String> {
@@ -165,7 +153,18 @@ impl Probe {
             reasons.push(format!("not attached: {}", NOT_FILLED));
         }
         reasons.extend(report.problems);
-        reasons.extend(self.plugin_lacks());
+        reasons.extend(self.plugin.as_ref().and_then(plugin_lacks));
         reasons
     }
+}
+
+/// Why pods that start now do not get the plugin, where the agent installs it.
+pub(crate) fn plugin_lacks(plugin: &watch::Receiver<Standing>) -> Option<String> {
+    if plugin.has_changed().is_err() {
+        return Some("cni: the installer of the plugin has ended".to_owned());
+    }
+    let standing = plugin.borrow();
+    let why =
+        || standing.problem.clone().unwrap_or_else(|| format!("pods get {}", standing.chain.join(", ")));
+    (!standing.is_ready()).then(|| format!("cni: {}", why()))
 }

@@ -35,7 +35,7 @@ fn add(request: &Request<'_>) -> Result<(), CniError> {
     let excluded = pod::exclusion(request);
     let Some(uid) = pod::uid(request, None) else {
         return excluded.map_or_else(
-            || Err(no_uid()),
+            || Err(no_uid(request.config.cgroup_path.as_deref())),
             |why| {
                 request.log.debug(&why);
                 Ok(())
@@ -161,11 +161,19 @@ fn write(request: &Request<'_>, record: &Record) {
     }
 }
 
-fn no_uid() -> CniError {
+fn no_uid(cgroup_path: Option<&str>) -> CniError {
+    let given = match cgroup_path {
+        Some(path) => {
+            format!("there is no K8S_POD_UID in CNI_ARGS, and cgroupPath {path:?} is not a pod's cgroup")
+        }
+        None => "neither K8S_POD_UID in CNI_ARGS nor the capability cgroupPath was given".to_owned(),
+    };
     CniError::new(
         Code::CgroupNotFound,
         "cannot tell which pod this is",
-        "neither K8S_POD_UID in CNI_ARGS nor the capability cgroupPath with a pod's cgroup was given; use containerd 1.5.3, \
-         CRI-O 1.22 or later, or declare \"capabilities\": {\"cgroupPath\": true} where the runtime has it",
+        format!(
+            "{given}; use containerd 1.5.3, CRI-O 1.22 or later, or declare \"capabilities\": {{\"cgroupPath\": true}} where \
+             the runtime has it"
+        ),
     )
 }

@@ -24,9 +24,11 @@ pub(super) fn run(request: &Request<'_>) -> Result<(), CniError> {
     let wrong = request.node.cgroup_root().err().map(|error| error.to_string());
     let missing: Vec<String> = wrong.iter().cloned().chain(unpinned(request)).collect();
     if !missing.is_empty() {
-        request
-            .log
-            .warn(&format!("pods start without redirection until this is mended: {}", missing.join("; ")));
+        let pods = match request.config.failure_policy {
+            FailurePolicy::Ignore => "pods start without redirection",
+            FailurePolicy::Fail => "no pod starts (failurePolicy: fail)",
+        };
+        request.log.warn(&format!("{pods} until this is mended: {}", missing.join("; ")));
     }
     match wrong {
         Some(wrong) if request.config.failure_policy == FailurePolicy::Fail => {

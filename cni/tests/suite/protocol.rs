@@ -102,6 +102,7 @@ fn a2_a4_a5_a9_variables_are_checked_before_anything_is_read() {
     nowhere.call("u").set("CNI_CONTAINERID", "../x").fail("DEL", 4);
     nowhere.call("u").set("CNI_IFNAME", "a/b").fail("ADD", 4);
     nowhere.call("../../etc").fail("ADD", 4);
+    nowhere.call("../../etc").silent("DEL");
     nowhere.call("u").set("CNI_ARGS", "X=1").fail("ADD", 4);
     for command in ["add", "ADD ", "PING"] {
         nowhere.call("u").fail(command, 4);

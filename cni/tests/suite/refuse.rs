@@ -55,6 +55,8 @@ fn c4_c10_d14_e33_no_cgroup() {
     let unknown = call.clone().unset("CNI_ARGS");
     let message = refused(&unknown, 100);
     assert!(message.contains("K8S_POD_UID"), "{message}");
+    let message = refused(&unknown.with("runtimeConfig", json!({"cgroupPath": "/nothere"})), 100);
+    assert!(message.contains("cgroupPath \"/nothere\" is not a pod's cgroup"), "{message}");
     refused(&call.with("runtimeConfig", json!({"cgroupPath": "/../../etc"})), 7);
 }
 

@@ -41,6 +41,7 @@ fn g1_the_primary_may_come_later() {
     let (status, body) = kept.readyz();
     assert!(status == 503 && body.contains("cni: there is no network configuration yet"), "{body}");
     assert_eq!(kept.metric("balancing_cni_in_force"), 0);
+    assert!(!kept.node.view().unwrap().ready, "status says what /readyz says");
     assert!(kept.host.names("net.d").is_empty());
     kept.host.write("10-net.conflist", LIST);
     kept.wait_chain(&["bridge"]);

@@ -48,6 +48,16 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         applies: |case| case.is(&["ADD", "DEL"]) && text(&case.netns) != OTHER_NETNS,
     },
     Difference {
+        name: "`CNI_ARGS` is malformed, on DEL",
+        peers: ALL,
+        we_accept: true,
+        reason: "ADD has written down which pod it was; a failure would leave what the plugins before ours have made",
+        applies: |case| {
+            let is_text = case.args.as_ref().is_none_or(|args| std::str::from_utf8(args).is_ok());
+            case.is(&["DEL"]) && (!is_text || is_malformed(&text(&case.args)) || has_odd_uid(case))
+        },
+    },
+    Difference {
         name: "a wrong type in a key that we do not read",
         peers: ALL,
         we_accept: true,
@@ -125,9 +135,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         peers: ALL,
         we_accept: false,
         reason: "it becomes a part of paths",
-        applies: |case| {
-            case.is(&OF_CONTAINER) && ["../x", "a/b", "*"].iter().any(|uid| text(&case.args).contains(uid))
-        },
+        applies: |case| case.is(&["ADD", "CHECK"]) && has_odd_uid(case),
     },
     Difference {
         name: "text that is not UTF-8, in a variable or in a string of stdin",
@@ -139,6 +147,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
             let is_text = |value: &&Option<Vec<u8>>| {
                 value.as_ref().is_none_or(|value| std::str::from_utf8(value).is_ok())
             };
+            let variables = if case.is(&["DEL"]) { &variables[..2] } else { &variables[..] };
             case.breakage == Some(Breakage::NotUtf8InString) || !variables.iter().all(is_text)
         },
     },
@@ -159,7 +168,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         peers: &[Rscni, CniPlugin],
         we_accept: false,
         reason: "they leave it to the plugin; we do as the reference does",
-        applies: |case| case.is(&OF_CONTAINER) && is_malformed(&text(&case.args)),
+        applies: |case| case.is(&["ADD", "CHECK"]) && is_malformed(&text(&case.args)),
     },
     Difference {
         name: "ADD without a `prevResult` that is an object",
@@ -189,6 +198,10 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         applies: |case| ["1.0.1", "1.2.0", "1.0", "1.0.0 ", "01.0.0", "1.0.0-rc1"].contains(&case.version()),
     },
 ];
+
+fn has_odd_uid(case: &Case) -> bool {
+    ["../x", "a/b", "*"].iter().any(|uid| text(&case.args).contains(uid))
+}
 
 /// As the loader of the reference says: pairs with one `=` each, and only known keys unless `IgnoreUnknown` is true.
 fn is_malformed(args: &str) -> bool {

@@ -9,6 +9,7 @@ use super::Inside;
 use crate::{
     control::Pending,
     metrics::{PluginSample, PolicySample, ReconcileSample, Sample, SourceSample, TableSample, Traffic},
+    probe,
     reconcile::State,
 };
 use balancing_core::{
@@ -130,6 +131,7 @@ impl Inside {
         };
         let failing = self.scheduler.states().filter(is_told);
         let lacking = self.world.owner.lacking().iter().map(|kind| kinds::describe(*kind));
+        let lacks = self.plugin.as_ref().and_then(probe::plugin_lacks);
         let mut problems: Vec<String> =
             lacking.chain(failing.filter_map(|state| state.problem.clone())).collect();
         problems.extend(self.world.owner.problems());
@@ -144,7 +146,8 @@ impl Inside {
                 Role::Cluster => "cluster",
             }
             .to_owned(),
-            ready: self.report.borrow().is_ready(),
+            // As `/readyz` says.
+            ready: self.report.borrow().is_ready() && lacks.is_none(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             source: SourceView { last_contact: self.counters.last_contact(), ..SourceView::from(status) },
             problems,
@@ -159,7 +162,8 @@ impl Inside {
     }
 
     fn sample(&mut self, status: &SourceStatus) -> Sample {
-        let ready = self.report.borrow().is_ready();
+        let has_plugin = self.plugin.as_ref().is_none_or(|plugin| probe::plugin_lacks(plugin).is_none());
+        let ready = self.report.borrow().is_ready() && has_plugin;
         Sample {
             abi: self.abi,
             ready,
