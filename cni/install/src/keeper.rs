@@ -173,7 +173,8 @@ impl Keeper {
             Err(error) => standing.problem = Some(error.to_string()),
         }
         if let Some(until) = self.truce(now) {
-            next = until.duration_since(now);
+            // The program is looked after all the time, also without a watch.
+            next = until.duration_since(now).min(PERIOD);
             if !standing.is_ready() {
                 standing.problem = Some(fight_in_words(&standing));
             }
@@ -229,7 +230,7 @@ impl Settings {
     pub fn install(&self) -> Result<usize, Error> {
         let _lock = self.lock()?;
         replace::sweep(&self.net_dir)?;
-        self.sweep_drop_ins()?;
+        self.sweep_drop_ins();
         let installed = self.put_binary()?;
         let seen = store::read(&self.net_dir)?;
         let steps = match self.plan(&seen) {
@@ -296,11 +297,15 @@ impl Settings {
         Ok(said + &diff::of(&seen, &self.plan(&seen)?))
     }
 
-    /// Removes what a killed call has left in directories of drop-ins.
-    pub(crate) fn sweep_drop_ins(&self) -> Result<(), replace::Error> {
-        let Ok(entries) = fs::read_dir(&self.net_dir) else { return Ok(()) };
+    /// Removes what a killed call has left in directories of drop-ins. One that cannot be read, or is gone, is somebody else's.
+    pub(crate) fn sweep_drop_ins(&self) {
+        let Ok(entries) = fs::read_dir(&self.net_dir) else { return };
         let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        directories.map(|entry| entry.path()).try_for_each(|directory| replace::sweep(&directory).map(drop))
+        for directory in directories.map(|entry| entry.path()) {
+            if let Err(error) = replace::sweep(&directory) {
+                tracing::debug!("{error}");
+            }
+        }
     }
 
     /// How the node stands, whoever made it so.

@@ -318,12 +318,18 @@ fn take_out(directory: &Directory, file: &File) -> Vec<Step> {
     let Some(text) = list.without() else { return Vec::new() };
     let single = file.name.strip_suffix(".conflist").unwrap_or_default();
     let replaced = format!("{single}{REPLACED}");
-    let was = directory.file(&replaced).and_then(|text| crate::conflist::list_of(text).ok());
-    let is_alone = was.is_some_and(|was| was == text);
-    if is_alone && directory.file(single).is_none() {
+    let is_there = |name: &str| directory.files.iter().any(|file| file.name == name);
+    let as_list = |name: &str| directory.file(name).and_then(|text| crate::conflist::list_of(text).ok());
+    let is_list_of = |name: &str| as_list(name).is_some_and(|was| was == text);
+    if is_list_of(&replaced) && !is_there(single) {
         // The old file counts from its return on, for it sorts first.
         let back = Step::Rename { from: replaced, to: single.to_owned() };
         return vec![back, Step::Remove(file.name.clone())];
+    }
+    // It has returned already, or was written anew: it counts.
+    if as_list(single).is_some() && (is_list_of(single) || is_list_of(&replaced)) {
+        let left = is_there(&replaced).then_some(Step::Remove(replaced));
+        return [Step::Remove(file.name.clone())].into_iter().chain(left).collect();
     }
     vec![Step::Write { file: file.name.clone(), text, like: file.name.clone() }]
 }

@@ -41,7 +41,7 @@ impl Settings {
         for directory in [&self.net_dir, &self.bin_dir].into_iter().filter(|directory| directory.is_dir()) {
             replace::sweep(directory)?;
         }
-        self.sweep_drop_ins()?;
+        self.sweep_drop_ins();
         self.take_out()?;
         let loaded = settle();
         let held: Vec<Held> =

@@ -218,6 +218,33 @@ fn g23_a_fight_is_told_and_costs_little() {
 }
 
 #[test]
+fn g33_in_a_fight_the_next_look_is_no_later_than_else() {
+    let host = Host::new();
+    let mut keeper = Keeper::new(host.settings());
+    let begin = Instant::now();
+    let mut longest = Duration::ZERO;
+    for second in 0..60 {
+        fs::write(host.list(), LIST).unwrap();
+        let now = begin + Duration::from_secs(second);
+        assert!(keeper.round(now) <= PERIOD);
+        longest = longest.max(keeper.truce(now).map_or(Duration::ZERO, |until| until - now));
+    }
+    assert!(longest > PERIOD, "the list itself is left alone for longer: {longest:?}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_swept_stops_nothing() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    // A temporary name that is a directory cannot be removed.
+    fs::create_dir_all(host.path("net.d/other/.balancing-cni.x.1.tmp")).unwrap();
+    host.settings().install().unwrap();
+    assert!(host.settings().standing().is_ready());
+    host.settings().uninstall(|| None).unwrap();
+    assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
+}
+
+#[test]
 fn g33_the_program_comes_back_also_in_a_fight() {
     let host = Host::new();
     let mut keeper = Keeper::new(host.settings());

@@ -85,6 +85,37 @@ fn g3_a_list_that_somebody_else_has_joined_stays_a_list() {
 }
 
 #[test]
+fn g3_a_removal_that_was_cut_short_is_completed() {
+    for runtime in RUNTIMES {
+        let before = directory(&[("10-net.conf", SINGLE)]);
+        let installed = plan(&before, &wanted(Mode::Inline, runtime)).unwrap();
+        let during = (0..=installed.len()).map(|done| before.after(&installed[..done]));
+        let after = before.after(&installed);
+        let steps = removal(&after);
+        assert_eq!(steps.len(), 2);
+        for during in during.chain((0..=steps.len()).map(|done| after.after(&steps[..done]))) {
+            assert_eq!(during.after(&removal(&during)), before, "{during:#?}");
+        }
+        // The primary has written its own anew.
+        let newer = SINGLE.replace("bridge", "ptp");
+        let mut anew = after.clone();
+        put(&mut anew.files, "10-net.conf", newer.clone());
+        assert_eq!(anew.after(&removal(&anew)), directory(&[("10-net.conf", &newer)]));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_there() {
+    let mut after = made(&directory(&[("10-net.conf", SINGLE)]), &wanted(Mode::Inline, Runtime::Containerd));
+    after.files.push(File { name: "10-net.conf".to_owned(), text: Err("Input/output error".to_owned()) });
+    let undone = after.after(&removal(&after));
+    let broken = |file: &&File| file.name == "10-net.conf" && file.text.is_err();
+    assert!(undone.files.iter().any(|file| broken(&file)), "{undone:#?}");
+    assert_eq!(undone.file(&format!("10-net.conf{REPLACED}")), Some(SINGLE));
+    assert!(!undone.file("10-net.conf.conflist").unwrap().contains(PLUGIN));
+}
+
+#[test]
 fn g31_from_each_way_to_each_other_there_is_never_more_than_one() {
     for (from, to) in MODES.into_iter().flat_map(|from| MODES.map(|to| (from, to))) {
         let runtime = Runtime::Containerd;
