@@ -19,7 +19,7 @@ use crate::{
     fight::Fight,
     placement::{Directory, Mode, NoPlan, Wanted, plan, removal},
     replace::{self, failed},
-    store,
+    store, temporary,
     watch::Watch,
 };
 
@@ -229,7 +229,7 @@ impl Settings {
     /// What keeps the plugin from its place.
     pub fn install(&self) -> Result<usize, Error> {
         let _lock = self.lock()?;
-        replace::sweep(&self.net_dir)?;
+        temporary::sweep(&self.net_dir)?;
         self.sweep_drop_ins();
         let installed = self.put_binary()?;
         let seen = store::read(&self.net_dir)?;
@@ -254,7 +254,7 @@ impl Settings {
     /// Where there is no binary and none can be put there, ours leaves the configuration: no pod would start.
     fn put_binary(&self) -> Result<usize, Error> {
         let put = || {
-            replace::sweep(&self.bin_dir)?;
+            temporary::sweep(&self.bin_dir)?;
             binary::install(&self.binary, &self.bin_dir)
         };
         let put = put().map_err(Error::from);
@@ -302,7 +302,7 @@ impl Settings {
         let Ok(entries) = fs::read_dir(&self.net_dir) else { return };
         let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         for directory in directories.map(|entry| entry.path()) {
-            if let Err(error) = replace::sweep(&directory) {
+            if let Err(error) = temporary::sweep(&directory) {
                 tracing::debug!("{error}");
             }
         }

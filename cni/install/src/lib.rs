@@ -16,6 +16,7 @@ pub mod placement;
 pub mod preset;
 pub mod replace;
 pub mod store;
+mod temporary;
 pub mod trust;
 pub mod uninstall;
 pub mod watch;

@@ -16,8 +16,8 @@ use rustix::{
     io::Errno,
 };
 
-/// Names of our temporary files begin and end so.
-const TEMPORARY: (&str, &str) = (".balancing-cni.", ".tmp");
+use crate::temporary;
+
 /// Largest attribute that is carried over; a security label has some dozen bytes.
 const ATTRIBUTE: usize = 64 * 1024;
 
@@ -47,7 +47,7 @@ pub enum Like<'p> {
 /// # Errors
 /// When a system call fails; the file is then as it was before, and the temporary one is gone where that could be done.
 pub fn replace(path: &Path, content: &[u8], like: Like<'_>) -> Result<(), Error> {
-    let temporary = temporary_of(path);
+    let temporary = temporary::of(path);
     let written = write(&temporary, content, like).and_then(|()| rename(&temporary, path));
     if written.is_err() {
         fs::remove_file(&temporary).ok();
@@ -57,7 +57,7 @@ pub fn replace(path: &Path, content: &[u8], like: Like<'_>) -> Result<(), Error>
 
 /// Makes `path` hold the content, if what it held is what `is_known` takes for it; else the file stays, and the answer is `false`.
 /// What somebody writes while the new content is synced is not lost: the two files change their names at once, and the one
-/// that came out is looked at.
+/// that came out is looked at. `known` is its text, for whoever finds what a killed call has left.
 ///
 /// # Errors
 /// As [`replace`].
@@ -65,9 +65,10 @@ pub fn exchange(
     path: &Path,
     content: &[u8],
     like: Like<'_>,
+    known: &str,
     is_known: impl Fn(&Path) -> bool,
 ) -> Result<bool, Error> {
-    let temporary = temporary_of(path);
+    let temporary = temporary::of_change(path, Some(content), known.as_bytes());
     let written = write(&temporary, content, like).and_then(|()| swap(&temporary, path, content, is_known));
     fs::remove_file(&temporary).ok();
     let is_written = written?;
@@ -76,6 +77,10 @@ pub fn exchange(
 }
 
 fn swap(new: &Path, path: &Path, content: &[u8], is_known: impl Fn(&Path) -> bool) -> Result<bool, Error> {
+    // Writing ours took its time.
+    if !is_known(path) {
+        return Ok(false);
+    }
     match renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE) {
         Ok(()) if is_known(new) => return Ok(true),
         Ok(()) => {}
@@ -100,7 +105,7 @@ fn swap(new: &Path, path: &Path, content: &[u8], is_known: impl Fn(&Path) -> boo
 /// # Errors
 /// As [`replace`].
 pub fn create(path: &Path, content: &[u8], like: Like<'_>) -> Result<bool, Error> {
-    let temporary = temporary_of(path);
+    let temporary = temporary::of(path);
     let written = write(&temporary, content, like).and_then(|()| rename_to_free(&temporary, path));
     fs::remove_file(&temporary).ok();
     written
@@ -147,40 +152,33 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Removes a file, if it is what `is_known` takes for it; else it stays, and the answer is `false`. It loses its name before it is
+/// looked at, so nobody writes to it in between. One that is not there counts as removed.
+///
+/// # Errors
+/// When a system call fails.
+pub fn take_away(path: &Path, known: &str, is_known: impl Fn(&Path) -> bool) -> Result<bool, Error> {
+    let temporary = temporary::of_change(path, None, known.as_bytes());
+    match fs::rename(path, &temporary) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        renamed => renamed.map_err(failed("rename away", path))?,
+    }
+    let is_known = is_known(&temporary);
+    // Where its name is taken again the one there is newer.
+    if is_known || !rename_to_free(&temporary, path)? {
+        remove(&temporary)?;
+    }
+    Ok(is_known)
+}
+
 /// Lets whoever watches a directory look at it: a file is made, and renamed away to nothing.
 ///
 /// # Errors
 /// When a system call fails.
 pub fn nudge(directory: &Path) -> Result<(), Error> {
-    let path = temporary_of(&directory.join("nudge"));
+    let path = temporary::of(&directory.join("nudge"));
     File::create(&path).map_err(failed("make", &path))?;
     fs::remove_file(&path).map_err(failed("remove", &path))
-}
-
-/// Removes temporary files that a killed call has left. The caller sees to it that none is at work.
-///
-/// # Errors
-/// When the directory cannot be read, or one cannot be removed.
-pub fn sweep(directory: &Path) -> Result<usize, Error> {
-    let mut swept = 0;
-    for entry in fs::read_dir(directory).map_err(failed("read", directory))? {
-        let entry = entry.map_err(failed("read", directory))?;
-        if is_temporary(&entry.file_name().to_string_lossy()) {
-            fs::remove_file(entry.path()).map_err(failed("remove", &entry.path()))?;
-            swept += 1;
-        }
-    }
-    Ok(swept)
-}
-
-fn is_temporary(name: &str) -> bool {
-    name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1)
-}
-
-fn temporary_of(path: &Path) -> PathBuf {
-    let (begin, end) = TEMPORARY;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{begin}{name}.{}{end}", std::process::id()))
 }
 
 fn write(temporary: &Path, content: &[u8], like: Like<'_>) -> Result<(), Error> {
@@ -239,6 +237,8 @@ pub(crate) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Er
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn names(directory: &Path) -> Vec<String> {
@@ -276,21 +276,43 @@ mod tests {
         let is = |text: &'static str| {
             move |path: &Path| fs::read(path).is_ok_and(|found| found == text.as_bytes())
         };
-        assert!(!exchange(&path, b"ours", Like::File(&path), is("older")).unwrap());
+        assert!(!exchange(&path, b"ours", Like::File(&path), "older", is("older")).unwrap());
         assert_eq!(
             (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().ino()),
             (b"newer".to_vec(), inode)
         );
-        // Who writes while it is looked at wins, too.
-        let writer = |_: &Path| fs::write(&path, "newest").is_err();
-        assert!(!exchange(&path, b"ours", Like::File(&path), writer).unwrap());
-        assert_eq!(fs::read(&path).unwrap(), b"newest");
-        assert!(exchange(&path, b"ours", Like::File(&path), is("newest")).unwrap());
+        // Who writes while it is looked at wins, too, before ours has got the name and afterwards.
+        let looks = Cell::new(0);
+        for (text, ends) in [("newest", 1), ("last", 2)] {
+            looks.set(0);
+            let writer = |_: &Path| {
+                looks.set(looks.get() + 1);
+                looks.get() < ends || fs::write(&path, text).is_err()
+            };
+            assert!(!exchange(&path, b"ours", Like::File(&path), "newer", writer).unwrap());
+            assert_eq!((fs::read(&path).unwrap(), looks.get()), (text.as_bytes().to_vec(), ends));
+        }
+        assert!(exchange(&path, b"ours", Like::File(&path), "last", is("last")).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"ours");
         assert!(!create(&path, b"other", Like::Mode(0o600)).unwrap());
-        assert!(!exchange(&place.path().join("gone"), b"x", Like::Mode(0o600), |_| true).unwrap());
+        assert!(!exchange(&place.path().join("gone"), b"x", Like::Mode(0o600), "", |_| true).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"ours");
         assert_eq!(names(place.path()), ["10-net.conflist"]);
+    }
+
+    #[test]
+    fn g22_what_is_taken_away_is_looked_at() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("10-net.conflist");
+        fs::write(&path, "newer").unwrap();
+        assert!(!take_away(&path, "older", |_| false).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"newer");
+        // Who writes meanwhile wins.
+        assert!(!take_away(&path, "older", |_| fs::write(&path, "newest").is_err()).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"newest");
+        assert!(take_away(&path, "newest", |path| fs::read(path).unwrap() == b"newest").unwrap());
+        assert!(take_away(&path, "newest", |_| false).unwrap(), "it is not there any more");
+        assert_eq!(names(place.path()), [""; 0]);
     }
 
     #[test]
@@ -303,25 +325,5 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"new", Like::Mode(0o600)).is_err(), "a directory is not replaced");
         assert_eq!(names(place.path()), ["directory"], "the temporary file is gone");
-    }
-
-    #[test]
-    fn g16_only_our_temporary_files_are_swept() {
-        let place = tempfile::tempdir().unwrap();
-        for name in [".balancing-cni.10-net.conflist.4711.tmp", ".balancing-cni.x.1.tmp", ".other.tmp", "x"] {
-            fs::write(place.path().join(name), "").unwrap();
-        }
-        assert_eq!(sweep(place.path()).unwrap(), 2);
-        assert_eq!(names(place.path()), [".other.tmp", "x"]);
-    }
-
-    #[test]
-    fn g14_no_runtime_takes_a_temporary_file() {
-        for name in ["a.conf", "a.conflist", "a.json"] {
-            let temporary = temporary_of(Path::new(name));
-            let temporary = temporary.file_name().unwrap().to_str().unwrap();
-            assert!(is_temporary(temporary));
-            assert_eq!(crate::directory::kind_of(temporary), None);
-        }
     }
 }

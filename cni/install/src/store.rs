@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -14,8 +15,8 @@ use crate::{
 
 /// Largest file that is read; configurations have some kilobytes.
 const LIMIT: u64 = 4 * 1024 * 1024;
-/// Mode of a drop-in and of its directory: runtimes may run as somebody else.
-const MODE: u32 = 0o644;
+/// Modes of a drop-in and of its directory, whatever the umask: runtimes may run as somebody else.
+const MODES: (u32, u32) = (0o644, 0o755);
 
 /// Why a step was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -87,23 +88,8 @@ pub fn apply(directory: &Path, seen: &Directory, steps: &[Step]) -> Result<(), E
         match step {
             Step::Write { file, text, like } => write(directory, &expected, file, text, like)?,
             Step::Rename { from, to } => rename(directory, &expected, from, to)?,
-            Step::Remove(name) => {
-                unchanged(directory, &expected, name)?;
-                replace::remove(&directory.join(name))?;
-                // CRI-O's watcher passes over the end of a file, and would go on calling what it named.
-                nudge(directory)?;
-            }
-            Step::PutDropIn { network, text } => {
-                let place = directory.join(network);
-                match fs::create_dir(&place) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                        return Err(failed("make", &place)(error).into());
-                    }
-                    _ => {}
-                }
-                replace(&place.join(DROP_IN), text.as_bytes(), Like::Mode(MODE))?;
-                nudge(directory)?;
-            }
+            Step::Remove(name) => remove(directory, &expected, name)?,
+            Step::PutDropIn { network, text } => put_drop_in(directory, network, text)?,
             Step::RemoveDropIn(network) => {
                 let place = directory.join(network);
                 replace::remove(&place.join(DROP_IN))?;
@@ -129,7 +115,8 @@ fn write(directory: &Path, seen: &Directory, file: &str, text: &str, like: &str)
     let (content, model) = (text.as_bytes(), directory.join(like));
     let is_written = match known(seen, file) {
         Some(known) => {
-            replace::exchange(&target, content, Like::File(&model), |path| text_of(path) == known.text)?
+            let is_known = |path: &Path| text_of(path) == known.text;
+            replace::exchange(&target, content, Like::File(&model), text_in(known), is_known)?
         }
         None => replace::create(&target, content, Like::File(&model))?,
     };
@@ -140,6 +127,34 @@ fn write(directory: &Path, seen: &Directory, file: &str, text: &str, like: &str)
         nudge(directory)?;
     }
     Ok(())
+}
+
+/// A file that is not the one that was read stays.
+fn remove(directory: &Path, seen: &Directory, name: &str) -> Result<(), Error> {
+    unchanged(directory, seen, name)?;
+    let path = directory.join(name);
+    if let Some(known) = known(seen, name)
+        && !replace::take_away(&path, text_in(known), |path| text_of(path) == known.text)?
+    {
+        return Err(Error::Changed(path));
+    }
+    // CRI-O's watcher passes over the end of a file, and would go on calling what it named.
+    Ok(nudge(directory)?)
+}
+
+fn put_drop_in(directory: &Path, network: &str, text: &str) -> Result<(), Error> {
+    let place = directory.join(network);
+    match fs::DirBuilder::new().mode(MODES.1).create(&place) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => {
+            made.map_err(failed("make", &place))?;
+            let mode = fs::Permissions::from_mode(MODES.1);
+            fs::set_permissions(&place, mode).map_err(failed("change the mode of", &place))?;
+        }
+    }
+    trust::check(&place)?;
+    replace(&place.join(DROP_IN), text.as_bytes(), Like::Mode(MODES.0))?;
+    Ok(nudge(directory)?)
 }
 
 /// A file that is not the one that was read goes back.
@@ -168,6 +183,10 @@ fn unchanged(directory: &Path, seen: &Directory, name: &str) -> Result<(), Error
     if is_known { Ok(()) } else { Err(Error::Changed(path)) }
 }
 
+fn text_in(known: &File) -> &str {
+    known.text.as_deref().unwrap_or_default()
+}
+
 fn known<'s>(seen: &'s Directory, name: &str) -> Option<&'s File> {
     seen.files.iter().find(|known| known.name == name)
 }
@@ -181,6 +200,7 @@ mod tests {
         conflist::Place,
         directory::Runtime,
         placement::{COPY, Mode, Wanted, plan, removal},
+        temporary,
     };
 
     const LIST: &str = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge"}]}"#;
@@ -260,6 +280,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn g22_a_killed_write_loses_nothing_of_the_primary() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("10-net.conflist");
+        fs::write(&path, LIST).unwrap();
+        make(place.path(), Mode::Inline).unwrap();
+        let ours = fs::read_to_string(&path).unwrap();
+        // The primary has written its list just before ours got the name.
+        let newer = LIST.replace("bridge", "ptp");
+        let left = temporary::of_change(&path, Some(ours.as_bytes()), LIST.as_bytes());
+        fs::write(&left, &newer).unwrap();
+        temporary::sweep(place.path()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn g36_a_directory_of_drop_ins_is_as_trusted_as_the_others() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("10-net.conflist"), LIST).unwrap();
+        let drop_ins = place.path().join("net");
+        fs::create_dir(&drop_ins).unwrap();
+        fs::set_permissions(&drop_ins, fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = make(place.path(), Mode::DropIn).unwrap_err().to_string();
+        assert!(refused.contains("anyone may write") && refused.contains("/net "), "{refused}");
+        assert!(!drop_ins.join(DROP_IN).exists());
+        fs::remove_dir(&drop_ins).unwrap();
+        make(place.path(), Mode::DropIn).unwrap();
+        assert_eq!(fs::metadata(&drop_ins).unwrap().permissions().mode() & 0o777, 0o755);
     }
 
     #[test]

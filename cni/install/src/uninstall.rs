@@ -10,7 +10,7 @@ use crate::{
     directory::{File, Runtime, kind_of},
     keeper::{Error, Settings},
     placement::Directory,
-    replace, store,
+    store, temporary,
 };
 
 /// Why the binary stays.
@@ -39,7 +39,7 @@ impl Settings {
     pub fn uninstall(&self, settle: impl FnOnce() -> Option<Held>) -> Result<Vec<Held>, Error> {
         let _lock = self.lock()?;
         for directory in [&self.net_dir, &self.bin_dir].into_iter().filter(|directory| directory.is_dir()) {
-            replace::sweep(directory)?;
+            temporary::sweep(directory)?;
         }
         self.sweep_drop_ins();
         self.take_out()?;
