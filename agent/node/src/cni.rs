@@ -83,7 +83,7 @@ pub(crate) fn rehearse(config: &CniConfig, place: &Place) -> Result<String, CniE
 pub(crate) fn status(config: &CniConfig, place: &Place) -> Result<(), CniError> {
     let runtime = Runtime::new(config)?;
     let settings = runtime.settings(config, &place.run_dir);
-    let mut standing = settings.standing();
+    let mut standing = settings.tried();
     runtime.compare(&mut standing);
     in_words(&standing)
 }
@@ -100,7 +100,7 @@ pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniErro
     } else {
         let reasons: Vec<String> = held.iter().map(ToString::to_string).collect();
         tracing::warn!(
-            "the plugin is taken out of the network configuration; its binary stays: {}. Run this again then",
+            "the plugin is taken out of the network configuration; its binary stays: {}. Run this again afterwards",
             reasons.join("; ")
         );
     }
@@ -155,6 +155,7 @@ fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settin
         host: config.host.clone(),
         net_dir: config.net_dir.clone(),
         bin_dir: config.bin_dir.clone(),
+        origins: config.origins.clone(),
         binary: config.binary.clone(),
         run_dir: run_dir.to_owned(),
         choice: config.choice,
@@ -240,6 +241,15 @@ impl Runtime {
 /// Says how the node stands.
 fn in_words(standing: &Standing) -> Result<(), CniError> {
     let file = standing.file.as_deref().unwrap_or("no file");
+    if standing.is_ready() && standing.is_assumed {
+        tracing::warn!(
+            file,
+            chain = ?standing.chain,
+            "the drop-in is in place; whether the runtime reads it is not known, for it does not say what it is (--cri-socket): \
+             containerd 2.1, CRI-O 1.33 and later do"
+        );
+        return Ok(());
+    }
     if standing.is_ready() {
         tracing::info!(file, chain = ?standing.chain, "pods that start now get the plugin");
         return Ok(());

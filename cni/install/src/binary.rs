@@ -95,6 +95,14 @@ pub fn remove(directory: &Path) -> Result<(), Error> {
     Ok(replace::remove(&directory.join(PLUGIN))?)
 }
 
+/// Why what is there does not answer as a plugin, in words; `None` = it does.
+pub(crate) fn misfit(directory: &Path) -> Option<String> {
+    match test(&directory.join(PLUGIN)) {
+        Err(Error::Unfit { why, .. }) => Some(why),
+        _ => None,
+    }
+}
+
 /// Whether there is a program of that name, whichever it is.
 pub(crate) fn is_there(directory: &Path) -> bool {
     fs::metadata(directory.join(PLUGIN))

@@ -33,8 +33,10 @@ pub enum Malformed {
 #[derive(Clone, Debug)]
 pub struct Conflist<'t> {
     text: &'t str,
-    /// `name`.
+    /// `name`; empty where there is none.
     pub name: String,
+    /// It has a `name`, be it empty; libcni loads no list without.
+    pub has_name: bool,
     /// `cniVersion`; empty where there is none.
     pub version: String,
     /// `loadOnlyInlinedPlugins`: plugins of a directory of the network's name do not count (CNI specification 1.1.0).
@@ -61,8 +63,7 @@ pub enum Place {
 
 #[derive(Deserialize)]
 struct List<'t> {
-    #[serde(default)]
-    name: String,
+    name: Option<String>,
     #[serde(default, rename = "cniVersion")]
     version: String,
     #[serde(default, rename = "loadOnlyInlinedPlugins")]
@@ -90,7 +91,8 @@ impl<'t> Conflist<'t> {
         let plugins = list.plugins.iter().enumerate().map(|(index, raw)| Plugin::parse(index, raw.get()));
         Ok(Self {
             text,
-            name: list.name,
+            has_name: list.name.is_some(),
+            name: list.name.unwrap_or_default(),
             version: list.version,
             only_inlined: list.only_inlined,
             plugins: plugins.collect::<Result<_, _>>()?,
@@ -101,6 +103,19 @@ impl<'t> Conflist<'t> {
     #[must_use]
     pub fn is_spoken(&self) -> bool {
         SPOKEN.contains(&self.version.as_str())
+    }
+
+    /// Whether runtimes and plugins take its name (CNI specification, "Network configuration format").
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+    }
+
+    /// Our entry.
+    #[must_use]
+    pub fn ours(&self) -> Option<&'t str> {
+        self.plugins.iter().find(|plugin| plugin.kind == PLUGIN).map(|plugin| plugin.text)
     }
 
     /// Whether ours would be the first at this place, where no plugin before it has made a network.

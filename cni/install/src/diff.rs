@@ -1,6 +1,10 @@
 //! What steps would change, for people: lines that go and lines that come. Pure.
 
-use crate::placement::{DROP_IN, Directory, Step};
+use crate::{
+    conflist::Conflist,
+    entry,
+    placement::{DROP_IN, Directory, Step},
+};
 
 /// The changes of some steps to a directory; empty when there are none.
 pub(crate) fn of(before: &Directory, steps: &[Step]) -> String {
@@ -25,6 +29,22 @@ fn one(before: &Directory, step: &Step) -> String {
             lines(&format!("{network}/{DROP_IN}"), before.drop_in(network).unwrap_or_default(), "")
         }
     }
+}
+
+/// What the steps take from entries of ours that are there, in words.
+pub(crate) fn overwritten(seen: &Directory, steps: &[Step]) -> Vec<String> {
+    let parsed = |text: &str| Some(Conflist::parse(text).ok()?.ours()?.to_owned());
+    let told = steps.iter().filter_map(|step| {
+        let (file, old, new) = match step {
+            Step::Write { file, text, .. } => (file, parsed(seen.file(file)?)?, parsed(text)?),
+            Step::PutDropIn { network, text } => (network, seen.drop_in(network)?.to_owned(), text.clone()),
+            Step::Rename { .. } | Step::Remove(_) | Step::RemoveDropIn(_) => return None,
+        };
+        let keys = entry::overwritten(&old, &new).join(", ");
+        let advice = "the installer keeps no key that somebody else has set: use its flags";
+        (!keys.is_empty()).then(|| format!("our entry in {file} had {keys}, which is replaced: {advice}"))
+    });
+    told.collect()
 }
 
 /// The lines between those at the begin and at the end that stay.

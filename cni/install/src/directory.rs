@@ -127,7 +127,12 @@ fn read(file: &File) -> Result<Network, NoNetwork> {
         Kind::List => text,
         Kind::Single => list_of(&text).map_err(malformed)?,
     };
-    if Conflist::parse(&list).map_err(malformed)?.has_others() {
+    let parsed = Conflist::parse(&list).map_err(malformed)?;
+    // A single configuration without name is loaded, as one whose name is empty.
+    if kind == Kind::List && !parsed.has_name {
+        return Err(broken("it has no name".to_owned()));
+    }
+    if parsed.has_others() {
         return Ok(Network { file: file.name.clone(), kind, list });
     }
     Err(NoNetwork::OursAlone { file: file.name.clone() })
@@ -174,7 +179,8 @@ mod tests {
 
     #[test]
     fn g4_one_that_is_broken_stops_containerd_only() {
-        for broken in ["", "{", "{}", GOOD.trim_end_matches('}')] {
+        let nameless = GOOD.replace("\"name\"", "\"title\"");
+        for broken in ["", "{", "{}", GOOD.trim_end_matches('}'), &nameless] {
             let [containerd, crio] = picks(&[("00-x.conflist", broken), ("10-a.conflist", GOOD)]);
             assert!(matches!(containerd, Err(NoNetwork::Broken { file, .. }) if file == "00-x.conflist"));
             assert_eq!(crio, Ok("10-a.conflist".to_owned()));

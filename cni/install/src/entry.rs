@@ -60,9 +60,26 @@ impl Entry {
     }
 }
 
+/// Keys that an entry in force has and another one says otherwise, with their values: whoever set them by hand loses them.
+#[must_use]
+pub fn overwritten(old: &str, new: &str) -> Vec<String> {
+    let keys = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+    let new = keys(new);
+    let differ = keys(old).into_iter().filter(|(key, value)| new.get(key) != Some(value));
+    differ.map(|(key, value)| format!("{key} {value}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn g6_keys_that_get_lost_are_told() {
+        let new = Entry::default().to_json();
+        let by_hand = new.replace("\"ignore\"", "\"fail\",\"logLevel\":\"debug\"");
+        assert_eq!(overwritten(&by_hand, &new), ["failurePolicy \"fail\"", "logLevel \"debug\""]);
+        assert!(overwritten(&new, &new).is_empty() && overwritten("{", &new).is_empty());
+    }
 
     #[test]
     fn what_is_not_set_is_not_written() {

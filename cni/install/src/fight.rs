@@ -1,13 +1,13 @@
 //! Whether somebody else takes us out again and again, and how long to wait then. Pure.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
 /// Repairs within this time count together.
 const WINDOW: Duration = Duration::from_secs(60);
-/// So many are no accident: a primary plugin that starts writes its file once or twice.
+/// So many are no accident: a primary plugin that starts writes its file up to three times.
 const MANY: usize = 4;
 /// First and longest wait in a fight.
 const WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
@@ -50,6 +50,35 @@ impl Fight {
     }
 }
 
+/// What is remembered of each file that has held ours. Somebody's fight about one says nothing of another.
+#[derive(Debug, Default)]
+pub struct Fights(BTreeMap<String, Fight>);
+
+impl Fights {
+    /// Takes note that ours is in a file.
+    pub fn hold(&mut self, file: &str) {
+        self.0.entry(file.to_owned()).or_default();
+    }
+
+    /// Takes note that ours was put into a file; whether a fight begins with it. In one that has never held it nobody has undone
+    /// anything.
+    pub fn note(&mut self, file: &str, now: Instant) -> bool {
+        match self.0.get_mut(file) {
+            Some(fight) => fight.note(now),
+            None => {
+                self.hold(file);
+                false
+            }
+        }
+    }
+
+    /// Until when nothing is put back into a file; `None` = there is no fight about it.
+    #[must_use]
+    pub fn until(&self, file: &str, now: Instant) -> Option<Instant> {
+        self.0.get(file)?.until(now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +113,17 @@ mod tests {
             fight.note(now);
             assert_eq!(fight.until(now), None);
         }
+    }
+
+    #[test]
+    fn a_fight_is_about_one_file() {
+        let (mut fights, now) = (Fights::default(), Instant::now());
+        let begun: Vec<bool> = (0..5).map(|_| fights.note("a", now)).collect();
+        assert_eq!(begun, [false, false, false, false, true], "the first time is no repair");
+        assert!(fights.until("a", now).is_some());
+        assert_eq!(fights.until("b", now), None);
+        fights.hold("b");
+        assert_eq!((0..4).filter(|_| fights.note("b", now)).count(), 1);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! of the round's own writes are dropped, so what happens afterwards is somebody else's.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -13,11 +13,11 @@ use std::{
 
 use crate::{
     binary::{self, Change},
-    conflist::{PLUGIN, Place},
+    conflist::{Conflist, PLUGIN, Place},
     diff,
-    directory::{NoNetwork, Runtime, network, of_name},
-    fight::Fight,
-    placement::{Directory, Mode, NoPlan, Wanted, plan, removal},
+    directory::{Kind, NoNetwork, Runtime, kind_of, network, of_name},
+    fight::Fights,
+    placement::{COPY, Directory, Mode, NoPlan, Step, Wanted, plan, removal},
     replace::{self, failed},
     store, temporary,
     watch::Watch,
@@ -30,10 +30,6 @@ const SETTLE: Duration = Duration::from_millis(50);
 const SETTLE_IN_FIGHT: Duration = Duration::from_secs(1);
 /// Before a look that was disturbed is made again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// So long the lock is waited for: a process that was just started has the files of the one that starts it for a moment, and a command
-/// beside the agent takes milliseconds.
-const LOCK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(10));
-
 /// How the plugin gets its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
@@ -53,6 +49,8 @@ pub struct Settings {
     pub net_dir: PathBuf,
     /// Directory of plugins.
     pub bin_dir: PathBuf,
+    /// What has named these two: a flag, or the platform.
+    pub origins: [String; 2],
     /// Our binary, to be put there.
     pub binary: PathBuf,
     /// Run directory: of the lock against another agent.
@@ -65,8 +63,8 @@ pub struct Settings {
     pub runtime_is_known: bool,
     /// The network that CRI-O is told to use (`cni_default_network`); `None` = the first one.
     pub network: Option<String>,
-    /// The runtime appends drop-ins: containerd 2.1, CRI-O 1.33 and later. `None` = it does not tell: a drop-in that is there stays,
-    /// and counts.
+    /// The runtime appends drop-ins: containerd 2.1, CRI-O 1.33 and later. `None` = it does not tell: one that is wanted is taken for
+    /// granted.
     pub reads_drop_ins: Option<bool>,
     /// Our entry, as JSON.
     pub entry: String,
@@ -89,6 +87,19 @@ pub enum Error {
     /// No plan.
     #[error(transparent)]
     Plan(#[from] NoPlan),
+    /// A directory that a flag or the platform names.
+    #[error("{error}; it is named by {origin}")]
+    NoDirectory {
+        /// The system call.
+        error: replace::Error,
+        /// What has named it.
+        origin: String,
+    },
+    /// An agent would put back what is taken out.
+    #[error(
+        "the agent of this host installs the plugin (--install-cni): stop it or start it without that flag first"
+    )]
+    Kept,
     /// Another agent of this node.
     #[error("another balancing-agent of this node installs the plugin: {0} is locked")]
     Locked(String),
@@ -103,6 +114,8 @@ pub struct Standing {
     pub file: Option<String>,
     /// What is wrong, in words.
     pub problem: Option<String>,
+    /// Ours is a drop-in, and whether the runtime reads it is not known.
+    pub is_assumed: bool,
     /// Files that the keeper has written or removed.
     pub writes: u64,
     /// Fights that have begun: somebody takes ours out again and again.
@@ -123,8 +136,12 @@ impl Standing {
 pub struct Keeper {
     settings: Settings,
     watch: Watch,
-    fight: Fight,
+    fights: Fights,
     standing: Standing,
+    /// Our program has been in its directory.
+    had_program: bool,
+    /// Tells commands that somebody installs the plugin, for as long as it is open.
+    claim: Option<File>,
 }
 
 impl Keeper {
@@ -132,7 +149,14 @@ impl Keeper {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let watch = Watch::new(&[&settings.net_dir, &settings.bin_dir, &settings.binary]);
-        Self { settings, watch, fight: Fight::default(), standing: Standing::default() }
+        Self {
+            settings,
+            watch,
+            fights: Fights::default(),
+            standing: Standing::default(),
+            had_program: false,
+            claim: None,
+        }
     }
 
     /// Works with other settings from now on; what it remembers of a fight stays.
@@ -151,19 +175,21 @@ impl Keeper {
 
     /// Makes everything as it is wanted; how long to wait before the next round when nothing happens.
     pub fn round(&mut self, now: Instant) -> Duration {
+        self.claim = self.claim.take().or_else(|| self.settings.claim());
         let made = match self.truce(now) {
             // Nobody fights about the program, and a list that names it needs it.
-            Some(_) => self.settings.install_binary().map(|_| 0),
-            None => self.settings.install(),
+            Some(_) => self.settings.install_binary(),
+            None => self.settings.make(),
         };
+        self.look_after_the_program(made.is_ok());
         self.watch.drain();
         let (writes, fights) = (self.standing.writes, self.standing.fights);
         let mut standing = Standing { writes, fights, ..self.settings.standing() };
         let mut next = PERIOD;
         match made {
-            Ok(0) => {}
-            Ok(writes) => {
-                self.wrote(&mut standing, writes, now);
+            Ok(Made { steps: 0, program: false }) => {}
+            Ok(made) => {
+                self.wrote(&mut standing, made, now);
                 // Somebody has written since, and the event may be among those of our own.
                 if !standing.is_ready() {
                     next = AGAIN;
@@ -179,6 +205,9 @@ impl Keeper {
                 standing.problem = Some(fight_in_words(&standing));
             }
         }
+        if let (true, Some(file)) = (standing.is_ready(), self.settings.primary()) {
+            self.fights.hold(&file);
+        }
         if (&standing.problem, &standing.chain) != (&self.standing.problem, &self.standing.chain) {
             match &standing.problem {
                 Some(problem) => tracing::warn!("the plugin is not in force: {problem}"),
@@ -189,18 +218,43 @@ impl Keeper {
         next
     }
 
-    fn wrote(&mut self, standing: &mut Standing, writes: usize, now: Instant) {
-        tracing::info!(writes, chain = ?standing.chain, "the plugin is put into the network configuration");
-        standing.writes += writes as u64;
-        if self.fight.note(now) {
+    fn wrote(&mut self, standing: &mut Standing, made: Made, now: Instant) {
+        standing.writes += made.writes() as u64;
+        if made.program {
+            tracing::info!(path = %self.settings.program().display(), "the plugin's program is put in place");
+        }
+        if made.steps == 0 {
+            return;
+        }
+        tracing::info!(writes = made.steps, chain = ?standing.chain, "the plugin is put into the network configuration");
+        if self.settings.primary().is_some_and(|file| self.fights.note(&file, now)) {
             standing.fights += 1;
             tracing::warn!("{}", fight_in_words(standing));
         }
     }
 
-    /// Until when nothing is written because somebody fights.
+    /// Where the program is gone and cannot be put back, ours leaves the configuration: no pod would start. One that has never been
+    /// there may be elsewhere: then the settings are wrong, and what works stays.
+    fn look_after_the_program(&mut self, is_made: bool) {
+        if is_made || binary::is_there(&self.settings.bin_dir) {
+            self.had_program = true;
+        } else if self.had_program {
+            match self.settings.lock().and_then(|_lock| self.settings.take_out()) {
+                Ok(0) => {}
+                Ok(_) => tracing::warn!(
+                    "the plugin is taken out of the network configuration: its program cannot be put in place"
+                ),
+                Err(error) => {
+                    tracing::warn!("the plugin cannot be taken out of the network configuration: {error}")
+                }
+            }
+        }
+    }
+
+    /// Until when nothing is written because somebody fights about the file that counts.
     fn truce(&self, now: Instant) -> Option<Instant> {
-        self.fight.until(now).filter(|until| *until > now)
+        let until = self.fights.until(&self.settings.primary()?, now)?;
+        (until > now).then_some(until)
     }
 
     /// Waits for a reason to look, at most so long.
@@ -218,8 +272,23 @@ fn fight_in_words(standing: &Standing) -> String {
     let file = standing.file.as_deref().unwrap_or("the network configuration");
     format!(
         "somebody else takes our plugin out of {file} again and again; it is put back ever more rarely, at last once in 5 minutes; \
-         let that one write its list once, or use another mode"
+         let that one write its list once, or use --cni-mode drop-in or --cni-mode copy"
     )
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    /// The program.
+    program: bool,
+    /// Steps in the configuration.
+    steps: usize,
+}
+
+impl Made {
+    fn writes(self) -> usize {
+        usize::from(self.program) + self.steps
+    }
 }
 
 impl Settings {
@@ -228,10 +297,15 @@ impl Settings {
     /// # Errors
     /// What keeps the plugin from its place.
     pub fn install(&self) -> Result<usize, Error> {
+        Ok(self.make()?.writes())
+    }
+
+    fn make(&self) -> Result<Made, Error> {
         let _lock = self.lock()?;
+        self.find(&self.net_dir)?;
         temporary::sweep(&self.net_dir)?;
         self.sweep_drop_ins();
-        let installed = self.put_binary()?;
+        let program = self.put_binary()?;
         let seen = store::read(&self.net_dir)?;
         let steps = match self.plan(&seen) {
             // Rather none of ours than pods that do not start.
@@ -242,34 +316,39 @@ impl Settings {
             planned => planned?,
         };
         store::apply(&self.net_dir, &seen, &steps)?;
-        Ok(installed + steps.len())
+        for told in diff::overwritten(&seen, &steps) {
+            tracing::warn!("{told}");
+        }
+        Ok(Made { program, steps: steps.len() })
     }
 
     /// The binary alone, as [`Self::install`].
-    fn install_binary(&self) -> Result<usize, Error> {
+    fn install_binary(&self) -> Result<Made, Error> {
         let _lock = self.lock()?;
-        self.put_binary()
+        Ok(Made { program: self.put_binary()?, steps: 0 })
     }
 
-    /// Where there is no binary and none can be put there, ours leaves the configuration: no pod would start.
-    fn put_binary(&self) -> Result<usize, Error> {
-        let put = || {
-            temporary::sweep(&self.bin_dir)?;
-            binary::install(&self.binary, &self.bin_dir)
-        };
-        let put = put().map_err(Error::from);
-        if put.is_err() && !binary::is_there(&self.bin_dir) {
-            match self.take_out() {
-                Ok(0) => {}
-                Ok(_) => tracing::warn!(
-                    "the plugin is taken out of the network configuration: its program cannot be put in place"
-                ),
-                Err(error) => {
-                    tracing::warn!("the plugin cannot be taken out of the network configuration: {error}")
-                }
+    /// Whether it was written.
+    fn put_binary(&self) -> Result<bool, Error> {
+        self.find(&self.bin_dir)?;
+        temporary::sweep(&self.bin_dir)?;
+        Ok(binary::install(&self.binary, &self.bin_dir)? == Change::Installed)
+    }
+
+    /// That a directory exists, or else who has named it.
+    fn find(&self, directory: &Path) -> Result<(), Error> {
+        match fs::metadata(directory).map_err(failed("look at", directory)) {
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+                let origin = &self.origins[usize::from(directory == self.bin_dir)];
+                Err(Error::NoDirectory { error, origin: origin.clone() })
             }
+            _ => Ok(()),
         }
-        Ok(usize::from(put? == Change::Installed))
+    }
+
+    /// Where the program is.
+    fn program(&self) -> PathBuf {
+        self.bin_dir.join(PLUGIN)
     }
 
     /// Takes ours out of the configuration; how many steps that were.
@@ -286,6 +365,8 @@ impl Settings {
     /// What keeps the plugin from its place.
     pub fn rehearse(&self) -> Result<String, Error> {
         let mut said = String::new();
+        self.find(&self.bin_dir)?;
+        self.find(&self.net_dir)?;
         if binary::wanted(&self.binary, &self.bin_dir)?.is_some() {
             said.push_str(&format!(
                 "{}: as {}\n",
@@ -311,7 +392,8 @@ impl Settings {
     /// How the node stands, whoever made it so.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let seen = match store::read(&self.net_dir) {
+        let read = self.find(&self.net_dir).and_then(|()| Ok(store::read(&self.net_dir)?));
+        let seen = match read {
             Ok(seen) => seen,
             Err(error) => return Standing { problem: Some(error.to_string()), ..Standing::default() },
         };
@@ -319,19 +401,49 @@ impl Settings {
         let seen = self.eligible(&seen);
         match network(&seen.files, self.runtime).map_err(|error| self.by_name(error)) {
             Ok(found) => {
-                standing.file = Some(found.file);
                 standing.chain = self.chain(&seen);
+                let is_inline = Conflist::parse(&found.list).is_ok_and(|list| list.ours().is_some());
+                let is_named = standing.chain.iter().any(|kind| kind == PLUGIN);
+                standing.is_assumed = is_named && !is_inline && self.reads_drop_ins.is_none();
+                standing.file = Some(found.file);
+                let harm = self.plan(&seen).err().filter(NoPlan::is_harm);
+                standing.problem = harm.map(|error| error.to_string());
             }
             Err(error) => standing.problem = Some(error.to_string()),
         }
         let is_named = standing.chain.iter().any(|kind| kind == PLUGIN);
         if is_named && !binary::is_there(&self.bin_dir) {
-            standing.problem = Some(format!(
+            let is_no_program = format!(
                 "the network configuration names it, and {} is no program: no pod starts; install it, or uninstall",
-                self.bin_dir.join(PLUGIN).display()
+                self.program().display()
+            );
+            let missing = self.find(&self.bin_dir).err();
+            standing.problem = Some(missing.map_or(is_no_program, |error| error.to_string()));
+        }
+        standing
+    }
+
+    /// [`Self::standing`], and whether the program answers, which costs a process.
+    #[must_use]
+    pub fn tried(&self) -> Standing {
+        let mut standing = self.standing();
+        if let (true, Some(why)) = (standing.is_ready(), binary::misfit(&self.bin_dir)) {
+            standing.problem = Some(format!(
+                "{} does not run on this host as a plugin: {why}; no pod starts: install it anew, or uninstall",
+                self.program().display()
             ));
         }
         standing
+    }
+
+    /// The primary plugin's file that counts, whichever way ours joins it.
+    fn primary(&self) -> Option<String> {
+        let seen = self.eligible(&store::read(&self.net_dir).ok()?);
+        let seen = seen.after(&[Step::Remove(COPY.to_owned())]);
+        let file = network(&seen.files, self.runtime).ok()?.file;
+        // The list that was made of a single configuration.
+        let single = file.strip_suffix(".conflist").filter(|name| kind_of(name) == Some(Kind::Single));
+        Some(single.unwrap_or(&file).to_owned())
     }
 
     fn chain(&self, seen: &Directory) -> Vec<String> {
@@ -378,7 +490,7 @@ impl Settings {
                 Err(NoPlan::NoDropIn("the runtime is older than that".to_owned()))
             }
             Choice::Only(mode) => plan(seen, &wanted(mode)),
-            Choice::Auto if self.may_drop_in(seen) => match plan(seen, &wanted(Mode::DropIn)) {
+            Choice::Auto if self.may_drop_in() => match plan(seen, &wanted(Mode::DropIn)) {
                 Err(NoPlan::NoDropIn(_)) => plan(seen, &wanted(Mode::Inline)),
                 planned => planned,
             },
@@ -386,41 +498,8 @@ impl Settings {
         }
     }
 
-    fn may_drop_in(&self, seen: &Directory) -> bool {
-        self.place == Place::Last && self.reads_drop_ins.unwrap_or(!seen.drop_ins.is_empty())
-    }
-
-    /// Locks the run directory's file and the directory of configurations itself: two containers may share the one and not the other.
-    pub(crate) fn lock(&self) -> Result<[Option<File>; 2], Error> {
-        let path = self.run_dir.join("cni-install.lock");
-        fs::create_dir_all(&self.run_dir).map_err(failed("make", &self.run_dir))?;
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("open", &path))?;
-        let file = hold(file, &path)?;
-        let net_dir = match File::open(&self.net_dir) {
-            Ok(directory) => Some(hold(directory, &self.net_dir)?),
-            // Whoever needs it says so.
-            Err(_) => None,
-        };
-        Ok([Some(file), net_dir])
-    }
-}
-
-/// Locks a file, for as long as it is open.
-fn hold(file: File, path: &Path) -> Result<File, Error> {
-    let until = Instant::now() + LOCK.0;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK.1),
-            Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked(path.display().to_string())),
-            Err(fs::TryLockError::Error(error)) => return Err(failed("lock", path)(error).into()),
-        }
+    fn may_drop_in(&self) -> bool {
+        self.place == Place::Last && self.reads_drop_ins == Some(true)
     }
 }
 

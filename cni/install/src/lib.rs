@@ -12,6 +12,7 @@ pub mod directory;
 pub mod entry;
 pub mod fight;
 pub mod keeper;
+mod lock;
 pub mod placement;
 pub mod preset;
 pub mod replace;

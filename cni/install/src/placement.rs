@@ -100,9 +100,20 @@ pub enum NoPlan {
         /// Its version; empty = none.
         version: String,
     },
+    /// Runtimes and plugins, ours among them, refuse every call.
+    #[error(
+        "the name of {file}, {name:?}, is none that runtimes take: it has to begin with a letter or digit and hold only letters, \
+         digits, `_`, `.` and `-`; let the primary plugin write such a one"
+    )]
+    Name {
+        /// The file that counts.
+        file: String,
+        /// Its name.
+        name: String,
+    },
     /// The place that is wanted is the first one.
     #[error(
-        "{kind} is the first plugin of {file}, and ours cannot stand before the one that makes the network:          use --cni-place last, or name another plugin"
+        "{kind} is the first plugin of {file}, and ours cannot stand before the one that makes the network: use --cni-place last, or name another plugin"
     )]
     First {
         /// The file that counts.
@@ -135,7 +146,10 @@ impl NoPlan {
     /// Whether ours must not stay where it is either.
     #[must_use]
     pub fn is_harm(&self) -> bool {
-        matches!(self, Self::Version { .. } | Self::First { .. } | Self::CopyOfMultus { .. })
+        match self {
+            Self::Version { .. } | Self::Name { .. } | Self::First { .. } | Self::CopyOfMultus { .. } => true,
+            Self::NoNetwork(_) | Self::NoDropIn(_) | Self::Ineffective { .. } => false,
+        }
     }
 }
 
@@ -217,6 +231,10 @@ fn harmless(base: &Network, wanted: &Wanted) -> Result<(), NoPlan> {
     if !list.is_spoken() {
         return Err(NoPlan::Version { file: base.file.clone(), version: list.version });
     }
+    // A drop-in's directory has this name, too.
+    if !list.is_named() {
+        return Err(NoPlan::Name { file: base.file.clone(), name: list.name });
+    }
     if let (Place::Before(kind), true) = (&wanted.place, list.would_lead(&wanted.place)) {
         return Err(NoPlan::First { file: base.file.clone(), kind: kind.clone() });
     }
@@ -266,9 +284,6 @@ fn drop_in(base: &Network, wanted: &Wanted, directory: &Directory) -> Result<(St
     let Ok(list) = Conflist::parse(&base.list) else { return refused("it is broken") };
     if list.only_inlined {
         return refused("loadOnlyInlinedPlugins is set");
-    }
-    if !is_name(&list.name) {
-        return refused("its name cannot be that of a directory");
     }
     let is_there = directory
         .drop_ins
@@ -339,10 +354,11 @@ fn put(files: &mut Vec<File>, name: &str, text: String) {
     files.push(File { name: name.to_owned(), text: Ok(text) });
 }
 
-/// The rule for network names (CNI specification, "Network configuration format").
-fn is_name(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+/// Single configurations that wait for their name although no list of ours stands for them any more.
+#[must_use]
+pub fn left_behind(directory: &Directory) -> Vec<String> {
+    let names = directory.files.iter().map(|file| &file.name);
+    names.filter(|name| name.ends_with(REPLACED)).cloned().collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::{
     conflist::PLUGIN,
     directory::{File, Runtime, kind_of},
     keeper::{Error, Settings},
-    placement::Directory,
+    placement::{Directory, REPLACED, left_behind},
     store, temporary,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Held {
     /// Results of pods that started with it.
-    #[error("the runtime calls it when these pods end: {}", .0.join(", "))]
+    #[error("the runtime calls it when these pods end, so wait for that: {}", .0.join(", "))]
     Pods(Vec<String>),
     /// Files that a runtime may read.
     #[error("{} still has it, or cannot be read: take it out there", .0.join(", "))]
@@ -37,12 +37,20 @@ impl Settings {
     /// # Errors
     /// When something cannot be read or written.
     pub fn uninstall(&self, settle: impl FnOnce() -> Option<Held>) -> Result<Vec<Held>, Error> {
+        self.unclaimed()?;
         let _lock = self.lock()?;
         for directory in [&self.net_dir, &self.bin_dir].into_iter().filter(|directory| directory.is_dir()) {
             temporary::sweep(directory)?;
         }
         self.sweep_drop_ins();
         self.take_out()?;
+        for file in left_behind(&self.present()?) {
+            let name = file.trim_end_matches(REPLACED);
+            tracing::warn!(
+                "{file} is left: the list that was made of it has been changed or removed since. Rename it to {name} where that network is \
+                 still wanted and no other file has it, else remove it"
+            );
+        }
         let loaded = settle();
         let held: Vec<Held> =
             [loaded, named(&self.present()?), self.remembered()].into_iter().flatten().collect();
@@ -73,7 +81,14 @@ impl Settings {
             {
                 None
             }
-            Err(error) => Some(Held::Unseen(error.to_string())),
+            Err(error) => {
+                let else_named = if self.runtime_is_known {
+                    ""
+                } else {
+                    ", or say --cni-runtime containerd where that is the runtime"
+                };
+                Some(Held::Unseen(format!("{error}: mount that directory (read-only is enough){else_named}")))
+            }
         }
     }
 }

@@ -98,6 +98,63 @@ fn g6_other_settings_are_replaced() {
 }
 
 #[test]
+fn g6_keys_that_somebody_has_set_are_told() {
+    let host = Host::with_list();
+    host.succeed("install", &[]);
+    let by_hand = "\"failurePolicy\":\"fail\",\"logLevel\":\"debug\"";
+    host.write(
+        "10-net.conflist",
+        &host.read("10-net.conflist").replace("\"failurePolicy\":\"ignore\"", by_hand),
+    );
+    let told = said(&host.succeed("install", &[]));
+    assert!(told.contains("10-net.conflist had failurePolicy \"fail\", logLevel \"debug\""), "{told}");
+    assert!(!said(&host.succeed("install", &[])).contains("replaced"));
+}
+
+#[test]
+fn g3_a_single_configuration_that_cannot_come_back_is_told() {
+    for is_removed in [true, false] {
+        let host = Host::new();
+        host.write("10-net.conf", SINGLE);
+        host.succeed("install", &[]);
+        let list = host.read("10-net.conf.conflist");
+        match is_removed {
+            true => fs::remove_file(host.conf("10-net.conf.conflist")).unwrap(),
+            false => host.write("10-net.conf.conflist", &list.replace("bridge", "ptp")),
+        }
+        let told = said(&host.succeed("uninstall", &[]));
+        let left = "10-net.conf.replaced-by-balancing";
+        assert!(told.contains("WARN") && told.contains(&format!("{left} is left")), "{told}");
+        assert_eq!(host.read(left), SINGLE);
+    }
+}
+
+#[test]
+fn g33_wrong_settings_leave_what_works() {
+    let host = Host::with_list();
+    host.succeed("install", &[]);
+    let installed = host.read("10-net.conflist");
+    let wrong = format!("--cni-bin-dir={}", host.path("bni").display());
+    for work in ["install", "status"] {
+        let mut command = Command::new(program("balancing-agent"));
+        command.args(["cni", work, &wrong, "--cri-socket=off", "--run-dir"]).arg(host.path("run"));
+        let output = command.arg("--cni-net-dir").arg(host.path("net.d")).output().unwrap();
+        let told = said(&output);
+        assert!(!output.status.success() && told.contains("bni: No such file"), "{told}");
+        assert!(told.contains("named by --cni-bin-dir"), "{told}");
+    }
+    // The same of a platform.
+    let mut command = Command::new(program("balancing-agent"));
+    command.args(["cni", "install", "--cni-preset=rke2", "--run-dir"]).arg(host.path("run"));
+    let output = command.arg("--host-root").arg(host.path("")).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("preset rke2"), "{}", said(&output));
+    assert_eq!(host.read("10-net.conflist"), installed);
+    host.succeed("status", &[]);
+    host.script("bin/balancing-cni", "hi\n");
+    assert!(host.fail("status", &[]).contains("does not run on this host"));
+}
+
+#[test]
 fn g10_mode_and_owner_stay() {
     let host = Host::with_list();
     let path = host.conf("10-net.conflist");
@@ -318,6 +375,8 @@ fn g30_g31_a_drop_in_follows_the_network_and_leaves_for_another_way() {
     let host = Host::with_list();
     host.succeed("install", &["--cni-mode=drop-in"]);
     assert_eq!(host.names("net.d/net"), ["99-balancing.conf"]);
+    let told = said(&host.succeed("status", &["--cni-mode=drop-in"]));
+    assert!(told.contains("is not known") && !told.contains("pods that start now get"), "{told}");
     assert_eq!(host.read("10-net.conflist"), LIST);
     host.write("10-net.conflist", &LIST.replace("\"net\"", "\"other\""));
     assert!(host.fail("status", &["--cni-mode=drop-in"]).contains("has bridge"));

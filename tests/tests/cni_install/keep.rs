@@ -201,13 +201,37 @@ fn g33_a_binary_that_somebody_replaces_or_removes_is_back() {
     if !require_kernel() {
         return;
     }
-    let kept = Kept::start(Host::with_list(), &[]);
+    let mut kept = Kept::start(Host::with_list(), &[]);
     kept.wait_chain(&["bridge"]);
     let (target, own) = (kept.host.path("bin").join(OURS), fs::read(program("balancing-cni")).unwrap());
+    let mut told = || kept.node.agent().log().matches("program is put in place").count();
+    let before = told();
     fs::remove_file(&target).unwrap();
     wait_until(LATE, || fs::read(&target).is_ok_and(|found| found == own));
+    wait_until(LATE, || told() == before + 1);
     rename_over(&target, "of somebody else");
     wait_until(LATE, || fs::read(&target).is_ok_and(|found| found == own));
+}
+
+#[test]
+fn h23_beside_an_agent_that_installs_an_uninstall_is_refused() {
+    if !require_kernel() {
+        return;
+    }
+    let mut kept = Kept::start(Host::with_list(), &[]);
+    kept.wait_chain(&["bridge"]);
+    let uninstall = |kept: &Kept| {
+        let mut command = kept.host.cni_at("uninstall", kept.node.run_dir());
+        command.arg("--bpffs").arg(kept.node.bpffs()).output().unwrap()
+    };
+    let output = uninstall(&kept);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("installs the plugin (--install-cni): stop it"), "{}", said(&output));
+    assert_eq!(kept.host.types("10-net.conflist"), ["bridge", OURS]);
+    kept.node.agent().terminate();
+    let output = uninstall(&kept);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(kept.host.read("10-net.conflist"), LIST);
 }
 
 #[test]

@@ -110,6 +110,8 @@ pub struct CniConfig {
     pub net_dir: PathBuf,
     /// Directory of plugins.
     pub bin_dir: PathBuf,
+    /// What has named these two: a flag, or the platform.
+    pub origins: [String; 2],
     /// The plugin's binary.
     pub binary: PathBuf,
     /// The way it is put in.
@@ -152,15 +154,18 @@ impl Problems {
                 ("copy", Choice::Only(Mode::Copy)),
             ],
         );
+        let net_dir = self.given_path("--cni-net-dir", args.cni_net_dir);
+        let bin_dir = self.given_path("--cni-bin-dir", args.cni_bin_dir);
+        let origin = |flag: &str, given: &Option<PathBuf>| match given {
+            Some(_) => flag.to_owned(),
+            None => format!("the preset {} (--cni-preset); {flag} names another one", preset.name),
+        };
         let policies = [("ignore", false), ("fail", true)];
         let differs = |path: &Path, usual: &str| (path != Path::new(usual)).then(|| path.to_owned());
         CniConfig {
-            net_dir: self
-                .given_path("--cni-net-dir", args.cni_net_dir)
-                .unwrap_or_else(|| on_host(preset.net_dir)),
-            bin_dir: self
-                .given_path("--cni-bin-dir", args.cni_bin_dir)
-                .unwrap_or_else(|| on_host(preset.bin_dir)),
+            origins: [origin("--cni-net-dir", &net_dir), origin("--cni-bin-dir", &bin_dir)],
+            net_dir: net_dir.unwrap_or_else(|| on_host(preset.net_dir)),
+            bin_dir: bin_dir.unwrap_or_else(|| on_host(preset.bin_dir)),
             binary: self.given_path("--cni-binary", args.cni_binary).unwrap_or_else(beside_the_agent),
             choice,
             place: self.place_of(&args.cni_place, choice),
@@ -200,7 +205,7 @@ impl Problems {
         }
         if name == "openshift" {
             self.0.push(format!(
-                "--cni-preset {name}: there is none, for OpenShift keeps the default network where CRI-O's configuration says:                  give its network_dir as --cni-net-dir and the first of its plugin_dirs as --cni-bin-dir"
+                "--cni-preset {name}: there is none, for OpenShift keeps the default network where CRI-O's configuration says: give its network_dir as --cni-net-dir and the first of its plugin_dirs as --cni-bin-dir"
             ));
             return preset::STANDARD;
         }

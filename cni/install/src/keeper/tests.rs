@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::{entry::Entry, uninstall::Held};
+use crate::{entry::Entry, lock::LOCK, uninstall::Held};
 
 const LIST: &str = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge"}]}"#;
 const BINARY: &str = "#!/bin/sh\necho '{\"supportedVersions\":[\"1.0.0\"]}'\n";
@@ -36,6 +36,7 @@ impl Host {
             host: self.place.path().to_owned(),
             net_dir: self.path("net.d"),
             bin_dir: self.path("bin"),
+            origins: ["--cni-net-dir", "--cni-bin-dir"].map(str::to_owned),
             binary: self.path("source"),
             run_dir: self.path("run"),
             choice: Choice::Auto,
@@ -245,6 +246,116 @@ fn a_directory_that_cannot_be_swept_stops_nothing() {
 }
 
 #[test]
+fn g23_a_fight_about_a_file_says_nothing_of_another() {
+    let host = Host::new();
+    let (mut keeper, now) = (Keeper::new(host.settings()), Instant::now());
+    // The first time, and what a primary plugin writes while it starts.
+    for _ in 0..4 {
+        fs::write(host.list(), LIST).unwrap();
+        keeper.round(now);
+        assert!(keeper.standing().is_ready() && keeper.standing().fights == 0, "{:?}", keeper.standing());
+    }
+    fs::write(host.list(), LIST).unwrap();
+    keeper.round(now);
+    assert_eq!(keeper.standing().fights, 1);
+    fs::write(host.list(), LIST).unwrap();
+    keeper.round(now);
+    let problem = keeper.standing().problem.clone().unwrap();
+    assert!(problem.contains("--cni-mode drop-in") && problem.contains("--cni-mode copy"), "{problem}");
+    for first in ["05-first.conflist", "01-single.conf"] {
+        let text =
+            if first.ends_with(".conf") { r#"{"cniVersion":"1.0.0","name":"x","type":"ptp"}"# } else { LIST };
+        for _ in 0..4 {
+            fs::write(host.path("net.d").join(first), text).unwrap();
+            keeper.round(now);
+            assert!(keeper.standing().is_ready() && keeper.standing().fights == 1, "{:?}", keeper.standing());
+        }
+    }
+    fs::write(host.path("net.d/01-single.conf"), r#"{"cniVersion":"1.0.0","name":"x","type":"ptp"}"#)
+        .unwrap();
+    keeper.round(now);
+    assert_eq!(
+        keeper.standing().fights,
+        2,
+        "the list that is made of a single configuration is the same network"
+    );
+}
+
+#[test]
+fn g33_wrong_settings_leave_what_works() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    host.settings().install().unwrap();
+    let installed = fs::read_to_string(host.list()).unwrap();
+    fs::create_dir(host.path("empty")).unwrap();
+    fs::write(host.path("unfit"), "#!/nonexistent\n").unwrap();
+    fs::set_permissions(host.path("unfit"), fs::Permissions::from_mode(0o755)).unwrap();
+    for (bin_dir, binary, why) in
+        [("bni", "source", "--cni-bin-dir"), ("empty", "unfit", "does not run on this host")]
+    {
+        let wrong = Settings { bin_dir: host.path(bin_dir), binary: host.path(binary), ..host.settings() };
+        let refused = wrong.install().unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+        let mut keeper = Keeper::new(wrong.clone());
+        keeper.round(Instant::now());
+        assert!(keeper.standing().problem.as_ref().is_some_and(|told| told.contains(why)));
+        assert!(bin_dir == "empty" || wrong.standing().problem.unwrap().contains(why));
+        assert_eq!(fs::read_to_string(host.list()).unwrap(), installed);
+    }
+    let wrong = Settings { net_dir: host.path("net"), ..host.settings() };
+    for told in [wrong.install().unwrap_err().to_string(), wrong.standing().problem.unwrap()] {
+        assert!(told.contains("No such file") && told.contains("--cni-net-dir"), "{told}");
+    }
+    assert!(host.settings().tried().is_ready());
+}
+
+#[test]
+fn g33_a_program_that_does_not_answer_is_not_in_force() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    host.settings().install().unwrap();
+    for text in ["hi\n", "#!/bin/sh\nexit 1\n"] {
+        fs::write(host.path("bin").join(PLUGIN), text).unwrap();
+        let standing = host.settings().tried();
+        assert!(standing.problem.as_ref().is_some_and(|told| told.contains("as a plugin: ")), "{standing:?}");
+    }
+}
+
+#[test]
+fn g49_a_list_whose_name_runtimes_do_not_take_is_told_and_not_joined() {
+    let host = Host::new();
+    for (name, why) in
+        [("\"title\":\"net\"", "it has no name"), ("\"name\":\"\"", "is none that runtimes take")]
+    {
+        fs::write(host.list(), LIST).unwrap();
+        host.settings().install().unwrap();
+        let ours = fs::read_to_string(host.list()).unwrap().replace("\"name\":\"net\"", name);
+        let bare = LIST.replace("\"name\":\"net\"", name);
+        for text in [&ours, &bare] {
+            fs::write(host.list(), text).unwrap();
+            let standing = host.settings().standing();
+            assert!(standing.problem.as_ref().is_some_and(|told| told.contains(why)), "{standing:?}");
+            assert!(host.settings().install().unwrap_err().to_string().contains(why));
+        }
+        assert_eq!(fs::read_to_string(host.list()).unwrap(), bare);
+    }
+}
+
+#[test]
+fn h23_beside_a_keeper_nothing_is_uninstalled() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    let mut keeper = Keeper::new(host.settings());
+    keeper.round(Instant::now());
+    keeper.round(Instant::now());
+    let refused = host.settings().uninstall(|| None).unwrap_err().to_string();
+    assert!(refused.contains("--install-cni"), "{refused}");
+    assert!(host.settings().standing().is_ready());
+    drop(keeper);
+    assert_eq!(host.settings().uninstall(|| None).unwrap(), []);
+}
+
+#[test]
 fn g33_the_program_comes_back_also_in_a_fight() {
     let host = Host::new();
     let mut keeper = Keeper::new(host.settings());
@@ -316,11 +427,16 @@ fn drop_ins_are_used_where_they_are_read() {
     settings.install().unwrap();
     assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
     assert!(settings.standing().is_ready());
-    // One that does not tell is taken at its last word, and one that does not read them is told apart.
-    assert_eq!(host.settings().install().unwrap(), 0);
-    assert!(host.settings().standing().is_ready());
+    // Whether one that does not tell reads it nobody knows, and one that does not read them is told apart.
+    let silent = host.settings().standing();
+    assert!(silent.is_ready() && silent.is_assumed && !settings.standing().is_assumed);
     let older = Settings { reads_drop_ins: Some(false), ..host.settings() };
     assert!(!older.standing().is_ready());
+    host.settings().install().unwrap();
+    let silent = host.settings().standing();
+    assert!(silent.is_ready() && !silent.is_assumed, "auto takes what is sure");
+    assert!(!host.path("net.d/net").exists());
+    settings.install().unwrap();
     let only = LIST.replace("\"name\"", "\"loadOnlyInlinedPlugins\":true,\"name\"");
     fs::write(host.list(), only).unwrap();
     settings.install().unwrap();
