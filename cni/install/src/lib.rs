@@ -16,6 +16,7 @@ mod lock;
 pub mod placement;
 pub mod preset;
 pub mod replace;
+mod standing;
 pub mod store;
 mod temporary;
 pub mod trust;

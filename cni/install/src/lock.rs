@@ -31,9 +31,9 @@ impl Settings {
 
     /// That nobody would put back what is taken out now.
     pub(crate) fn unclaimed(&self) -> Result<(), Error> {
-        let claim = File::open(self.run_dir.join(CLAIM)).ok();
-        match claim.map(|file| file.try_lock()) {
-            Some(Err(fs::TryLockError::WouldBlock)) => Err(Error::Kept),
+        let path = self.run_dir.join(CLAIM);
+        match File::open(&path).map(|file| hold(file, &path)) {
+            Ok(Err(Error::Locked(_))) => Err(Error::Kept),
             _ => Ok(()),
         }
     }

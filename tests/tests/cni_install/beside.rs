@@ -134,7 +134,10 @@ fn g25_cilium_exclusive_takes_a_copy_and_an_entry_but_no_drop_in() {
             || {
                 let view = kept.wait(|view| view.fights == 1 && !view.in_force);
                 let problem = view.problem.unwrap();
-                assert!(problem.contains("again and again") && problem.contains("--cni-mode drop-in"), "{problem}");
+                assert!(
+                    problem.contains("again and again") && problem.contains("--cni-mode drop-in"),
+                    "{problem}"
+                );
             },
         );
     }
