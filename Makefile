@@ -1,7 +1,7 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
 SECONDS ?= 3600
 
-.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube lint crds setup
+.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube lint crds manifests setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -43,12 +43,15 @@ bench-kube: build ## the numbers of docs/ on a real control plane, measured here
 	tests/setup.sh run kube && tests/as-root.sh cargo bench --locked -p balancing-tests --bench kube
 
 lint: ## formatting, clippy and the project's own rules
-	tests/setup.sh build lint && tests/lint.sh
+	tests/setup.sh build lint helm && tests/lint.sh
 
 crds: ## install/crds, from the types in agent/kube/src/api
 	for plural in localredirectpolicies balancingpolicies tunnelfabrics tunnelnodes tunneladdressclaims externalhosts; do \
 		cargo run --quiet --locked -p balancing-agent --bin balancing-agent -- crds $$plural >install/crds/$$plural.yaml || exit; \
 	done
+
+manifests: ## install/balancing.yaml, from the chart
+	tests/setup.sh helm && install/manifests.sh >install/balancing.yaml.new && mv install/balancing.yaml.new install/balancing.yaml
 
 setup: ## install everything the other targets need
 	tests/setup.sh

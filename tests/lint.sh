@@ -11,6 +11,7 @@ step() {
 
 step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets -- -D warnings
+step tests/lint/chart.sh
 step tests/lint/cni-cases.sh
 step tests/lint/crates.sh
 step tests/lint/install.sh

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# The chart renders with what operators set and refuses what does not exist; rights, rules, CRDs and platforms in it are
+# those of install/ and of the code; install/balancing.yaml is up to date; what alerts and dashboard ask for exists.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+helm=tests/tools/helm/bin/helm
+chart=install/chart
+[ -x "$helm" ] || { echo "no $helm: run tests/setup.sh helm" >&2 && exit 1; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export HELM_CACHE_HOME=$work HELM_CONFIG_HOME=$work HELM_DATA_HOME=$work
+
+status=0
+fail() {
+    echo "$*" >&2
+    status=1
+}
+
+# render NAME ARGUMENTS...: into $work/NAME.yaml.
+render() {
+    "$helm" template balancing "$chart" --namespace balancing-system "${@:2}" >"$work/$1.yaml" 2>"$work/errors" ||
+        fail "the chart does not render with ${*:2}: $(cat "$work/errors")"
+}
+# has NAME TEXT: what was rendered has a line with this text.
+has() { grep -qF -- "$2" "$work/$1.yaml" || fail "rendered as '$1', the chart lacks: $2"; }
+lacks() { ! grep -qF -- "$2" "$work/$1.yaml" || fail "rendered as '$1', the chart has: $2"; }
+# refuses TEXT ARGUMENTS...: rendering fails with these words.
+refuses() {
+    if "$helm" template balancing "$chart" "${@:2}" >/dev/null 2>"$work/errors"; then
+        fail "the chart takes ${*:2}"
+    elif ! grep -qF -- "$1" "$work/errors"; then
+        fail "the chart refuses ${*:2} without the words '$1': $(cat "$work/errors")"
+    fi
+}
+
+"$helm" lint --strict "$chart" >"$work/lint" 2>&1 || fail "helm lint: $(cat "$work/lint")"
+
+# As it comes.
+render default
+for text in 'privileged: true' '- SYS_ADMIN' hostPID '- ALL' LocalRedirectPolicy monitoring.coreos.com /host/; do
+    lacks default "$text"
+done
+[ "$(grep -c 'drop: \[ALL\]' "$work/default.yaml")" = 3 ] || fail "a container of the chart keeps capabilities of its runtime"
+
+# What operators set.
+render image --set image.repository=registry.test/balancing,image.digest=sha256:"$(printf '%064d' 0)"
+has image '"registry.test/balancing@sha256:0'
+render settings --set feature.redirectQosLimit=3000000000,feature.apiServerHost=192.0.2.1,feature.apiServerPort=6443 \
+    --set balancingAgent.tables.connections=1048576,balancingAgent.tables.qosPolicies=9 --set 'balancingAgent.excludeNamespaces={a,b}'
+for text in 'value: "3000000000"' '{name: KUBERNETES_SERVICE_HOST, value: "192.0.2.1"}' '{name: KUBERNETES_SERVICE_PORT, value: "6443"}' \
+    --max-connections=1048576 --max-qos-policies=9 --exclude-namespaces=a,b; do
+    has settings "$text"
+done
+render cni --set balancingAgent.cni.install=true,balancingAgent.cni.preset=k3s,balancingAgent.cni.criSocket=/run/k3s/containerd/containerd.sock
+for text in --install-cni --cni-bin-dir=/host/var/lib/rancher/k3s/data/cni '--cri-socket=/host/run/k3s/containerd/containerd.sock' \
+    '{path: /run/k3s/containerd, type: Directory}'; do
+    has cni "$text"
+done
+render remove --set balancingAgent.remove=true
+for text in 'name: cni-uninstall' 'args: [cleanup]' 'name: removed'; do has remove "$text"; done
+lacks remove 'name: agent'
+render dns --set nodeLocalDNS.enabled=true,nodeLocalDNS.lameduckSeconds=20,nodeLocalDNS.qosLimit=0
+for text in 'kind: LocalRedirectPolicy' 'lameduck 20s' 'terminationGracePeriodSeconds: 30' 'qosLimit: 0' 'forward . /etc/resolv.conf'; do
+    has dns "$text"
+done
+render monitoring --set serviceMonitor.enabled=true,prometheusRule.enabled=true,grafanaDashboard.enabled=true
+for text in 'kind: ServiceMonitor' 'kind: PrometheusRule' 'alert: BalancingAgentAway' grafana_dashboard; do has monitoring "$text"; done
+render external --set externalHosts.enabled=true
+render elsewhere --namespace other --set externalHosts.enabled=true,nodeLocalDNS.enabled=true
+lacks elsewhere balancing-system
+
+# What it does not know.
+refuses "additional properties 'nodeEntryInterface' not allowed" --set balancingAgent.nodeEntryInterface=eth0
+refuses "additional properties 'nodeLocalDns' not allowed" --set nodeLocalDns.enabled=true
+refuses "at '/feature/enableIPv6': value must be true" --set feature.enableIPv6=false
+refuses "at '/balancingAgent/cni/preset': value must be one of" --set balancingAgent.cni.preset=openshift
+refuses "at '/balancingAgent/extraCapabilities/0'" --set 'balancingAgent.extraCapabilities={SYS_ADMIN}'
+refuses "a drop-in is always last" --set balancingAgent.cni.mode=drop-in,balancingAgent.cni.place=before:portmap
+refuses "healthPort and metricsPort must differ" --set balancingAgent.metricsPort=5810
+
+# One truth. Each document of install/rbac is in what is rendered, and each CRD is the one of install/crds.
+documents() { # FILE...: without comments, one a line
+    awk 'FNR == 1 || /^---/ { printf "\n" } !/^ *#/ && !/^---/ && NF { printf "%s\\n", $0 }' "$@" | grep 'kind:' | sort
+}
+documents install/rbac/*.yaml | grep -v '^apiVersion: v1\\nkind: Namespace' >"$work/wanted"
+[ "$(wc -l <"$work/wanted")" -gt 20 ] || fail "install/rbac could not be read"
+missing=$(comm -23 "$work/wanted" <(documents "$work/external.yaml"))
+[ -z "$missing" ] || fail "the chart lacks these of install/rbac: $missing"
+"$helm" show crds "$chart" 2>/dev/null >"$work/crds"
+cmp -s <(documents install/crds/*.yaml) <(documents "$work/crds") || fail "the CRDs of the chart are not those of install/crds"
+diff -u install/balancing.yaml <(install/manifests.sh) >"$work/difference" ||
+    fail "install/balancing.yaml is not what the chart renders: run make manifests: $(head -n 20 "$work/difference")"
+
+# Versions, and the directories of platforms.
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+for key in version appVersion; do
+    grep -qx "$key: $version" "$chart/Chart.yaml" || fail "$chart/Chart.yaml: $key is not that of Cargo.toml, $version"
+done
+tr -d '\n' <cni/install/src/preset.rs | sed 's/, *K3S/, ""/g' |
+    grep -oE 'Preset \{ *name: "[^"]*", *marker: "[^"]*", *net_dir: "[^"]*", *bin_dir: "[^"]*"' |
+    sed -E 's/.*name: "([^"]*)".*net_dir: "([^"]*)", *bin_dir: "([^"]*)"/\1: {netDir: \2, binDir: \3}/' | sort >"$work/presets"
+[ -s "$work/presets" ] || fail "the presets of cni/install/src/preset.rs could not be read"
+diff "$work/presets" <(grep -v '^#' "$chart/files/cni-presets.yaml" | sort) >"$work/difference" ||
+    fail "$chart/files/cni-presets.yaml is not as cni/install/src/preset.rs: $(cat "$work/difference")"
+
+# Metrics that alerts and dashboard ask for.
+jq empty install/monitoring/dashboard.json || fail "install/monitoring/dashboard.json is no JSON"
+while read -r metric; do
+    grep -qE "^\| \`${metric%_bucket}\`" docs/metrics.md || fail "install/monitoring asks for $metric, which docs/metrics.md does not know"
+done < <(grep -ohE 'balancing_[a-z_]+' install/monitoring/alerts.yaml install/monitoring/dashboard.json | sort -u)
+exit $status
