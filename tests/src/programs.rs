@@ -58,6 +58,15 @@ pub(crate) fn flannel_program() -> PathBuf {
     built_tool("tools/flannel/bin", "flannel", "flannel")
 }
 
+/// Helm, built by `tests/setup.sh helm`.
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub(crate) fn helm_program() -> PathBuf {
+    built_tool("tools/helm/bin", "helm", "helm")
+}
+
 fn built_tool(directory: &str, name: &str, part: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory).join(name);
     assert!(path.is_file(), "no {}: run `tests/setup.sh {part}`", path.display());

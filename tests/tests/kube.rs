@@ -7,6 +7,8 @@
 
 #[path = "kube/admission.rs"]
 mod admission;
+#[path = "kube/chart.rs"]
+mod chart;
 #[path = "kube/conditions.rs"]
 mod conditions;
 #[path = "kube/connection.rs"]

@@ -1,4 +1,4 @@
-//! kubectl against a control plane: what users type, and what they read back. A call takes about 0.1 s.
+//! kubectl and Helm against a control plane: what users type, and what they read back. A call takes about 0.1 s.
 
 use std::{
     io::Write as _,
@@ -9,7 +9,10 @@ use std::{
 use serde_json::Value;
 
 use super::ControlPlane;
-use crate::{must::Must, programs::control_plane_program};
+use crate::{
+    must::Must,
+    programs::{control_plane_program, helm_program},
+};
 
 /// What kubectl left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +107,26 @@ impl ControlPlane {
             .env("KUBECONFIG", self.kubeconfig())
             .env("KUBECACHEDIR", self.files.path().join("kubectl"))
             .env("HOME", self.files.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        self.finish(&mut command, "")
+    }
+
+    /// Runs Helm as the administrator, in a namespace.
+    pub fn helm(&self, namespace: &str, arguments: &[&str]) -> Kubectl {
+        let mut command = Command::new(helm_program());
+        command
+            .args(arguments)
+            .args(["--namespace", namespace])
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .env("HELM_CACHE_HOME", self.files.path().join("helm"))
+            .env("HELM_CONFIG_HOME", self.files.path().join("helm"))
+            .env("HELM_DATA_HOME", self.files.path().join("helm"))
+            .env("HOME", self.files.path())
+            // The API server is on this machine, whatever proxy leads out of it.
+            .env("NO_PROXY", "*")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
