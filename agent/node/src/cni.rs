@@ -3,7 +3,7 @@
 //! What is written and when is decided in [`balancing_cni_install`]; here the runtime is asked ([`cri`]), and the agent told.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     path::{Path, PathBuf},
     thread,
@@ -13,7 +13,7 @@ use std::{
 use balancing_cni_install::{
     conflist::PLUGIN,
     keeper::{self, Keeper, Settings, Standing},
-    uninstall::Held,
+    uninstall::{Held, Told},
 };
 use tokio::sync::watch;
 
@@ -21,7 +21,7 @@ use crate::config::{CniConfig, Place};
 
 mod cri;
 
-use cri::Known;
+use cri::{CriError, Known};
 
 /// Why the plugin cannot be installed, or its state not be told.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum CniError {
     NotInForce(String),
 }
 
-/// Between two questions what the runtime is.
+/// Between two questions what the runtime is, and after one that it did not answer in time.
 const RUNTIME: Duration = Duration::from_secs(10);
 
 /// Before a runtime that has loaded something else is asked again.
@@ -54,6 +54,8 @@ struct Runtime {
     sockets: Vec<PathBuf>,
     /// The one of them that has answered last.
     answered: RefCell<Option<PathBuf>>,
+    /// When it was silent last.
+    silent: Cell<Option<Instant>>,
 }
 
 /// Installs once and says what pods get.
@@ -95,7 +97,13 @@ pub(crate) fn status(config: &CniConfig, place: &Place) -> Result<(), CniError> 
 pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniError> {
     let runtime = Runtime::new(config)?;
     let held = runtime.settings(config, &place.run_dir).uninstall(|| runtime.settle())?;
-    if held.is_empty() {
+    if held.is_empty() && !config.bin_dir.is_dir() {
+        tracing::warn!(
+            "the plugin is taken out of the network configuration; no binary is removed, for {} is not there: name the runtime's \
+             directory of plugins (--cni-bin-dir), in a container mount it",
+            config.bin_dir.display()
+        );
+    } else if held.is_empty() {
         tracing::info!("the plugin is taken out of the network configuration, and its binary is removed");
     } else {
         let reasons: Vec<String> = held.iter().map(ToString::to_string).collect();
@@ -151,6 +159,7 @@ fn keep(config: &CniConfig, run_dir: &Path, runtime: &Runtime, told: &watch::Sen
 
 /// What is wanted, with what the runtime has told of itself.
 fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settings {
+    let runtime = config.runtime.or(known.and_then(|known| known.runtime));
     Settings {
         host: config.host.clone(),
         net_dir: config.net_dir.clone(),
@@ -159,8 +168,8 @@ fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settin
         binary: config.binary.clone(),
         run_dir: run_dir.to_owned(),
         choice: config.choice,
-        runtime: config.runtime.or(known.map(|known| known.runtime)).unwrap_or_default(),
-        runtime_is_known: config.runtime.is_some() || known.is_some(),
+        runtime: runtime.unwrap_or_default(),
+        runtime_is_known: runtime.is_some(),
         network: config.network.clone(),
         reads_drop_ins: known.map(|known| known.reads_drop_ins),
         entry: config.entry.to_json(),
@@ -171,15 +180,14 @@ fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settin
 impl Runtime {
     fn new(config: &CniConfig) -> io::Result<Self> {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { tokio, sockets: config.sockets.clone(), answered: RefCell::default() })
+        let sockets = config.sockets.clone();
+        Ok(Self { tokio, sockets, answered: RefCell::default(), silent: Cell::default() })
     }
 
     /// What the runtime tells of itself: the first that answers.
     fn known(&self) -> Option<Known> {
         self.sockets.iter().filter(|socket| socket.exists()).find_map(|socket| {
-            let asked = self.tokio.block_on(cri::known(socket));
-            let known =
-                asked.inspect_err(|error| tracing::debug!(socket = %socket.display(), "{error}")).ok()?;
+            let known = self.answer(socket, self.tokio.block_on(cri::known(socket)))?;
             *self.answered.borrow_mut() = Some(socket.clone());
             Some(known)
         })
@@ -191,14 +199,11 @@ impl Runtime {
 
     /// What the runtime has loaded counts more than what is in its files; `false` = it has loaded something else.
     fn compare(&self, standing: &mut Standing) -> bool {
-        let Some(socket) = self.socket().filter(|_| standing.is_ready()) else { return true };
-        let loaded = match self.tokio.block_on(cri::loaded(&socket)) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::debug!(socket = %socket.display(), "{error}");
-                return true;
-            }
-        };
+        let is_silent = self.silent.get().is_some_and(|since| since.elapsed() < RUNTIME);
+        let socket = self.socket().filter(|_| standing.is_ready() && !is_silent);
+        let loaded =
+            socket.and_then(|socket| self.answer(&socket, self.tokio.block_on(cri::loaded(&socket))));
+        let Some(loaded) = loaded else { return true };
         if let Some(failure) = loaded.failure {
             standing.problem =
                 Some(format!("the runtime has not loaded the network configuration: {failure}"));
@@ -212,24 +217,51 @@ impl Runtime {
         standing.problem.is_none()
     }
 
-    /// Waits until the runtime has loaded a network without ours, and calls that have begun are over.
-    fn settle(&self) -> Option<Held> {
-        let begin = Instant::now();
-        while self.has_ours() {
-            if begin.elapsed() > NOTICED {
-                return Some(Held::Loaded);
+    /// What was answered. That it was not in time is remembered: a look must not wait for it each time.
+    fn answer<A>(&self, socket: &Path, asked: Result<A, CriError>) -> Option<A> {
+        match asked {
+            Ok(answer) => {
+                self.silent.set(None);
+                Some(answer)
             }
-            thread::sleep(ASK);
+            Err(error) => {
+                tracing::debug!(socket = %socket.display(), "{error}");
+                if matches!(error, CriError::Silent) {
+                    self.silent.set(Some(Instant::now()));
+                }
+                None
+            }
         }
-        // What is called until now is remembered when it ends.
-        thread::sleep(GRACE);
-        None
     }
 
-    /// Whether the runtime tells that it has loaded ours.
-    fn has_ours(&self) -> bool {
-        let loaded = self.socket().and_then(|socket| self.tokio.block_on(cri::loaded(&socket)).ok());
-        loaded.and_then(|loaded| loaded.chain).is_some_and(|chain| chain.iter().any(|kind| kind == PLUGIN))
+    /// Waits until the runtime has loaded a network without ours, and calls that have begun are over. One that is there and does not
+    /// answer may have ours loaded.
+    fn settle(&self) -> Option<Told> {
+        let begin = Instant::now();
+        let chain = loop {
+            let Some(socket) = self.place() else { break None };
+            let held = match self.tokio.block_on(cri::loaded(&socket)) {
+                Ok(loaded) if loaded.chain.iter().flatten().any(|kind| kind == PLUGIN) => Held::Loaded,
+                Ok(loaded) => break loaded.chain,
+                Err(error) => Held::Unseen(format!(
+                    "{error} ({}): start it, or say where it is (--cri-socket; off where there is none)",
+                    socket.display()
+                )),
+            };
+            if begin.elapsed() > NOTICED {
+                return Some(Told::Held(held));
+            }
+            thread::sleep(ASK);
+        };
+        // What is called until now is remembered when it ends.
+        thread::sleep(GRACE);
+        chain.map(|_| Told::Without)
+    }
+
+    /// Where the runtime has answered, or may do so again; `None` = there is none to ask.
+    fn place(&self) -> Option<PathBuf> {
+        let answered = self.answered.borrow().clone();
+        answered.or_else(|| self.sockets.iter().find(|socket| socket.exists()).cloned())
     }
 
     /// Where the runtime is that has said what it is.
@@ -256,4 +288,35 @@ fn in_words(standing: &Standing) -> Result<(), CniError> {
     }
     let chain = format!("{file} has {}", standing.chain.join(", "));
     Err(CniError::NotInForce(standing.problem.clone().unwrap_or(chain)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_hangs_is_not_asked_at_each_look() {
+        let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("cri.sock");
+        // Connections are taken, and nothing is answered.
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = Runtime {
+            tokio,
+            sockets: vec![socket.clone()],
+            answered: RefCell::new(Some(socket)),
+            silent: Cell::default(),
+        };
+        let mut standing =
+            Standing { chain: ["bridge", PLUGIN].map(str::to_owned).to_vec(), ..Standing::default() };
+        let took = |standing: &mut Standing| {
+            let begin = Instant::now();
+            assert!(runtime.compare(standing), "it knows nothing worse than the files");
+            begin.elapsed()
+        };
+        assert!(took(&mut standing) >= cri::PATIENCE);
+        assert!(took(&mut standing) < cri::PATIENCE);
+    }
 }

@@ -60,6 +60,32 @@ pub fn read(directory: &Path) -> Result<Directory, replace::Error> {
     Ok(found)
 }
 
+/// Drop-ins of all networks, whoever wrote them, named with their directory. A directory that cannot be read is one without text.
+pub(crate) fn drop_ins(directory: &Path) -> Vec<File> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    // Runtimes follow links to directories.
+    let directories = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let mut found: Vec<File> = directories.flat_map(|directory| drop_ins_in(&directory)).collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+fn drop_ins_in(directory: &Path) -> Vec<File> {
+    let network = directory.file_name().unwrap_or_default().to_string_lossy();
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => return vec![File { name: network.into_owned(), text: Err(error.to_string()) }],
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let files = paths.filter(|path| path.extension().is_some_and(|end| end == "conf") && !path.is_dir());
+    let file = |path: PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        File { name: format!("{network}/{name}"), text: text_of(&path) }
+    };
+    files.map(file).collect()
+}
+
 fn text_of(path: &Path) -> Result<String, String> {
     let read = || {
         let length = fs::metadata(path)?;

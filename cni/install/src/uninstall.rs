@@ -30,13 +30,23 @@ pub enum Held {
     Unseen(String),
 }
 
+/// What the runtime tells once ours has left the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It has loaded a network without ours.
+    Without,
+    /// The binary stays.
+    Held(Held),
+}
+
 impl Settings {
     /// Takes the plugin out of the configuration, then removes its binary, unless somebody still calls it or may do so; empty = it
-    /// is removed. `settle` waits in between, until the runtime has noticed and calls that have begun are over.
+    /// is removed. `settle` waits in between, until the runtime has noticed and calls that have begun are over; `None` = it does not
+    /// tell what it has loaded.
     ///
     /// # Errors
     /// When something cannot be read or written.
-    pub fn uninstall(&self, settle: impl FnOnce() -> Option<Held>) -> Result<Vec<Held>, Error> {
+    pub fn uninstall(&self, settle: impl FnOnce() -> Option<Told>) -> Result<Vec<Held>, Error> {
         self.unclaimed()?;
         let _lock = self.lock()?;
         for directory in [&self.net_dir, &self.bin_dir].into_iter().filter(|directory| directory.is_dir()) {
@@ -44,28 +54,45 @@ impl Settings {
         }
         self.sweep_drop_ins();
         self.take_out()?;
-        for file in left_behind(&self.present()?) {
+        for file in self.present()?.iter().flat_map(left_behind) {
             let name = file.trim_end_matches(REPLACED);
             tracing::warn!(
                 "{file} is left: the list that was made of it has been changed or removed since. Rename it to {name} where that network is \
                  still wanted and no other file has it, else remove it"
             );
         }
-        let loaded = settle();
-        let held: Vec<Held> =
-            [loaded, named(&self.present()?), self.remembered()].into_iter().flatten().collect();
+        let (loaded, is_told) = match settle() {
+            Some(Told::Held(held)) => (Some(held), false),
+            told => (None, told.is_some()),
+        };
+        let named = match self.present()? {
+            Some(seen) => named(&seen, &store::drop_ins(&self.net_dir)),
+            None => (!is_told).then(|| self.unseen()),
+        };
+        let held: Vec<Held> = [loaded, named, self.remembered()].into_iter().flatten().collect();
         if held.is_empty() && self.bin_dir.is_dir() {
             binary::remove(&self.bin_dir)?;
         }
         Ok(held)
     }
 
-    /// The directory of configurations; one that is gone is empty.
-    pub(crate) fn present(&self) -> Result<Directory, Error> {
+    /// The directory of configurations; `None` = it is not there.
+    pub(crate) fn present(&self) -> Result<Option<Directory>, Error> {
         match store::read(&self.net_dir) {
-            Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(Directory::default()),
-            read => Ok(read?),
+            Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(None),
+            read => Ok(Some(read?)),
         }
+    }
+
+    /// A directory that is not there may be another than the runtime's.
+    fn unseen(&self) -> Held {
+        Held::Unseen(format!(
+            "{} is not there, which is from {}: give the one that the runtime uses, in a container mount it; where the network is \
+             removed for good, remove {} by hand",
+            self.net_dir.display(),
+            self.origins[0],
+            self.bin_dir.join(PLUGIN).display()
+        ))
     }
 
     /// Whether the runtime remembers pods of ours.
@@ -93,12 +120,12 @@ impl Settings {
     }
 }
 
-/// Files that still name ours: those in which it is alone, broken ones, copies that others have made of a list.
-fn named(seen: &Directory) -> Option<Held> {
+/// Files that still name ours: those in which it is alone, broken ones, copies that others have made of a list, drop-ins of others.
+fn named(seen: &Directory, drop_ins: &[File]) -> Option<Held> {
     let needle = format!("\"{PLUGIN}\"");
     // One that cannot be read may name it.
     let names = |file: &&File| file.text.as_ref().map_or(true, |text| text.contains(&needle));
-    let counted = seen.files.iter().filter(|file| kind_of(&file.name).is_some());
+    let counted = seen.files.iter().filter(|file| kind_of(&file.name).is_some()).chain(drop_ins);
     let names: Vec<String> = counted.filter(names).map(|file| file.name.clone()).collect();
     (!names.is_empty()).then_some(Held::Named(names))
 }

@@ -140,3 +140,33 @@ fn h22_a_runtime_that_has_it_loaded_keeps_the_binary() {
     host.succeed("uninstall", &[&flag]);
     assert!(host.names("bin").is_empty());
 }
+
+#[test]
+fn h22_a_runtime_that_does_not_answer_keeps_the_binary() {
+    let host = Host::with_list();
+    let flag = socket(&host);
+    host.succeed("install", &[&flag]);
+    // Its socket is there, and nobody listens.
+    drop(Cri::start(&host.path("run/cri.sock"), answers("containerd", "1.7.28")));
+    let told = said(&host.succeed("uninstall", &[&flag]));
+    assert!(told.contains("its binary stays") && told.contains("cannot connect to the runtime"), "{told}");
+    assert_eq!(host.read("10-net.conflist"), LIST);
+    assert_eq!(host.names("bin"), [OURS]);
+    host.succeed("uninstall", &["--cri-socket=off"]);
+    assert!(host.names("bin").is_empty());
+}
+
+#[test]
+fn h21_a_missing_directory_is_no_matter_where_the_runtime_tells() {
+    let host = Host::with_list();
+    let flag = socket(&host);
+    host.succeed("install", &[&flag]);
+    let cri = Cri::start(&host.path("run/cri.sock"), answers("containerd", "1.7.28"));
+    cri.set(|answers| answers.config = loaded(&["bridge"]));
+    std::fs::remove_dir_all(host.path("net.d")).unwrap();
+    host.succeed("uninstall", &[&flag]);
+    assert!(host.names("bin").is_empty());
+    std::fs::remove_dir_all(host.path("bin")).unwrap();
+    let told = said(&host.succeed("uninstall", &[&flag]));
+    assert!(told.contains("no binary is removed") && told.contains("--cni-bin-dir"), "{told}");
+}

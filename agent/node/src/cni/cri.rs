@@ -18,7 +18,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 /// How long a runtime may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Runtimes from these versions on append drop-ins, for they are built with libcni 1.3.0.
 const DROP_INS: [(&str, Runtime, (u32, u32)); 2] =
     [("containerd", Runtime::Containerd, (2, 1)), ("cri-o", Runtime::Crio, (1, 33))];
@@ -66,8 +66,8 @@ struct StatusResponse {
 /// What a runtime is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// How it chooses its network.
-    pub(crate) runtime: Runtime,
+    /// How it chooses its network; `None` = nobody has looked how this one does.
+    pub(crate) runtime: Option<Runtime>,
     /// It appends drop-ins.
     pub(crate) reads_drop_ins: bool,
     /// Its name and version, for people.
@@ -126,7 +126,7 @@ impl Known {
         let known = DROP_INS.iter().find(|(known, ..)| *known == name);
         let number = version_of(version);
         Self {
-            runtime: known.map_or(Runtime::Containerd, |(_, runtime, _)| *runtime),
+            runtime: known.map(|(_, runtime, _)| *runtime),
             reads_drop_ins: known.is_some_and(|(.., first)| number.is_some_and(|number| number >= *first)),
             title: format!("{name} {version}"),
         }
@@ -208,7 +208,11 @@ mod tests {
         ] {
             assert_eq!(Known::of(name, version).reads_drop_ins, reads, "{name} {version}");
         }
-        assert_eq!(Known::of("cri-o", "1.34.1").runtime, Runtime::Crio);
+        for (name, runtime) in
+            [("cri-o", Some(Runtime::Crio)), ("containerd", Some(Runtime::Containerd)), ("docker", None)]
+        {
+            assert_eq!(Known::of(name, "1.34.1").runtime, runtime);
+        }
     }
 
     #[test]
