@@ -65,6 +65,8 @@ fn g4_the_same_file_counts_as_for_the_runtime() {
     let said = host.fail("install", &["--cni-runtime=containerd"]);
     assert!(said.contains("05-broken.conflist is broken, so the runtime loads no network"), "{said}");
     let host = make();
+    // It leaves out a network with a plugin that it does not find.
+    host.script("bin/bridge", GOOD);
     host.succeed("install", &["--cni-runtime=cri-o"]);
     assert_eq!(host.types("10-net.json.conflist"), ["bridge", OURS]);
     assert_eq!(host.read("20-late.conflist"), LIST);
@@ -350,6 +352,13 @@ fn g42_least_capabilities() {
     let (installed, said) = with_capabilities(&host, "");
     assert!(installed, "files of root need none: {said}");
     assert_eq!(host.types("10-net.conflist"), ["bridge", OURS]);
+    // Directories of others that cannot be read are passed over.
+    let host = Host::with_list();
+    fs::create_dir(host.conf("other")).unwrap();
+    fs::set_permissions(host.conf("other"), fs::Permissions::from_mode(0o700)).unwrap();
+    chown(host.conf("other"), Some(1001), Some(1001)).unwrap();
+    let (installed, said) = with_capabilities(&host, "");
+    assert!(installed, "{said}");
     // Files of others take CHOWN and FOWNER, directories of others DAC_OVERRIDE, too.
     let host = Host::with_list();
     chown(host.conf("10-net.conflist"), Some(1001), Some(1001)).unwrap();
@@ -393,6 +402,17 @@ fn g30_g31_a_drop_in_follows_the_network_and_leaves_for_another_way() {
 }
 
 #[test]
+fn g36_a_directory_of_drop_ins_can_be_read_whatever_the_umask() {
+    let host = Host::with_list();
+    let install = host.cni("install");
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(install.get_program()).args(install.get_args());
+    let output = command.arg("--cni-mode=drop-in").output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(fs::metadata(host.conf("net")).unwrap().mode() & 0o777, 0o755);
+}
+
+#[test]
 fn g44_a_dry_run_tells_the_change_and_makes_none() {
     let host = Host::with_list();
     let said = said(&host.succeed("install", &["--dry-run"]));
@@ -413,6 +433,7 @@ fn g44_a_dry_run_tells_the_change_and_makes_none() {
 fn g48_the_networks_name_is_a_flag() {
     let host = Host::with_list();
     host.write("50-named.conflist", &LIST.replace("\"net\"", "\"named\""));
+    host.script("bin/bridge", GOOD);
     host.succeed("install", &["--cni-runtime=cri-o", "--cni-network=named", "--cri-socket=off"]);
     assert_eq!(host.read("10-net.conflist"), LIST);
     assert_eq!(host.types("50-named.conflist"), ["bridge", OURS]);
