@@ -105,11 +105,7 @@ pub(crate) fn misfit(directory: &Path) -> Option<String> {
 
 /// Whether there is a program of that name, whichever it is.
 pub(crate) fn is_there(directory: &Path) -> bool {
-    is_program(&directory.join(PLUGIN))
-}
-
-pub(crate) fn is_program(path: &Path) -> bool {
-    fs::metadata(path)
+    fs::metadata(directory.join(PLUGIN))
         .is_ok_and(|found| found.permissions().mode() & 0o100 != 0 && found.is_file() && found.len() > 0)
 }
 

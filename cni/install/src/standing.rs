@@ -9,9 +9,6 @@ use crate::{
     store,
 };
 
-/// Where CRI-O usually finds plugins, below the host's root (`plugin_dirs`, as distributions set it).
-const CRIO_PLUGINS: [&str; 2] = ["opt/cni/bin", "usr/libexec/cni"];
-
 impl Settings {
     /// How the node stands, whoever made it so.
     #[must_use]
@@ -44,22 +41,7 @@ impl Settings {
             let missing = self.find(&self.bin_dir).err();
             standing.problem = Some(missing.map_or(is_no_program, |error| error.to_string()));
         }
-        standing.problem = standing.problem.or_else(|| self.left_out(&standing.chain));
         standing
-    }
-
-    /// CRI-O leaves out a network with a plugin that it does not find. Which directories it looks into is not known for sure.
-    fn left_out(&self, chain: &[String]) -> Option<String> {
-        let usual = CRIO_PLUGINS.map(|directory| self.host.join(directory));
-        let directories = || usual.iter().chain([&self.bin_dir]);
-        let is_absent = |kind: &&String| !directories().any(|place| binary::is_program(&place.join(kind)));
-        let kind = chain.iter().filter(|_| self.runtime == Runtime::Crio).find(is_absent)?;
-        Some(format!(
-            "CRI-O may leave this network out, for there is no program {kind} in {} ({}) nor in its usual directories: install it there, \
-             or name the directory that has it",
-            self.bin_dir.display(),
-            self.origins[1]
-        ))
     }
 
     /// [`Self::standing`], and whether the program answers, which costs a process.

@@ -65,8 +65,6 @@ fn g4_the_same_file_counts_as_for_the_runtime() {
     let said = host.fail("install", &["--cni-runtime=containerd"]);
     assert!(said.contains("05-broken.conflist is broken, so the runtime loads no network"), "{said}");
     let host = make();
-    // It leaves out a network with a plugin that it does not find.
-    host.script("bin/bridge", GOOD);
     host.succeed("install", &["--cni-runtime=cri-o"]);
     assert_eq!(host.types("10-net.json.conflist"), ["bridge", OURS]);
     assert_eq!(host.read("20-late.conflist"), LIST);

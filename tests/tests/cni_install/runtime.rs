@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     cri::{Answers, Cri},
-    host::{GOOD, Host, Kept, LIST, OURS, said},
+    host::{Host, Kept, LIST, OURS, said},
 };
 
 fn answers(name: &str, version: &str) -> Answers {
@@ -38,15 +38,11 @@ fn g28_g29_the_runtimes_version_decides_about_drop_ins() {
         ("cri-o", "1.32.0", false),
     ] {
         let host = Host::with_list();
-        // CRI-O leaves out a network with a plugin that it does not find.
-        host.script("bin/bridge", GOOD);
         let _cri = Cri::start(&host.path("run/cri.sock"), answers(name, version));
         host.succeed("install", &[&socket(&host)]);
         assert_eq!(host.conf("net/99-balancing.conf").exists(), reads, "{name} {version}");
         assert_eq!(host.types("10-net.conflist").len(), if reads { 1 } else { 2 }, "{name} {version}");
         let host = Host::with_list();
-        // CRI-O leaves out a network with a plugin that it does not find.
-        host.script("bin/bridge", GOOD);
         let _cri = Cri::start(&host.path("run/cri.sock"), answers(name, version));
         let output = host.cni("install").args(["--cni-mode=drop-in", &socket(&host)]).output().unwrap();
         assert_eq!(output.status.success(), reads, "{name} {version}: {}", crate::host::said(&output));

@@ -620,27 +620,6 @@ fn g48_the_network_that_cri_o_is_told_counts() {
 }
 
 #[test]
-fn g40_what_cri_o_may_leave_out_is_told() {
-    let host = Host::new();
-    fs::write(host.list(), LIST).unwrap();
-    host.settings().install().unwrap();
-    assert!(host.settings().standing().is_ready(), "containerd loads it all the same");
-    let crio = Settings { runtime: Runtime::Crio, ..host.settings() };
-    let problem = crio.standing().problem.unwrap();
-    assert!(
-        problem.contains("CRI-O may leave this network out") && problem.contains("no program bridge"),
-        "{problem}"
-    );
-    for directory in ["bin", "usr/libexec/cni"] {
-        fs::create_dir_all(host.path(directory)).unwrap();
-        let program = host.path(directory).join("bridge");
-        fs::copy(host.path("source"), &program).unwrap();
-        assert!(crio.standing().is_ready(), "{directory}");
-        fs::remove_file(program).unwrap();
-    }
-}
-
-#[test]
 fn h21_what_cannot_be_seen_keeps_the_binary() {
     let host = Host::new();
     let results = host.path("var/lib/cni/results");
