@@ -271,6 +271,7 @@ impl Node {
             reads_drop_ins: None,
             entry: "{}".to_owned(),
             place: Place::Last,
+            origins: Default::default(),
         };
         let held = settings.uninstall(|| None).unwrap();
         assert!(held.is_empty(), "{held:?}");
