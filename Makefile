@@ -1,7 +1,9 @@
 # Entry points; docs/development.md explains them. `make` alone builds.
 SECONDS ?= 3600
+ARCH ?= amd64
+TAG ?=
 
-.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube lint crds manifests setup
+.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube lint crds manifests image deb setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -53,5 +55,11 @@ crds: ## install/crds, from the types in agent/kube/src/api
 manifests: ## install/balancing.yaml, from the chart
 	tests/setup.sh helm && install/manifests.sh >install/balancing.yaml.new && mv install/balancing.yaml.new install/balancing.yaml
 
-setup: ## install everything the other targets need
+image: ## target/image: the container image as an archive, its digest and SBOM; ARCH=arm64, TAG=NAME:TAG
+	tests/setup.sh build image $(if $(filter arm64,$(ARCH)),cross) && install/image/build.sh --arch $(ARCH) --tag "$(TAG)"
+
+deb: ## target/deb: the Debian package for hosts outside a cluster; ARCH=arm64
+	tests/setup.sh build $(if $(filter arm64,$(ARCH)),cross) && install/deb/build.sh --arch $(ARCH)
+
+setup: ## install everything that tests and lints need
 	tests/setup.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing this project needs beyond git, make and cargo.
 #
-#   tests/setup.sh [PART...]     parts: build, run, lint, go, kube, flannel, helm (default: all)
+#   tests/setup.sh [PART...]     parts: build, run, lint, go, kube, flannel, helm (the default), image, cross
 #
 # Each part is a file in tests/setup/ with two functions: `ready` looks whether the part's tools work,
 # `install` brings what is missing. A part that was ready with the present scripts is left alone as long
@@ -18,8 +18,8 @@ mkdir -p "$cache"
 [ $# -gt 0 ] || set -- build run lint go kube flannel helm
 for part; do
     case $part in
-        build | run | lint | go | kube | flannel | helm) ;;
-        *) fail "unknown part '$part': use build, run, lint, go, kube, flannel or helm" ;;
+        build | run | lint | go | kube | flannel | helm | image | cross) ;;
+        *) fail "unknown part '$part': use build, run, lint, go, kube, flannel, helm, image or cross" ;;
     esac
     # A subshell, so that a part's functions and variables end with it.
     (
