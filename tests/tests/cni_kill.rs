@@ -267,6 +267,7 @@ impl Node {
             choice: Choice::Auto,
             runtime: Runtime::Containerd,
             runtime_is_known: true,
+            runtime_is_awaited: false,
             network: None,
             reads_drop_ins: None,
             entry: "{}".to_owned(),

@@ -152,7 +152,12 @@ fn fabric_of_node<'a>(snapshot: &'a Snapshot, node: &Node, is_by_hand: bool) -> 
         return Belongs::To(fabric, spec);
     }
     // One of which nothing is known that counts may have been the one of this node: what it made stays.
-    let may_select = |fabric: &TunnelFabric| fabric.spec.as_ref().map_or(true, |spec| selects(spec, node));
+    let own =
+        snapshot.member(&MemberKind::Node.object_name(&node.name)).and_then(|own| own.spec.as_ref().ok());
+    let may_select = |fabric: &TunnelFabric| {
+        own.is_some_and(|own| own.fabric == fabric.name)
+            || fabric.spec.as_ref().map_or(true, |spec| selects(spec, node))
+    };
     let unclear = fabrics.into_iter().find(|fabric| counting(fabric).is_none() && may_select(fabric));
     unclear.map_or(Belongs::Nowhere, Belongs::Unclear)
 }

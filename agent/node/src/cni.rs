@@ -40,6 +40,9 @@ pub enum CniError {
 /// Between two questions what the runtime is, and after one that it did not answer in time.
 const RUNTIME: Duration = Duration::from_secs(10);
 
+/// So long a runtime that has not answered yet may take, while what is there stays.
+const AWAITED: Duration = Duration::from_secs(60);
+
 /// Before a runtime that has loaded something else is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -131,8 +134,14 @@ pub(crate) fn start(config: CniConfig, run_dir: PathBuf) -> io::Result<watch::Re
 }
 
 fn keep(config: &CniConfig, run_dir: &Path, runtime: &Runtime, told: &watch::Sender<Standing>) {
-    let (mut known, mut asked) = (runtime.known(), Instant::now());
-    let mut keeper = Keeper::new(settings(config, run_dir, known.as_ref()));
+    let begun = Instant::now();
+    let (mut known, mut asked) = (runtime.known(), begun);
+    // After a boot the runtime may come later than the agent.
+    let wanted = |known: Option<&Known>| Settings {
+        runtime_is_awaited: known.is_none() && !config.sockets.is_empty() && begun.elapsed() < AWAITED,
+        ..settings(config, run_dir, known)
+    };
+    let mut keeper = Keeper::new(wanted(known.as_ref()));
     loop {
         // A runtime that was upgraded reads what it did not read before; one that restarts is still the same. One that hangs must not
         // delay every look.
@@ -140,7 +149,7 @@ fn keep(config: &CniConfig, run_dir: &Path, runtime: &Runtime, told: &watch::Sen
             known = runtime.known().or(known);
             asked = Instant::now();
         }
-        keeper.change(settings(config, run_dir, known.as_ref()));
+        keeper.change(wanted(known.as_ref()));
         let next = keeper.round(Instant::now());
         let mut standing = keeper.standing().clone();
         // A runtime that notices our write needs a moment.
@@ -170,6 +179,7 @@ fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settin
         choice: config.choice,
         runtime: runtime.unwrap_or_default(),
         runtime_is_known: runtime.is_some(),
+        runtime_is_awaited: false,
         network: config.network.clone(),
         reads_drop_ins: known.map(|known| known.reads_drop_ins),
         entry: config.entry.to_json(),

@@ -62,6 +62,8 @@ pub struct Settings {
     pub runtime: Runtime,
     /// Which runtime it is was told or asked, not taken for granted.
     pub runtime_is_known: bool,
+    /// It has not answered yet, and may in a moment: a drop-in that is there stays.
+    pub runtime_is_awaited: bool,
     /// The network that CRI-O is told to use (`cni_default_network`); `None` = the first one.
     pub network: Option<String>,
     /// The runtime appends drop-ins: containerd 2.1, CRI-O 1.33 and later. `None` = it does not tell: one that is wanted is taken for
@@ -186,7 +188,7 @@ impl Keeper {
         self.watch.drain();
         let (writes, fights) = (self.standing.writes, self.standing.fights);
         let mut standing = Standing { writes, fights, ..self.settings.standing() };
-        let mut next = PERIOD;
+        let (mut next, mut has_failed) = (PERIOD, false);
         match made {
             Ok(Made { steps: 0, program: false }) => {}
             Ok(made) => {
@@ -197,12 +199,15 @@ impl Keeper {
                 }
             }
             Err(Error::Store(store::Error::Changed(_))) => next = AGAIN,
-            Err(error) => standing.problem = Some(error.to_string()),
+            Err(error) => {
+                standing.problem = Some(error.to_string());
+                has_failed = true;
+            }
         }
         if let Some(until) = self.truce(now) {
             // The program is looked after all the time, also without a watch.
             next = until.duration_since(now).min(PERIOD);
-            if !standing.is_ready() {
+            if !standing.is_ready() && !has_failed {
                 standing.problem = Some(fight_in_words(&standing));
             }
         }
@@ -409,7 +414,7 @@ impl Settings {
                 Err(NoPlan::NoDropIn("the runtime is older than that".to_owned()))
             }
             Choice::Only(mode) => plan(seen, &wanted(mode)),
-            Choice::Auto if self.may_drop_in() => match plan(seen, &wanted(Mode::DropIn)) {
+            Choice::Auto if self.may_drop_in(seen) => match plan(seen, &wanted(Mode::DropIn)) {
                 Err(NoPlan::NoDropIn(_)) => plan(seen, &wanted(Mode::Inline)),
                 planned => planned,
             },
@@ -417,8 +422,9 @@ impl Settings {
         }
     }
 
-    fn may_drop_in(&self) -> bool {
-        self.place == Place::Last && self.reads_drop_ins == Some(true)
+    fn may_drop_in(&self, seen: &Directory) -> bool {
+        let is_kept = self.runtime_is_awaited && !seen.drop_ins.is_empty();
+        self.place == Place::Last && self.reads_drop_ins.unwrap_or(is_kept)
     }
 }
 

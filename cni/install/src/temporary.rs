@@ -91,8 +91,11 @@ impl<'n> Change<'n> {
     fn put_back(&self, temporary: &Path) -> Result<(), Error> {
         let path = temporary.with_file_name(self.file);
         let is_ours = [self.left, self.known].contains(&fingerprint_of(temporary));
+        // A power cut may have left nothing of what its writer did not sync. No runtime loads what is no JSON.
+        let is_whole = fs::read(temporary)
+            .is_ok_and(|content| serde_json::from_slice::<serde::de::IgnoredAny>(&content).is_ok());
         // What came to the place after ours is newer.
-        if is_ours || fingerprint_of(&path) != self.left {
+        if is_ours || !is_whole || fingerprint_of(&path) != self.left {
             return Ok(());
         }
         if self.left == ABSENT {
@@ -143,22 +146,30 @@ mod tests {
     fn g22_what_a_killed_exchange_has_taken_from_its_place_goes_back() {
         let ours = Some(&b"ours"[..]);
         // Before the exchange, also when it was half written, or somebody was faster; and after one that was right.
-        for (at_place, temporary) in
-            [("known", "ours"), ("known", "ou"), ("newer", "ours"), ("newer", ""), ("ours", "known")]
-        {
+        // And after a power cut that took what its writer had not synced.
+        for (at_place, temporary) in [
+            ("known", "ours"),
+            ("known", "ou"),
+            ("newer", "ours"),
+            ("newer", ""),
+            ("ours", "known"),
+            ("ours", ""),
+        ] {
             assert_eq!(swept(ours, Some(at_place), temporary).as_deref(), Some(at_place), "{temporary}");
         }
         // What came out was not what was known. It goes back, but not over what was written since.
-        assert_eq!(swept(ours, Some("ours"), "newer").as_deref(), Some("newer"));
-        assert_eq!(swept(ours, Some("newest"), "newer").as_deref(), Some("newest"));
-        assert_eq!(swept(ours, None, "newer"), None, "its writer has removed it");
+        let newer = r#"{"newer": 1}"#;
+        assert_eq!(swept(ours, Some("ours"), newer).as_deref(), Some(newer));
+        assert_eq!(swept(ours, Some("newest"), newer).as_deref(), Some("newest"));
+        assert_eq!(swept(ours, None, newer), None, "its writer has removed it");
     }
 
     #[test]
     fn g22_what_a_killed_removal_has_taken_from_its_place_goes_back() {
         assert_eq!(swept(None, None, "known"), None);
-        assert_eq!(swept(None, None, "newer").as_deref(), Some("newer"));
-        assert_eq!(swept(None, Some("newest"), "newer").as_deref(), Some("newest"));
+        assert_eq!(swept(None, None, "{}").as_deref(), Some("{}"));
+        assert_eq!(swept(None, None, ""), None);
+        assert_eq!(swept(None, Some("newest"), "{}").as_deref(), Some("newest"));
     }
 
     #[test]

@@ -275,6 +275,18 @@ fn an_edited_selector_moves_nobody_before_it_is_accepted() {
 }
 
 #[test]
+fn an_agent_that_starts_beside_an_edit_keeps_what_its_node_has() {
+    let mut edited = fabric("f", 1, LabelSelector { labels: labels(&[("new", "1")]), ..Default::default() });
+    edited.acceptance = Acceptance::Pending;
+    let own = tunnel_node(MemberKind::Node, HERE, "1", "10.211.0.5", 1);
+    let others: [Object; 2] = [node("1", &[]), edited.into()];
+    assert!(says(others.clone()).starts_with("outside: "));
+    assert!(
+        says(others.into_iter().chain([own.into()])).starts_with("waiting: TunnelFabric f is not accepted")
+    );
+}
+
+#[test]
 fn fewer_are_let_in_at_once() {
     let mut open = fabric("f", 1, LabelSelector::default());
     open.spec.as_mut().unwrap().accept_from = AcceptFrom::Anyone;

@@ -111,8 +111,9 @@ impl FabricReconciler {
     /// Between the last look and the next. Something in between may have made one fail, so that the second comes at once.
     fn pause(&self) -> Duration {
         match self.failures {
-            // Strangers may be let in meanwhile.
-            0 if self.rules_changed => PAUSE,
+            // Strangers may be let in meanwhile. Our own changes are told, too: members that come and go all the time must not
+            // cost a core.
+            0 if self.rules_changed => (self.took * 3).clamp(PAUSE, LONGEST),
             0 => (self.took * REST).clamp(PAUSE, LONGEST),
             1 => Duration::ZERO,
             more => (PAUSE * 2_u32.saturating_pow(more - 1)).min(FAILING),
@@ -438,7 +439,8 @@ mod tests {
             assert_eq!(reconciler.pause().as_millis(), pause);
         }
         reconciler.rules_changed = true;
-        assert_eq!(reconciler.pause(), PAUSE, "a filter that was flushed is looked at soon");
+        reconciler.took = Duration::from_millis(300);
+        assert_eq!(reconciler.pause().as_millis(), 900, "a filter that was flushed is looked at soon");
         (reconciler.rules_changed, reconciler.took) = (false, Duration::ZERO);
         (reconciler.failures, reconciler.last) =
             (9, Some((Instant::now(), Outcome::Failed("why".to_owned()))));

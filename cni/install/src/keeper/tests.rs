@@ -46,6 +46,7 @@ impl Host {
             choice: Choice::Auto,
             runtime: Runtime::Containerd,
             runtime_is_known: true,
+            runtime_is_awaited: false,
             network: None,
             reads_drop_ins: None,
             entry: Entry::default().to_json(),
@@ -617,6 +618,20 @@ fn g48_the_network_that_cri_o_is_told_counts() {
     }
     // containerd knows no names.
     assert_eq!(containerd.standing().chain, ["bridge"]);
+}
+
+#[test]
+fn g29_a_runtime_that_is_late_takes_no_drop_in_away() {
+    let host = Host::new();
+    fs::write(host.list(), LIST).unwrap();
+    let knows = Settings { reads_drop_ins: Some(true), ..host.settings() };
+    knows.install().unwrap();
+    let drop_in = host.path("net.d/net/99-balancing.conf");
+    assert!(drop_in.exists());
+    Settings { reads_drop_ins: None, runtime_is_awaited: true, ..host.settings() }.install().unwrap();
+    assert!(drop_in.exists());
+    Settings { reads_drop_ins: None, ..host.settings() }.install().unwrap();
+    assert!(!drop_in.exists(), "one that never answers reads none for sure");
 }
 
 #[test]

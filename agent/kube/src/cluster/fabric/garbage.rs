@@ -12,7 +12,10 @@ use super::Known;
 use crate::source::Kind;
 use balancing_core::{
     membership::{Belongs, NodeAddresses, fabric_of, has_own_mac},
-    objects::{ClaimSpec, ExternalHostSpec, MemberKind, MemberSpec, Owner, TunnelAddressClaim, TunnelNode},
+    objects::{
+        Acceptance, ClaimSpec, ExternalHostSpec, MemberKind, MemberSpec, Owner, TunnelAddressClaim,
+        TunnelFabric, TunnelNode,
+    },
     snapshot::Snapshot,
 };
 
@@ -40,6 +43,8 @@ pub(in crate::cluster) struct Remains {
     pub(in crate::cluster) owner: Owner,
     /// Why it may go.
     pub(in crate::cluster) why: Gone,
+    /// The fabric by the spec that counts, which the server may not tell any more.
+    pub(in crate::cluster) accepted: Option<TunnelFabric>,
 }
 
 /// Why something may go. Before that the API server is asked about whatever is of another object, for objects are not heard of in
@@ -128,9 +133,17 @@ pub(super) fn remains(known: &Known<'_>) -> Vec<Remains> {
             fabric: spec.fabric.clone(),
             owner: spec.owner(),
             why,
+            accepted: accepted(known.snapshot, &spec.fabric),
         })
     });
     members.chain(claims_left(known)).collect()
+}
+
+/// A fabric as it was when a controller accepted it last.
+fn accepted(snapshot: &Snapshot, name: &str) -> Option<TunnelFabric> {
+    let fabric = snapshot.fabrics().find(|fabric| fabric.name == name)?;
+    let spec = snapshot.accepted_spec(fabric)?.clone();
+    Some(TunnelFabric { acceptance: Acceptance::Accepted, spec: Ok(spec), ..fabric.clone() })
 }
 
 /// The valid claims by address.
@@ -169,6 +182,7 @@ fn claims_left(known: &Known<'_>) -> Vec<Remains> {
             fabric: spec.fabric.clone(),
             owner: spec.owner.clone(),
             why,
+            accepted: None,
         })
     });
     left.collect()

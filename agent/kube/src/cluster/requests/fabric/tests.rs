@@ -75,6 +75,7 @@ async fn removes(why: Gone, member: Value, host: Value, fabric: &[&str]) -> bool
         fabric: "f".to_owned(),
         owner: Owner { kind: MemberKind::ExternalHost, name: "db".to_owned(), uid: "db-uid".to_owned() },
         why,
+        accepted: None,
     };
     let removed = writer.remove(&remains).await.unwrap();
     assert_eq!(*deletions.lock().unwrap(), usize::from(removed));
@@ -103,4 +104,51 @@ async fn a_host_that_has_renewed_meanwhile_is_not_silent() {
     let host = || host("192.0.2.0/24", false);
     assert!(removes(silent("2026-01-01T00:00:00Z"), member("host.db"), host(), &["f"]).await);
     assert!(!removes(silent("2025-12-31T23:59:50Z"), member("host.db"), host(), &["f"]).await);
+}
+
+/// Whether the TunnelNode of a Node goes that is outside by what a controller accepted, while the server shows an edit.
+async fn leaves(labels: Value, accepted: Option<&str>) -> bool {
+    let mac = mac_of("f", "node.n1").map(|byte| format!("{byte:02x}")).join(":");
+    let member = object(
+        "TunnelNode",
+        "node.n1",
+        json!({"fabric": "f", "kind": "Node", "name": "n1", "uid": "n1-uid", "port": 7710, "mac": mac,
+            "underlay": {"ipv4": "192.0.2.1"}, "addresses": ["10.211.0.2"], "mtu": 1450}),
+    );
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "n1-uid", "labels": labels}});
+    let (writer, _) = server(vec![
+        ("/tunnelnodes/node.n1", member),
+        ("/nodes/n1", node),
+        ("/tunnelfabrics", fabrics(&["f"])),
+    ]);
+    let accepted = accepted.map(|selector| {
+        let said = json!({"conditions": [{"type": "Accepted", "status": "True", "observedGeneration": 0}]});
+        let mut fabric = object(
+            "TunnelFabric",
+            "f",
+            json!({"ipv4Pool": "10.211.0.0/16", "nodeSelector": {"matchLabels": {(selector): "1"}}}),
+        );
+        fabric["status"] = said;
+        let manifest =
+            balancing_core::manifest::parse(&fabric.to_string(), balancing_core::manifest::Format::Json);
+        let Some(Object::Fabric(fabric)) = manifest.unwrap().objects.pop() else { panic!() };
+        fabric
+    });
+    let remains = Remains {
+        kind: Kind::TunnelNode,
+        name: "node.n1".to_owned(),
+        uid: "node.n1-uid".to_owned(),
+        fabric: "f".to_owned(),
+        owner: Owner { kind: MemberKind::Node, name: "n1".to_owned(), uid: "n1-uid".to_owned() },
+        why: Gone::Outside,
+        accepted,
+    };
+    writer.remove(&remains).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_has_left_by_what_was_accepted_goes_also_beside_an_edit() {
+    assert!(leaves(json!({}), Some("in")).await);
+    assert!(!leaves(json!({"in": "1"}), Some("in")).await, "it is back");
+    assert!(!leaves(json!({}), None).await, "nothing is known of what was accepted");
 }
