@@ -44,7 +44,7 @@ pub(in crate::cluster) struct Remains {
     /// Why it may go.
     pub(in crate::cluster) why: Gone,
     /// The fabric by the spec that counts, which the server may not tell any more.
-    pub(in crate::cluster) accepted: Option<TunnelFabric>,
+    pub(in crate::cluster) accepted: Option<Box<TunnelFabric>>,
 }
 
 /// Why something may go. Before that the API server is asked about whatever is of another object, for objects are not heard of in
@@ -140,10 +140,10 @@ pub(super) fn remains(known: &Known<'_>) -> Vec<Remains> {
 }
 
 /// A fabric as it was when a controller accepted it last.
-fn accepted(snapshot: &Snapshot, name: &str) -> Option<TunnelFabric> {
+fn accepted(snapshot: &Snapshot, name: &str) -> Option<Box<TunnelFabric>> {
     let fabric = snapshot.fabrics().find(|fabric| fabric.name == name)?;
     let spec = snapshot.accepted_spec(fabric)?.clone();
-    Some(TunnelFabric { acceptance: Acceptance::Accepted, spec: Ok(spec), ..fabric.clone() })
+    Some(Box::new(TunnelFabric { acceptance: Acceptance::Accepted, spec: Ok(spec), ..fabric.clone() }))
 }
 
 /// The valid claims by address.

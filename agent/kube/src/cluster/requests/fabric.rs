@@ -178,7 +178,7 @@ impl FabricWriter {
             return Ok(false);
         };
         let mut now = Snapshot::new(None);
-        let accepted = remains.accepted.clone().map(Object::Fabric);
+        let accepted = remains.accepted.clone().map(|fabric| Object::Fabric(*fabric));
         now.apply(accepted.map(|object| (object.key(), Some(object))));
         now.apply(objects.into_iter().map(|object| (object.key(), Some(object))));
         let why = member.spec.as_ref().ok().and_then(|spec| has_no_right(&now, &member, spec));

@@ -132,7 +132,7 @@ async fn leaves(labels: Value, accepted: Option<&str>) -> bool {
         let manifest =
             balancing_core::manifest::parse(&fabric.to_string(), balancing_core::manifest::Format::Json);
         let Some(Object::Fabric(fabric)) = manifest.unwrap().objects.pop() else { panic!() };
-        fabric
+        Box::new(fabric)
     });
     let remains = Remains {
         kind: Kind::TunnelNode,
