@@ -342,6 +342,31 @@ fn a_bpffs_that_is_read_only() {
 }
 
 #[test]
+fn a_run_directory_that_is_mounted_is_emptied_by_cleanup() {
+    if !require_kernel() {
+        return;
+    }
+    let node = Node::new("mounted");
+    let run_dir = node.run_dir().display();
+    let cleanup = format!(
+        "{} cleanup --run-dir {run_dir} --bpffs {}",
+        program("balancing-agent").display(),
+        node.bpffs().display()
+    );
+    // As in a container: it is a mount, and what is above it cannot be written.
+    for read_only in
+        ["true".to_owned(), format!("mount --bind -o ro {0} {0}", node.run_dir().parent().unwrap().display())]
+    {
+        let script = format!(
+            "{read_only} && mount -t tmpfs run {run_dir} && touch {run_dir}/plugin.json && {cleanup} && ls -A {run_dir}"
+        );
+        let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    }
+}
+
+#[test]
 fn without_privileges_it_says_what_it_may_not() {
     if !require_kernel() {
         return;

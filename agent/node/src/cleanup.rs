@@ -132,16 +132,26 @@ fn detach(locks: &Locks, uid: &PodUid, dir: &Path) -> Result<bool, CleanupError>
     Ok(links::remove(dir)?)
 }
 
-/// Removes a directory. Calls of the plugin write into the run directory also when they attach nothing; one that never ends
-/// to do so keeps it: `false`.
+/// Removes a directory; one that is mounted, as in a container, is emptied. Calls of the plugin write into the run directory also
+/// when they attach nothing; one that never ends to do so keeps it: `false`.
 fn remove(path: &Path) -> Result<bool, CleanupError> {
     for _ in 0..TRIES {
         match fs::remove_dir_all(path) {
             Ok(()) => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => thread::sleep(PAUSE),
+            Err(error) if is_of_mount(&error) && is_empty(path) => return Ok(true),
             Err(source) => return Err(CleanupError::Remove { path: path.to_owned(), source }),
         }
     }
     Ok(false)
+}
+
+/// What the kernel says of a mount point, or of a directory that is read-only above it.
+fn is_of_mount(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
