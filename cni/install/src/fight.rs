@@ -14,6 +14,9 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 /// After so long without repair the fight is over.
 const PEACE: Duration = Duration::from_secs(600);
 
+/// Files that are remembered at most: a primary may give its file another name each time.
+const FILES: usize = 64;
+
 /// What is remembered of repairs.
 #[derive(Debug, Default)]
 pub struct Fight {
@@ -57,6 +60,9 @@ pub struct Fights(BTreeMap<String, Fight>);
 impl Fights {
     /// Takes note that ours is in a file.
     pub fn hold(&mut self, file: &str) {
+        if self.0.len() >= FILES && !self.0.contains_key(file) {
+            self.0.clear();
+        }
         self.0.entry(file.to_owned()).or_default();
     }
 
@@ -124,6 +130,15 @@ mod tests {
         assert_eq!(fights.until("b", now), None);
         fights.hold("b");
         assert_eq!((0..4).filter(|_| fights.note("b", now)).count(), 1);
+    }
+
+    #[test]
+    fn ever_new_names_cost_no_memory() {
+        let mut fights = Fights::default();
+        for number in 0..10 * FILES {
+            fights.hold(&format!("{number}.conflist"));
+            assert!(fights.0.len() <= FILES);
+        }
     }
 
     #[test]
