@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Static release binaries for one architecture, the same from each directory that they are built in.
+# Static release binaries for one architecture. Only in the debug information of the BPF programs is the directory named in which
+# they are built.
 #
 #   install/image/binaries.sh amd64|arm64 DIRECTORY
 #

@@ -4,8 +4,8 @@
 #
 #   install/image/build.sh [--arch amd64|arm64] [--tag NAME:TAG] [--out DIRECTORY]
 #
-# Two builds of one commit give the same digest: files are sorted, owned by root and as old as the commit, and
-# no path of the machine is in them (install/image/binaries.sh).
+# Files are sorted, owned by root and as old as the commit. What is built in the same directory gives the same digest: the debug
+# information of the BPF programs names the directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
