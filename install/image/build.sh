@@ -4,7 +4,7 @@
 #
 #   install/image/build.sh [--arch amd64|arm64] [--tag NAME:TAG] [--out DIRECTORY]
 #
-# Files are sorted, owned by root and as old as the commit. What is built in the same directory gives the same digest: the debug
+# Files are sorted, owned by root and as old as the commit. The digest also depends on compiler and directory: the debug
 # information of the BPF programs names the directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
