@@ -22,7 +22,7 @@ const OUTAGE: Duration = Duration::from_secs(40);
 /// Agents try again after half a minute at the latest; far more than that.
 const RECOVERY: Duration = Duration::from_secs(120);
 /// Times what an agent without fabric may use: one with it has three more kinds to try again, and looks at its tunnel.
-const SHARE: u32 = 4;
+const SHARE: u32 = 2;
 /// Rest between two datagrams: 200 a second.
 const PACE: Duration = Duration::from_millis(5);
 
