@@ -3,7 +3,7 @@ SECONDS ?= 3600
 ARCH ?= amd64
 TAG ?=
 
-.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube lint crds manifests image deb setup
+.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube e2e lint crds manifests image deb setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -43,6 +43,12 @@ bench: build ## the numbers of docs/, measured here
 
 bench-kube: build ## the numbers of docs/ on a real control plane, measured here
 	tests/setup.sh run kube && tests/as-root.sh cargo bench --locked -p balancing-tests --bench kube
+
+e2e: ## a cluster of virtual machines, with the chart on it; CASES=, NODES=, KERNEL=, RUNTIME=, KEEP=1: tests/cluster/run.sh
+	tests/setup.sh build image kube go helm node coredns cluster $(if $(filter 2,$(RUNTIME)),containerd)
+	install/image/build.sh --tag e2e.invalid/balancing:e2e --out target/cluster/image
+	install/deb/build.sh --out target/cluster/deb
+	tests/as-root.sh tests/cluster/run.sh $(CASES)
 
 lint: ## formatting, clippy and the project's own rules
 	tests/setup.sh build lint helm && tests/lint.sh

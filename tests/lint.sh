@@ -18,7 +18,7 @@ step tests/lint/install.sh
 step tests/lint/manifests.sh
 step tests/lint/unsafe.sh
 if command -v shellcheck >/dev/null; then
-    step shellcheck --external-sources .ci/run tests/*.sh tests/demo/*.sh tests/setup/*.sh tests/lint/*.sh install/*.sh
+    step shellcheck --external-sources .ci/run tests/*.sh tests/demo/*.sh tests/setup/*.sh tests/lint/*.sh tests/cluster/*.sh tests/cluster/*/*.sh install/*.sh install/*/*.sh
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -24,6 +24,7 @@ done
 
 # `file::function` in the last column.
 functions=$(grep -rhoE --include='*.rs' --exclude-dir=target '^ *(async )?fn [a-z0-9_]+' . | sed -E 's/.*fn //' | sort -u)
+# shellcheck disable=SC2016  # backquotes of Markdown
 while read -r name; do
     function=${name##*::}
     found=$(grep -cx "$function" <<<"$functions" || true)

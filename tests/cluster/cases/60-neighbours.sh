@@ -1,0 +1,83 @@
+# Another product's program on the root cgroup of a node, where those of Cilium and Calico sit: attached after ours and
+# before, with BPF_F_ALLOW_MULTI and alone (flags 0). It redirects a frontend of its own; the program is that of a
+# second agent with tables of its own.
+# shellcheck shell=bash disable=SC2154
+
+there=2
+
+other_policy() {
+    cat <<P
+apiVersion: balancing.elf.io/v1beta1
+kind: BalancingPolicy
+metadata: {name: others}
+spec:
+  frontend: {addressMatcher: {ip: 10.98.0.1, toPorts: [{port: "80", protocol: TCP}]}}
+  backend:
+    addressEndpoint:
+      addresses: [{ip: $gateway, weight: 1}]
+      toPorts: [{port: "9001", protocol: TCP}]
+P
+}
+
+# Loads it; the second agent hooks an empty cgroup only, and ends.
+provide_other() {
+    daemon other "$(build_probe x86_64-unknown-linux-musl)" serve 9001 other
+    put "$there" 'cat >/root/balancing.deb && dpkg-deb -x /root/balancing.deb /root/other' <"$(ls "$repository"/target/cluster/deb/*_amd64.deb)"
+    other_policy | put "$there" 'mkdir -p /root/policies /sys/fs/cgroup/other /sys/fs/bpf/other && cat >/root/policies/others.yaml'
+    on "$there" 'systemd-run --quiet --unit other /root/other/usr/bin/balancing-agent run --source dir:/root/policies --node-name other \
+        --cgroup-root /sys/fs/cgroup/other --bpffs /sys/fs/bpf/other --run-dir /run/other --http off --metrics off'
+    within 60 on "$there" /root/other/usr/bin/balancingctl --run-dir /run/other doctor
+    on "$there" systemctl stop other
+}
+
+attach_other() { on "$there" "bpftool cgroup attach /sys/fs/cgroup connect4 pinned $program $1"; }
+detach_other() { on "$there" "bpftool cgroup detach /sys/fs/cgroup connect4 pinned $program"; }
+
+# Everything of ours is gone, as after a boot, and the agent begins anew.
+begin_anew() {
+    on "$there" 'rm -rf /sys/fs/bpf/balancing /sys/fs/bpf/balancing-*; pkill -9 -f "^/usr/local/bin/balancing-agent run"'
+}
+
+ours_works() { asks "m$there" 169.254.169.254:80 "metadata-on-$there" && asks "g$there" 10.99.0.3:80 address; }
+both_work() { ours_works && asks "m$there" 10.98.0.1:80 other; }
+refused_openly() { balancingctl "$there" status -o json | grep -q 'ALLOW_MULTI'; }
+
+prove() {
+    local program
+    daemon address "$(build_probe x86_64-unknown-linux-musl)" serve 9000 address
+    apply_policies
+    provide_other
+    program=$(on "$there" 'find /sys/fs/bpf/other -name connect4 | grep program')
+
+    within 30 ours_works
+    attach_other multi
+    both_work
+    say "after ours, multi: both work"
+    begin_anew
+    within 120 both_work
+    say "before ours, multi: both work"
+    detach_other
+    if attach_other '' 2>/dev/null; then
+        echo "the kernel let a program alone beside ours"
+        return 1
+    fi
+    ours_works
+    say "alone, after ours: the kernel refuses it"
+    on "$there" 'rm -rf /sys/fs/bpf/balancing /sys/fs/bpf/balancing-*'
+    attach_other ''
+    begin_anew
+    within 120 refused_openly
+    begin_pod beside "$there" || true
+    within 90 equal 1 pods_that_end beside
+    say "alone, before ours: pods start, and the agent says who is in the way"
+    balancingctl "$there" doctor || true
+    detach_other
+    within 120 ours_works
+    say "and hooks them by itself once it is gone"
+    kubectl delete pod beside >/dev/null
+    on "$there" 'rm -rf /sys/fs/bpf/other /run/other /root/other; rmdir /sys/fs/cgroup/other'
+    delete_policies
+}
+
+# How many containers of that pod have run to their end, whatever they have seen.
+pods_that_end() { kubectl get pod "$1" -o json | jq '[.status.containerStatuses[]?.state.terminated] | map(select(. != null)) | length'; }

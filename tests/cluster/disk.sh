@@ -1,0 +1,200 @@
+# The disk that all machines of a run start from: Debian, a kernel of choice, containerd, kubelet, CNI plugins and the
+# images of the test's pods. Sourced.
+# shellcheck shell=bash disable=SC2154
+
+mirror=http://deb.debian.org/debian
+packages=systemd,systemd-sysv,dbus,kmod,iproute2,iptables,nftables,conntrack,containerd,runc,crun,busybox-static,procps,ca-certificates,tcpdump,bpftool,dropbear-bin,libnss-systemd
+left_out=(doc man locale info)
+
+# kernel_suite VERSION: the Debian suite that has it.
+kernel_suite() {
+    case $1 in
+        6.1) echo bookworm ;;
+        6.12) echo trixie ;;
+        newest) echo sid ;;
+        *) die "KERNEL=$1: use 6.1, 6.12 or newest" ;;
+    esac
+}
+
+# provide_rootfs: the userland as a tar, kept in the cache.
+provide_rootfs() {
+    rootfs="$cache/cluster/rootfs-$(sha256sum <<<"$packages" | cut -c1-16).tar"
+    [ ! -e "$rootfs" ] || return 0
+    say "Debian trixie, about a minute"
+    INITRD=No mmdebstrap --quiet --variant=minbase --format=tar --aptopt='APT::Install-Recommends "false"' \
+        "${left_out[@]/#/--dpkgopt=path-exclude=/usr/share/}" --include="$packages" trixie "$rootfs.new" "$mirror" ||
+        die "Debian could not be unpacked"
+    mv "$rootfs.new" "$rootfs"
+}
+
+# provide_kernel VERSION: its image and modules, kept in the cache for the day; a suite moves on.
+provide_kernel() {
+    local suite
+    suite=$(kernel_suite "$1")
+    kernel="$cache/cluster/kernel-$suite"
+    [ ! -e "$kernel/done" ] || return 0
+    say "the kernel of Debian $suite"
+    rm -rf "$kernel"
+    mkdir -p "$kernel"
+    mmdebstrap --quiet --variant=extract --include=linux-image-cloud-amd64 "$suite" "$kernel/all" "$mirror" ||
+        die "the kernel of $suite could not be unpacked"
+    mv "$kernel"/all/boot/vmlinuz-* "$kernel/vmlinuz"
+    mv "$kernel"/all/usr/lib/modules "$kernel/modules" 2>/dev/null || mv "$kernel"/all/lib/modules "$kernel/modules"
+    rm -rf "$kernel/all"
+    depmod -b "$kernel/depmod" "$(ls "$kernel/modules")" 2>/dev/null || true
+    touch "$kernel/done"
+}
+
+# plain_module NAME: prints the module, unpacked.
+plain_module() {
+    local file
+    file=$(find "$root/usr/lib/modules" -name "$1.ko*" | head -n 1)
+    case $file in
+        *.xz) xz -dc "$file" ;;
+        *) cat "$file" ;;
+    esac
+}
+
+# make_initrd: finds the disk and hands over. Modules that a kernel has built in are not among its files.
+make_initrd() {
+    local module directory="$work/initrd.d"
+    mkdir -p "$directory"/{bin,dev,new}
+    cp "$root/usr/bin/busybox" "$directory/bin/busybox"
+    for module in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk crc16 crc32c_generic libcrc32c mbcache jbd2 ext4; do
+        plain_module "$module" >"$directory/$module.ko" 2>/dev/null || true
+        [ ! -s "$directory/$module.ko" ] || echo "/bin/busybox insmod /$module.ko"
+    done >"$work/insmod"
+    {
+        printf '#!/bin/busybox sh\n/bin/busybox mount -t devtmpfs dev /dev\n'
+        cat "$work/insmod"
+        printf 'until [ -b /dev/vda ]; do /bin/busybox sleep 0.1; done\n/bin/busybox mount -t ext4 -o noatime /dev/vda /new\n'
+        printf '/bin/busybox mount --move /dev /new/dev\nexec /bin/busybox switch_root /new /sbin/init\n'
+    } >"$directory/init"
+    chmod 755 "$directory/init"
+    find "$directory" -name '*.ko' -empty -delete
+    (cd "$directory" && find . | cpio --quiet -o -H newc) >"$work/initrd"
+    rm -rf "$directory"
+}
+
+# pack_image NAME DIRECTORY COMMAND...: an image of one layer, in the form of `docker save`.
+pack_image() {
+    local name=$1 directory=$2 out layer
+    shift 2
+    out="$work/images/$(basename "$name" | tr : -)"
+    mkdir -p "$out"
+    tar -C "$directory" --owner=0 --group=0 --mtime=@0 --sort=name -cf "$out/layer.tar" .
+    layer=$(sha256sum "$out/layer.tar" | cut -d' ' -f1)
+    jq -cn --arg layer "sha256:$layer" '{architecture: "amd64", os: "linux",
+        config: {Entrypoint: $ARGS.positional, Env: ["PATH=/bin"]},
+        rootfs: {type: "layers", diff_ids: [$layer]}, history: [{created_by: "tests/cluster"}]}' --args "$@" >"$out/config.json"
+    jq -cn --arg name "$registry/$name" '[{Config: "config.json", RepoTags: [$name], Layers: ["layer.tar"]}]' >"$out/manifest.json"
+    tar -C "$out" -cf "$work/images/$(basename "$name" | tr : -).tar" manifest.json config.json layer.tar
+    rm -r "$out"
+}
+
+# build_probe TARGET: prints where it is. Its own directory: the image is built with other flags for one of the targets.
+build_probe() {
+    local target="$repository/target/cluster"
+    cargo build --quiet --locked --release -p cluster-probe --target "$1" --target-dir "$target" \
+        --manifest-path "$repository/Cargo.toml" >&2 || die "the probe does not build"
+    echo "$target/$1/release/cluster-probe"
+}
+
+# Images of the pods: one that does nothing, and the probe with the resolver of musl and of glibc.
+make_images() {
+    local staging="$work/staging" libraries="$root/usr/lib/x86_64-linux-gnu" file libc
+    mkdir -p "$work/images"
+    for libc in musl gnu; do
+        mkdir -p "$staging/$libc"/{bin,tmp,etc,proc,sys,dev}
+        cp "$root/usr/bin/busybox" "$staging/$libc/bin/"
+        for file in sh sleep kill ls cat nslookup wget; do ln -s busybox "$staging/$libc/bin/$file"; done
+        cp "$(build_probe "x86_64-unknown-linux-$libc")" "$staging/$libc/bin/cluster-probe"
+    done
+    mkdir -p "$staging/gnu/lib64" "$staging/gnu/lib/x86_64-linux-gnu"
+    for file in libc.so.6 libgcc_s.so.1 libm.so.6; do cp -L "$libraries/$file" "$staging/gnu/lib/x86_64-linux-gnu/"; done
+    cp -L "$libraries/ld-linux-x86-64.so.2" "$staging/gnu/lib64/"
+    echo 'hosts: files dns' >"$staging/gnu/etc/nsswitch.conf"
+    cp "$staging/musl/bin/cluster-probe" "$root/usr/local/bin/"
+    pack_image probe-musl:1 "$staging/musl" /bin/cluster-probe
+    pack_image probe-glibc:1 "$staging/gnu" /bin/cluster-probe
+    mkdir -p "$staging/pause/bin" "$staging/coredns"
+    cp "$staging/musl/bin/cluster-probe" "$staging/pause/bin/"
+    pack_image pause:1 "$staging/pause" /bin/cluster-probe pause
+    cp "$tools/coredns/bin/coredns" "$staging/coredns/"
+    pack_image coredns:1 "$staging/coredns" /coredns
+    cp "$repository/target/cluster/image/balancing-amd64.tar" "$work/images/balancing.tar"
+    rm -r "$staging"
+}
+
+# bake_images: into the node's store, by the node's own containerd, in a mount namespace of its own.
+bake_images() {
+    # shellcheck disable=SC2016  # its own script
+    root=$root work=$work unshare --mount bash -euc '
+        mount --bind "$root" "$root"
+        mount -t proc proc "$root/proc"
+        mount -t tmpfs tmp "$root/tmp"
+        mount -t tmpfs run "$root/run"
+        mkdir "$root/tmp/images"
+        mount --bind "$work/images" "$root/tmp/images"
+        cat >"$root/run/bake.toml" <<C
+version = 2
+root = "/var/lib/containerd"
+state = "/run/bake"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "/run/bake.sock"
+[ttrpc]
+address = "/run/bake-t.sock"
+C
+        chroot "$root" containerd --config /run/bake.toml --log-level warn >"$work/log/bake" 2>&1 &
+        until [ -S "$root/run/bake.sock" ]; do sleep 0.1; kill -0 $!; done
+        for file in "$work"/images/*.tar; do
+            chroot "$root" ctr --address /run/bake.sock --namespace k8s.io images import --snapshotter overlayfs "/tmp/images/${file##*/}" >>"$work/log/bake"
+        done
+        kill $!
+        wait $! || true'
+}
+
+# What costs time under emulation and does nothing for a node.
+masked=(apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
+    systemd-timesyncd.service getty.target getty@tty1.service serial-getty@ttyS0.service systemd-journal-flush.service
+    systemd-random-seed.service systemd-update-utmp.service systemd-binfmt.service systemd-pcrphase.service
+    sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount sys-fs-fuse-connections.mount
+    dev-hugepages.mount dev-mqueue.mount systemd-hwdb-update.service systemd-tmpfiles-clean.timer systemd-firstboot.service
+    systemd-sysusers.service systemd-logind.service systemd-update-done.service systemd-remount-fs.service
+    systemd-user-sessions.service systemd-journal-catalog-update.service ldconfig.service kmod-static-nodes.service)
+
+# make_disk VERSION-OF-KERNEL: $work/base.ext4, $work/vmlinuz and $work/initrd.
+make_disk() {
+    local unit plugin
+    provide_rootfs
+    provide_kernel "$1"
+    root="$work/root"
+    mkdir "$root"
+    tar -xf "$rootfs" -C "$root"
+    cp -a "$kernel/modules" "$root/usr/lib/"
+    cp "$kernel/vmlinuz" "$work/vmlinuz"
+    depmod -b "$root" "$(ls "$root/usr/lib/modules")"
+    cp -r "$here/node/." "$root/"
+    mkdir -p "$root"/opt/cni/bin "$root"/etc/cni/net.d "$root"/root/.ssh "$root"/etc/dropbear "$root"/opt/containerd2
+    cp "$tools"/node/bin/{kubelet,kube-proxy} "$root/usr/local/bin/"
+    for plugin in bridge host-local loopback portmap bandwidth; do cp "$tools/bin/$plugin" "$root/opt/cni/bin/"; done
+    [ "$runtime" = 1.7 ] || cp "$tools"/containerd/bin/{containerd,containerd-shim-runc-v2} "$root/opt/containerd2/"
+    install -m 600 "$work/pki/ssh.pub" "$root/root/.ssh/authorized_keys"
+    chmod 700 "$root/root" "$root/root/.ssh"
+    : >"$root/etc/fstab"
+    : >"$root/etc/machine-id"
+    rm -f "$root/etc/resolv.conf"
+    echo "nameserver $cluster_dns" >"$root/etc/resolv.conf"
+    sed -i 's/^root:[^:]*:/root::/' "$root/etc/shadow"
+    mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+    for unit in "${masked[@]}"; do ln -sfn /dev/null "$root/etc/systemd/system/$unit"; done
+    ln -sf /etc/systemd/system/{boot,dropbear}.service "$root/etc/systemd/system/multi-user.target.wants/"
+    ln -sfn /usr/lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+    make_images
+    bake_images
+    make_initrd
+    truncate -s 4G "$work/base.ext4"
+    mke2fs -q -t ext4 -O ^has_journal,^metadata_csum -E lazy_itable_init=1 -d "$root" "$work/base.ext4"
+    rm -rf "$root"
+}

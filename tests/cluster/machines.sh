@@ -1,0 +1,47 @@
+# The virtual machines of a run, emulated by QEMU without KVM. Sourced.
+# shellcheck shell=bash disable=SC2154
+
+# create_network MACHINES
+create_network() {
+    local number
+    ip netns add "$netns"
+    ip -n "$netns" link set lo up
+    ip -n "$netns" link add br0 type bridge forward_delay 0
+    ip -n "$netns" address add "$gateway/24" dev br0
+    ip -n "$netns" link set br0 up
+    for number in $(seq "$1"); do
+        ip -n "$netns" tuntap add "tap$number" mode tap
+        ip -n "$netns" link set "tap$number" master br0
+        ip -n "$netns" link set "tap$number" up
+        # Pods reach the API server, and it them.
+        ip -n "$netns" route add "10.244.$number.0/24" via "$(address_of "$number")"
+    done
+}
+
+# start_machine N MEMORY: on a disk of its own over the common one.
+start_machine() {
+    local number=$1 disk="$work/disk-$1"
+    [ -e "$disk" ] || qemu-img create -q -f qcow2 -b "$work/base.ext4" -F raw "$disk"
+    # Under emulation: kernel 6.12 does not survive 16-byte exchanges of more than one CPU in QEMU 7.
+    daemon "machine$number" "$cache/cluster/qemu/run" -accel tcg,thread=multi,tb-size=256 -cpu max,-cx16,-la57,-pku \
+        -smp 2 -m "$2" -nodefaults -no-user-config -display none -kernel "$work/vmlinuz" -initrd "$work/initrd" \
+        -append "console=ttyS0 quiet net.ifnames=0 mitigations=off nokaslr audit=0 apparmor=0 random.trust_cpu=on tsc=reliable systemd.show_status=0 panic=5" \
+        -drive "if=none,id=disk,file=$disk,format=qcow2,cache=unsafe" -device virtio-blk-pci,drive=disk \
+        -drive "if=none,id=seed,file=$work/seed$number.tar,format=raw,readonly=on" -device virtio-blk-pci,drive=seed \
+        -netdev "tap,id=net,ifname=tap$number,script=no,downscript=no" \
+        -device "virtio-net-pci,netdev=net,mac=52:54:00:00:00:$(printf '%02x' "$number"),romfile=" \
+        -device virtio-rng-pci -serial "file:$work/log/console$number"
+}
+
+# stop_all: every process of the run, by its pid.
+stop_all() {
+    local file pid
+    for file in "$work"/pids/*; do
+        [ -e "$file" ] || continue
+        pid=$(<"$file")
+        # The session's leader has the pid; none of it may outlive the run.
+        kill -9 -- "-$pid" 2>/dev/null || true
+        while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+        rm "$file"
+    done
+}

@@ -1,0 +1,54 @@
+# Policies of the cases. Sourced.
+# shellcheck shell=bash disable=SC2154
+
+policies() {
+    cat <<P
+apiVersion: balancing.elf.io/v1beta1
+kind: LocalRedirectPolicy
+metadata: {name: metadata}
+spec:
+  frontend: {addressMatcher: {ip: 169.254.169.254, toPorts: [{port: "80", protocol: TCP}]}}
+  backend:
+    endpointSelector: {matchLabels: {app: metadata-proxy}}
+    toPorts: [{port: "8080", protocol: TCP}]
+---
+apiVersion: balancing.elf.io/v1beta1
+kind: BalancingPolicy
+metadata: {name: pods}
+spec:
+  frontend: {addressMatcher: {ip: 10.99.0.1, toPorts: [{port: "80", protocol: TCP}]}}
+  backend:
+    serviceEndpoint:
+      endpointSelector: {matchLabels: {app: web}}
+      toPorts: [{port: "8080", protocol: TCP}]
+---
+apiVersion: balancing.elf.io/v1beta1
+kind: BalancingPolicy
+metadata: {name: host-ports}
+spec:
+  frontend: {addressMatcher: {ip: 10.99.0.2, toPorts: [{port: "80", protocol: TCP}]}}
+  backend:
+    serviceEndpoint:
+      endpointSelector: {matchLabels: {app: web}}
+      redirectMode: hostPort
+      toPorts: [{port: "18080", protocol: TCP}]
+---
+apiVersion: balancing.elf.io/v1beta1
+kind: BalancingPolicy
+metadata: {name: addresses}
+spec:
+  frontend: {addressMatcher: {ip: 10.99.0.3, toPorts: [{port: "80", protocol: TCP}]}}
+  backend:
+    addressEndpoint:
+      addresses: [{ip: $gateway, weight: 1}]
+      toPorts: [{port: "9000", protocol: TCP}]
+P
+}
+
+# apply_policies: until the first node has them in force.
+apply_policies() {
+    policies | kubectl apply -f - >/dev/null
+    kubectl wait --for=condition=Programmed lr/metadata bl/pods bl/host-ports bl/addresses --timeout=60s >/dev/null
+}
+
+delete_policies() { policies | kubectl delete -f - >/dev/null; }

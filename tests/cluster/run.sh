@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# A Kubernetes cluster of virtual machines on this one, the chart on it as docs/install.md says, and the cases.
+#
+#   tests/cluster/run.sh [CASE...]     cases: the files of tests/cluster/cases; those with a number by default
+#
+# Parameters, by environment:
+#   NODES=2         nodes, the control plane not among them
+#   KERNEL=6.12     6.1, 6.12 or newest: of Debian bookworm, trixie or sid
+#   RUNTIME=1.7     1.7 or 2: of containerd
+#   KEEP=1          leaves everything running and says how to look at it and how to end it
+#   MINUTES=30      how long the soak takes
+#
+# Wants root, and what `tests/setup.sh kube go helm node coredns cluster image` brings; `make e2e` calls that. Everything
+# lies in one directory and one network namespace, which go with the run, also where it fails.
+set -euo pipefail
+
+# shellcheck source=tests/cluster/lib.sh
+source "$(dirname "$0")/lib.sh"
+for part in pki control-plane machines disk nodes cases load manifests/pods manifests/policies; do
+    # shellcheck source=/dev/null
+    source "$here/$part.sh"
+done
+
+nodes=${NODES:-2}
+kernel_version=${KERNEL:-6.12}
+runtime=${RUNTIME:-1.7}
+work=$(mktemp -d "${TMPDIR:-/tmp}/balancing-e2e.XXXXXX")
+netns=$(basename "$work" | tr . -)
+failed=()
+
+end() {
+    local status=$?
+    trap - EXIT INT TERM
+    if [ "$status" != 0 ] || [ ${#failed[@]} != 0 ]; then
+        collect
+    fi
+    if [ -n "${KEEP:-}" ]; then
+        keep
+    else
+        tear_down
+    fi
+    exit "$status"
+}
+
+tear_down() {
+    local socket
+    for socket in "$work"/ssh-*; do
+        [ ! -S "$socket" ] || ssh -q -o "ControlPath=$socket" -O exit e2e 2>/dev/null || true
+    done
+    stop_all
+    ip netns delete "$netns" 2>/dev/null || true
+    # A mount of a bake that was interrupted went with its namespace.
+    rm -rf "$work"
+}
+
+keep() {
+    cat <<K
+left running, in $work:
+    nsenter --net=/run/netns/$netns $tools/kube/bin/kubectl --kubeconfig $work/pki/admin.kubeconfig get pods -A
+    nsenter --net=/run/netns/$netns ssh -i $work/pki/ssh root@$(address_of 1)
+    tests/cluster/run.sh end $work        # ends it
+K
+}
+
+prepare() {
+    mkdir -p "$work/log" "$work/pids" "$cache/cluster"
+    create_network "$((nodes + 1))"
+    make_keys "$nodes"
+    make_disk "$kernel_version"
+    say "the disk is made: Debian trixie, kernel $kernel_version, containerd $runtime"
+    for number in $(seq "$nodes"); do start_node "$number"; done
+    start_control_plane "$nodes"
+    say "the control plane answers"
+    for number in $(seq "$nodes"); do within 300 node_ready "$number"; done
+    say "$nodes nodes are Ready: $(on 1 uname -r), $(kubectl get nodes -o 'jsonpath={.items[0].status.nodeInfo.containerRuntimeVersion} {.items[0].status.nodeInfo.kubeletVersion}')"
+}
+
+if [ "${1:-}" = end ]; then
+    rmdir "$work"
+    work=${2:?the directory of the run}
+    netns=$(basename "$work" | tr . -)
+    tear_down
+    exit
+fi
+
+trap end EXIT
+trap 'exit 130' INT TERM
+prepare
+run_cases "$@"
+[ ${#failed[@]} = 0 ]
