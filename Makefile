@@ -3,7 +3,7 @@ SECONDS ?= 3600
 ARCH ?= amd64
 TAG ?=
 
-.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube e2e lint crds manifests image deb setup
+.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube e2e e2e-kernel lint crds manifests image deb setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -49,6 +49,10 @@ e2e: ## a cluster of virtual machines, with the chart on it; CASES=, NODES=, KER
 	install/image/build.sh --tag e2e.invalid/balancing:e2e --out target/cluster/image
 	install/deb/build.sh --out target/cluster/deb
 	tests/as-root.sh tests/cluster/run.sh $(CASES)
+
+e2e-kernel: ## the data plane's suites on another kernel (KERNEL=), in a virtual machine; CASES= for some of them
+	tests/setup.sh build run cluster && cargo build --locked --workspace
+	tests/as-root.sh tests/cluster/kernel.sh $(CASES)
 
 lint: ## formatting, clippy and the project's own rules
 	tests/setup.sh build lint helm && tests/lint.sh

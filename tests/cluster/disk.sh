@@ -1,5 +1,5 @@
-# The disk that all machines of a run start from: Debian, a kernel of choice, containerd, kubelet, CNI plugins and the
-# images of the test's pods. Sourced.
+# The disk that all machines of a run start from: Debian and a kernel of choice; for nodes also containerd, kubelet, CNI
+# plugins and the images of the test's pods. Sourced.
 # shellcheck shell=bash disable=SC2154
 
 mirror=http://deb.debian.org/debian
@@ -164,9 +164,9 @@ masked=(apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all
     systemd-sysusers.service systemd-logind.service systemd-update-done.service systemd-remount-fs.service
     systemd-user-sessions.service systemd-journal-catalog-update.service ldconfig.service kmod-static-nodes.service)
 
-# make_disk VERSION-OF-KERNEL: $work/base.ext4, $work/vmlinuz and $work/initrd.
-make_disk() {
-    local unit plugin
+# make_root VERSION-OF-KERNEL: Debian with that kernel, reached by ssh and told by its second disk what it is: $root.
+make_root() {
+    local unit
     provide_rootfs
     provide_kernel "$1"
     root="$work/root"
@@ -176,10 +176,7 @@ make_disk() {
     cp "$kernel/vmlinuz" "$work/vmlinuz"
     depmod -b "$root" "$(ls "$root/usr/lib/modules")"
     cp -r "$here/node/." "$root/"
-    mkdir -p "$root"/opt/cni/bin "$root"/etc/cni/net.d "$root"/root/.ssh "$root"/etc/dropbear "$root"/opt/containerd2
-    cp "$tools"/node/bin/{kubelet,kube-proxy} "$root/usr/local/bin/"
-    for plugin in bridge host-local loopback portmap bandwidth; do cp "$tools/bin/$plugin" "$root/opt/cni/bin/"; done
-    [ "$runtime" = 1.7 ] || cp "$tools"/containerd/bin/{containerd,containerd-shim-runc-v2} "$root/opt/containerd2/"
+    mkdir -p "$root/root/.ssh" "$root/etc/dropbear"
     install -m 600 "$work/pki/ssh.pub" "$root/root/.ssh/authorized_keys"
     chmod 700 "$root/root" "$root/root/.ssh"
     : >"$root/etc/fstab"
@@ -191,10 +188,23 @@ make_disk() {
     for unit in "${masked[@]}"; do ln -sfn /dev/null "$root/etc/systemd/system/$unit"; done
     ln -sf /etc/systemd/system/{boot,dropbear}.service "$root/etc/systemd/system/multi-user.target.wants/"
     ln -sfn /usr/lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+}
+
+# add_node: what a node needs beyond that.
+add_node() {
+    local plugin
+    mkdir -p "$root"/opt/cni/bin "$root"/etc/cni/net.d "$root"/opt/containerd2
+    cp "$tools"/node/bin/{kubelet,kube-proxy} "$root/usr/local/bin/"
+    for plugin in bridge host-local loopback portmap bandwidth; do cp "$tools/bin/$plugin" "$root/opt/cni/bin/"; done
+    [ "$runtime" = 1.7 ] || cp "$tools"/containerd/bin/{containerd,containerd-shim-runc-v2} "$root/opt/containerd2/"
     make_images
     bake_images
+}
+
+# finish_disk: $work/base.ext4 and $work/initrd.
+finish_disk() {
     make_initrd
-    truncate -s 4G "$work/base.ext4"
+    truncate -s 5G "$work/base.ext4"
     mke2fs -q -t ext4 -O ^has_journal,^metadata_csum -E lazy_itable_init=1 -d "$root" "$work/base.ext4"
     rm -rf "$root"
 }

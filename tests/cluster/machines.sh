@@ -45,3 +45,15 @@ stop_all() {
         rm "$file"
     done
 }
+
+# tear_down: nothing of the run is left.
+tear_down() {
+    local socket
+    for socket in "$work"/ssh-*; do
+        [ ! -S "$socket" ] || ssh -q -o "ControlPath=$socket" -O exit e2e 2>/dev/null || true
+    done
+    stop_all
+    ip netns delete "$netns" 2>/dev/null || true
+    # A mount of a bake that was interrupted went with its namespace.
+    rm -rf "$work"
+}

@@ -42,17 +42,6 @@ end() {
     exit "$status"
 }
 
-tear_down() {
-    local socket
-    for socket in "$work"/ssh-*; do
-        [ ! -S "$socket" ] || ssh -q -o "ControlPath=$socket" -O exit e2e 2>/dev/null || true
-    done
-    stop_all
-    ip netns delete "$netns" 2>/dev/null || true
-    # A mount of a bake that was interrupted went with its namespace.
-    rm -rf "$work"
-}
-
 keep() {
     cat <<K
 left running, in $work:
@@ -66,7 +55,9 @@ prepare() {
     mkdir -p "$work/log" "$work/pids" "$cache/cluster"
     create_network "$((nodes + 1))"
     make_keys "$nodes"
-    make_disk "$kernel_version"
+    make_root "$kernel_version"
+    add_node
+    finish_disk
     say "the disk is made: Debian trixie, kernel $kernel_version, containerd $runtime"
     for number in $(seq "$nodes"); do start_node "$number"; done
     start_control_plane "$nodes"

@@ -15,8 +15,10 @@ use std::{
 
 use crate::ask::{self, Answer};
 
-/// Questions that are under way at the same time, so that one that waits does not hold up the rate.
-const AT_ONCE: u32 = 32;
+/// Questions that are under way at the same time, so that those that wait do not hold up the rate.
+const AT_ONCE: u32 = 400;
+/// Failures that are told one by one.
+const TOLD: u32 = 5;
 
 #[derive(Default)]
 struct Report {
@@ -71,6 +73,9 @@ fn note(report: &Mutex<Report>, turn: u32, answer: Answer, took: Duration) {
         }
         Err(error) => {
             report.failed += 1;
+            if report.failed > TOLD {
+                return;
+            }
             eprintln!("{:.3} question {turn} failed after {} ms: {error}", now(), took.as_millis());
         }
     }
