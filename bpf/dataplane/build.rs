@@ -27,6 +27,8 @@ struct Toolchain {
     program: PathBuf,
     arguments: Vec<&'static str>,
     environment: Vec<(&'static str, String)>,
+    /// Where it and the sources of `core` lie.
+    sysroot: String,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -75,12 +77,9 @@ fn compile(crate_dir: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
             cargo.env_remove(name);
         }
     }
-    let flags = [
-        "-Ctarget-cpu=v3".to_owned(),
-        "-Cdebuginfo=2".to_owned(),
-        format!("-Clinker={}", linker.display()),
-        "-Clink-arg=--btf".to_owned(),
-    ];
+    let mut flags =
+        vec!["-Ctarget-cpu=v3".to_owned(), "-Cdebuginfo=2".to_owned(), "-Clink-arg=--btf".to_owned()];
+    flags.extend(remaps(crate_dir, &toolchain)?);
     let status = cargo
         .args(&toolchain.arguments)
         .args(["build", "--release", "--locked", "--ignore-rust-version", "-Zbuild-std=core"])
@@ -90,6 +89,8 @@ fn compile(crate_dir: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
         .arg(target)
         .envs(toolchain.environment.iter().map(|(k, v)| (k, v)))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        // Not as a flag: flags are part of the names of symbols, and its place is not the same everywhere.
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
         .env("CARGO_PROFILE_RELEASE_STRIP", "false")
         .status()
         .map_err(|e| format!("cannot run {}: {e}", toolchain.program.display()))?;
@@ -97,6 +98,23 @@ fn compile(crate_dir: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
         return Err(format!("compiling the BPF programs with {} failed", toolchain.name).into());
     }
     Ok(target.join("bpfel-unknown-none/release"))
+}
+
+/// The debug information, from which the linker makes BTF, names files. It names them as if everything lay in one
+/// place, so that an object is the same wherever it is built.
+fn remaps(crate_dir: &Path, toolchain: &Toolchain) -> Result<Vec<String>, Box<dyn Error>> {
+    let repository = crate_dir.join("../..").canonicalize()?;
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
+    let places = [
+        (Some(repository), "/balancing"),
+        (home, "/cargo"),
+        (Some(PathBuf::from(&toolchain.sysroot)), "/rust"),
+    ];
+    let flag = |(from, to): (Option<PathBuf>, &str)| {
+        from.map(|from| format!("--remap-path-prefix={}={to}", from.display()))
+    };
+    Ok(places.into_iter().filter_map(flag).collect())
 }
 
 fn output(command: &mut Command) -> Option<String> {
@@ -116,6 +134,7 @@ fn rustup_nightly() -> Option<Toolchain> {
         program: PathBuf::from("rustup"),
         arguments,
         environment: Vec::new(),
+        sysroot: sysroot.clone(),
     })
 }
 
@@ -128,6 +147,7 @@ fn distribution() -> Option<Toolchain> {
         program: env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from),
         arguments: Vec::new(),
         environment: vec![("RUSTC", rustc.to_owned()), ("RUSTC_BOOTSTRAP", "1".to_owned())],
+        sysroot: sysroot.clone(),
     })
 }
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # A Kubernetes cluster of virtual machines on this one, the chart on it as docs/install.md says, and the cases.
 #
-#   tests/cluster/run.sh [CASE...]     cases: the files of tests/cluster/cases; those with a number by default
+#   tests/cluster/run.sh [CASE...]              cases: the files of tests/cluster/cases; those with a number by default
+#   tests/cluster/run.sh again DIRECTORY CASE...    on a cluster that KEEP=1 has left
+#   tests/cluster/run.sh end DIRECTORY              ends that
 #
 # Parameters, by environment:
 #   NODES=2         nodes, the control plane not among them
@@ -47,7 +49,8 @@ keep() {
 left running, in $work:
     nsenter --net=/run/netns/$netns $tools/kube/bin/kubectl --kubeconfig $work/pki/admin.kubeconfig get pods -A
     nsenter --net=/run/netns/$netns ssh -i $work/pki/ssh root@$(address_of 1)
-    tests/cluster/run.sh end $work        # ends it
+    tests/cluster/run.sh again $work CASE...
+    tests/cluster/run.sh end $work
 K
 }
 
@@ -66,16 +69,24 @@ prepare() {
     say "$nodes nodes are Ready: $(on 1 uname -r), $(kubectl get nodes -o 'jsonpath={.items[0].status.nodeInfo.containerRuntimeVersion} {.items[0].status.nodeInfo.kubeletVersion}')"
 }
 
-if [ "${1:-}" = end ]; then
-    rmdir "$work"
-    work=${2:?the directory of the run}
-    netns=$(basename "$work" | tr . -)
-    tear_down
-    exit
-fi
-
-trap end EXIT
-trap 'exit 130' INT TERM
-prepare
+case ${1:-} in
+    again | end)
+        rmdir "$work"
+        work=${2:?the directory of the run}
+        netns=$(basename "$work" | tr . -)
+        if [ "$1" = end ]; then
+            tear_down
+            exit
+        fi
+        KEEP=1
+        shift 2
+        trap end EXIT
+        ;;
+    *)
+        trap end EXIT
+        trap 'exit 130' INT TERM
+        prepare
+        ;;
+esac
 run_cases "$@"
 [ ${#failed[@]} = 0 ]

@@ -13,15 +13,18 @@ starting_pods() {
 prove() {
     local number turn starting
     apply_policies
-    traffic 60
+    traffic 90
     starting_pods &
     starting=$!
     kubectl -n balancing-system rollout restart daemonset/balancing-agent >/dev/null
     kubectl -n balancing-system rollout status daemonset/balancing-agent --timeout 5m >/dev/null
-    say "agents were replaced; now one is killed"
-    on 1 pkill -9 -f "'^/usr/local/bin/balancing-agent run'"
     wait_traffic
     wait "$starting"
+    say "agents were replaced; now one is killed"
+    traffic 30
+    sleep 5
+    on 1 pkill -9 -f "'^/usr/local/bin/balancing-agent run'"
+    wait_traffic
     for turn in 1 2 3; do
         for number in $(seq "$nodes"); do
             within 90 began "s$turn-$number"

@@ -25,6 +25,6 @@ pods() {
     pod "m$1" "$1" client probe-musl "$sleep"
     pod "g$1" "$1" client probe-glibc "$sleep" 'resources: {requests: {cpu: 10m, memory: 8Mi}}'
     pod "w$1" "$1" web probe-musl "[cluster-probe, serve, \"8080\", web-on-$1]" \
-        'ports: [{containerPort: 8080, hostPort: 18080}], resources: {limits: {cpu: 200m, memory: 32Mi}}'
+        'ports: [{containerPort: 8080, hostPort: 18080}], resources: {limits: {cpu: "1", memory: 32Mi}, requests: {cpu: "1", memory: 32Mi}}'
     pod "d$1" "$1" metadata-proxy probe-musl "[cluster-probe, serve, \"8080\", metadata-on-$1]"
 }
