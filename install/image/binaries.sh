@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Static release binaries for one architecture. Only in the debug information of the BPF programs is the directory named in which
-# they are built.
+# Static release binaries for one architecture.
 #
 #   install/image/binaries.sh amd64|arm64 DIRECTORY
 #
@@ -9,11 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-case $1 in
-    amd64) target=x86_64-unknown-linux-gnu ;;
-    arm64) target=aarch64-unknown-linux-gnu ;;
-    *) echo "no architecture $1: amd64 or arm64" >&2 && exit 64 ;;
-esac
+target=$(install/image/target.sh "$1")
 name=${target^^} name=${name//-/_}
 home=${CARGO_HOME:-$HOME/.cargo}
 remap="--remap-path-prefix=$PWD=/balancing --remap-path-prefix=$home=/cargo"
