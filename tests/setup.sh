@@ -2,7 +2,7 @@
 # Installs what building and testing this project needs beyond git, make and cargo.
 #
 #   tests/setup.sh [PART...]     parts: build, run, lint, go, kube, flannel, helm (the default), image, cross,
-#                                node, coredns, containerd, cluster
+#                                node, coredns, containerd, cluster, cluster-arm64
 #
 # Each part is a file in tests/setup/ with two functions: `ready` looks whether the part's tools work,
 # `install` brings what is missing. A part that was ready with the present scripts is left alone as long
@@ -19,9 +19,9 @@ mkdir -p "$cache"
 [ $# -gt 0 ] || set -- build run lint go kube flannel helm
 for part; do
     case $part in
-        build | run | lint | go | kube | flannel | helm | image | cross | node | coredns | containerd | cluster) ;;
+        build | run | lint | go | kube | flannel | helm | image | cross | node | coredns | containerd | cluster | cluster-arm64) ;;
         *) fail "unknown part '$part': use build, run, lint, go, kube, flannel, helm, image, cross, node," \
-            "coredns, containerd or cluster" ;;
+            "coredns, containerd, cluster or cluster-arm64" ;;
     esac
     # A subshell, so that a part's functions and variables end with it.
     (
