@@ -29,11 +29,13 @@ sed '1,/^\[Unit\]/{/^#/d}; s#/usr/local/bin/#/usr/bin/#' install/systemd/balanci
 install -m 600 install/systemd/agent.env "$root/etc/balancing/agent.env"
 install -m 755 install/external-host-kubeconfig.sh "$root/usr/share/doc/balancing/"
 install -m 644 LICENSE "$root/usr/share/doc/balancing/copyright"
+size=$(find "$root/usr" "$root/etc" -type f -printf '%s\n' | awk '{ sum += $1 } END { print int((sum + 1023) / 1024) }')
 cat >"$root/DEBIAN/control" <<K
 Package: balancing
 Version: $version
 Architecture: $arch
 Maintainer: The authors of Balancing <balancing@balancing.elf.io>
+Installed-Size: $size
 Depends: nftables
 Section: net
 Priority: optional
