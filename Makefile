@@ -3,7 +3,7 @@ SECONDS ?= 3600
 ARCH ?= amd64
 TAG ?=
 
-.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube e2e e2e-kernel e2e-deb lint crds manifests image deb setup
+.PHONY: build demo demo-kube demo-fabric test fuzz storm outage upgrade bench bench-kube e2e e2e-kernel e2e-arm64 e2e-deb lint crds manifests image deb setup
 
 build: ## release binaries in target/release
 	tests/setup.sh build
@@ -53,6 +53,10 @@ e2e: ## a cluster of virtual machines, with the chart on it; CASES=, NODES=, KER
 e2e-kernel: ## the data plane's suites on another kernel (KERNEL=), in a virtual machine; CASES= for some of them
 	tests/setup.sh build run cluster && cargo build --locked --workspace
 	tests/as-root.sh tests/cluster/kernel.sh $(CASES)
+
+e2e-arm64: ## the arm64 image on an emulated machine: its programs load, and connects are redirected
+	tests/setup.sh build image cross cluster-arm64 && install/image/build.sh --arch arm64
+	tests/cluster/arm64.sh
 
 e2e-deb: ## the Debian package installed, upgraded, removed and purged, where systemd does not run
 	tests/setup.sh build image cluster && install/deb/build.sh

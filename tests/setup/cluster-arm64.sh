@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 
 qemu="$cache/cluster/qemu-arm64"
-programs=(mmdebstrap:mmdebstrap jq:jq cpio:cpio)
+programs=(mmdebstrap:mmdebstrap jq:jq cpio:cpio xz:xz-utils)
 
 ready() { has_commands "${programs[@]}" && "$qemu/run" --version >/dev/null 2>&1; }
 
