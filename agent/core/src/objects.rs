@@ -140,6 +140,11 @@ pub struct Pod {
     pub ports: Vec<ContainerPort>,
     /// Annotation `balancing.elf.io/redirect: "disabled"`.
     pub redirect_disabled: bool,
+    /// Ids of the containers that run as the kubelet has told last, without the name of the runtime:
+    /// `status.containerStatuses[].containerID` of those whose state is `running`.
+    pub containers: Vec<Box<str>>,
+    /// The node has seen one of them end, which the kubelet has not told yet: [`crate::snapshot::Snapshot::set_ended`].
+    pub container_ended: bool,
 }
 
 impl Pod {
@@ -267,10 +272,10 @@ pub struct Endpoint {
 }
 
 impl Pod {
-    /// Whether it takes new connections: Ready, not terminating, not finished.
+    /// Whether it takes new connections: Ready, not terminating, not finished, and no container was seen to end.
     #[must_use]
     pub fn is_available(&self) -> bool {
-        self.ready && !self.terminating && !self.finished
+        self.ready && !self.terminating && !self.finished && !self.container_ended
     }
 
     /// Whether the port is open on its node: Kubernetes opens a port that a container declares as `hostPort`,

@@ -47,6 +47,8 @@ pub struct Snapshot {
     owners: Owners,
     generations: Generations,
     identities: BTreeMap<String, BTreeSet<ClientId>>,
+    /// Containers of local pods that were seen to end, by the UID that the node knows.
+    ended: BTreeMap<String, BTreeSet<Box<str>>>,
     /// Kinds that policies look at and that are not known completely.
     lacking: Lacking,
     dirty: BTreeSet<PolicyRef>,
@@ -133,6 +135,23 @@ impl Snapshot {
             let users = self.owners.selecting(pod, Some(node)).filter(|policy| skips_backends(policy));
             self.dirty.extend(users.map(|policy| policy.id.clone()));
         }
+    }
+
+    /// Records which containers of the local pod that the node knows as `node_uid` were seen to end; an empty set forgets it. A pod
+    /// of which the kubelet still says that such a container runs takes no new connections.
+    pub fn set_ended(&mut self, node_uid: &str, containers: BTreeSet<Box<str>>) {
+        let before = if containers.is_empty() {
+            self.ended.remove(node_uid)
+        } else {
+            self.ended.insert(node_uid.to_owned(), containers.clone())
+        };
+        if before.unwrap_or_default() == containers {
+            return;
+        }
+        let Some(node) = &self.node_name else { return };
+        let pods: Vec<Pod> =
+            self.pods.on_node(node).filter(|pod| pod.node_uid() == node_uid).cloned().collect();
+        pods.into_iter().for_each(|pod| self.put_pod(pod));
     }
 
     /// The policies touched since the last call; some may be gone.
@@ -263,7 +282,9 @@ impl Snapshot {
         self.identities.get(uid)
     }
 
-    fn put_pod(&mut self, pod: Pod) {
+    fn put_pod(&mut self, mut pod: Pod) {
+        let ended = self.ended.get(pod.node_uid());
+        pod.container_ended = ended.is_some_and(|ended| pod.containers.iter().any(|id| ended.contains(id)));
         let key = ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() };
         let Some(old) = self.pods.put(pod) else { return };
         let node = self.node_name.as_deref();

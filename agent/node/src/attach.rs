@@ -19,11 +19,12 @@ use balancing_dataplane::{
     model::{ClientId, Clients},
 };
 
-use self::{known::Known, recorded::Recorded, watch::Watch};
+use self::{containers::Containers, known::Known, recorded::Recorded, watch::Watch};
 use crate::metrics::{AttachFailures, LinkSample};
 
 mod check;
 mod claims;
+mod containers;
 mod host;
 mod known;
 mod news;
@@ -108,6 +109,7 @@ pub struct Attacher {
     checked: Option<String>,
     /// Directories beside which pods were found.
     places: BTreeSet<PathBuf>,
+    containers: Containers,
 }
 
 /// What a look at the pods found.
@@ -117,6 +119,8 @@ pub struct Observed {
     pub identities: Vec<(String, BTreeSet<ClientId>)>,
     /// Clients that are never redirected, when that changed.
     pub exempt: Option<BTreeSet<ClientId>>,
+    /// Containers that have ended, of pods where that changed, by the UID that the node knows.
+    pub ended: Vec<(PodUid, BTreeSet<Box<str>>)>,
 }
 
 impl Rules {
@@ -161,6 +165,7 @@ impl Attacher {
             watch: Watch::new(),
             checked: None,
             places: BTreeSet::new(),
+            containers: Containers::default(),
         }
     }
 
@@ -221,7 +226,7 @@ impl Attacher {
     #[must_use]
     pub fn next_look(&self) -> Option<Instant> {
         let news = self.watch.has_news().then(Instant::now);
-        self.known.values().filter_map(Known::next).chain(news).min()
+        self.known.values().filter_map(Known::next).chain(news).chain(self.containers.next()).min()
     }
 
     /// Why news of pods may come late, if they may.

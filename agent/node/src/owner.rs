@@ -182,6 +182,11 @@ impl Owner {
         }
     }
 
+    /// Tells which containers of a local pod were seen to end.
+    pub fn set_ended(&mut self, node_uid: &str, containers: BTreeSet<Box<str>>) {
+        self.engine.set_ended(node_uid, containers);
+    }
+
     /// Tells by what a local pod's connections are recognised.
     pub fn set_identities(&mut self, uid: &str, ids: BTreeSet<ClientId>) {
         self.engine.set_identities(uid, ids);

@@ -1,6 +1,6 @@
 //! Pods, reduced to what `resolve` needs.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::{
@@ -64,6 +64,20 @@ struct StatusFields {
     host_ip: Option<String>,
     #[serde(rename = "hostIPs")]
     host_ips: Option<Vec<IpEntry>>,
+    #[serde(rename = "containerStatuses")]
+    container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Deserialize)]
+struct ContainerStatus {
+    #[serde(rename = "containerID")]
+    container_id: Option<String>,
+    state: Option<ContainerState>,
+}
+
+#[derive(Deserialize)]
+struct ContainerState {
+    running: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +116,8 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Pod, St
             status.host_ip.as_deref(),
         ),
         redirect_disabled: metadata.annotations.is_some_and(|a| redirect_disabled(a, notes)),
+        containers: status.container_statuses.iter().flatten().filter_map(ContainerStatus::running).collect(),
+        container_ended: false,
     })
 }
 
@@ -156,6 +172,15 @@ fn port(
         Some(number) => Some(notes.port(format_args!("{field}.hostPort"), number)?),
     };
     Some(ContainerPort { name: fields.name.clone().unwrap_or_default(), port, host_port, protocol })
+}
+
+impl ContainerStatus {
+    /// The id without the name of the runtime (Kubernetes, `ContainerStatus`: `<type>://<container_id>`), while it runs.
+    fn running(&self) -> Option<Box<str>> {
+        self.state.as_ref()?.running.as_ref()?;
+        let (_, id) = self.container_id.as_deref()?.split_once("://")?;
+        Some(id.into())
+    }
 }
 
 impl Condition {

@@ -180,7 +180,12 @@ impl<'a> Pool<'a> {
             Some(place) if self.eligible.is_empty() => {
                 // A pod of both families is listed twice.
                 let count = self.selected.iter().map(|pod| pod.name()).collect::<BTreeSet<_>>().len();
-                notes.push(format!("none of the {count} matching pods{place} is ready to take connections"));
+                let mut note =
+                    format!("none of the {count} matching pods{place} is ready to take connections");
+                if self.selected.iter().any(|pod| pod.has_ended()) {
+                    note.push_str("; a container has ended, which the kubelet has not told yet");
+                }
+                notes.push(note);
             }
             Some(_) | None => {
                 let missing = self.families.iter().filter(|(_, found)| !**found).map(|(family, _)| family);

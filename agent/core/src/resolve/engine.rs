@@ -92,6 +92,11 @@ impl Engine {
         self.snapshot.set_lacking(lacking);
     }
 
+    /// See [`Snapshot::set_ended`].
+    pub fn set_ended(&mut self, node_uid: &str, containers: BTreeSet<Box<str>>) {
+        self.snapshot.set_ended(node_uid, containers);
+    }
+
     /// See [`Snapshot::set_identities`].
     pub fn set_identities(&mut self, uid: &str, ids: BTreeSet<ClientId>) {
         self.snapshot.set_identities(uid, ids);

@@ -212,6 +212,7 @@ pub struct Lab {
     pub engine: Engine,
     objects: BTreeMap<ObjectKey, Object>,
     identities: BTreeMap<String, BTreeSet<ClientId>>,
+    ended: BTreeMap<String, BTreeSet<Box<str>>>,
     lacking: Lacking,
     entries: BTreeMap<FrontendKey, Entry>,
     verdicts: BTreeMap<PolicyRef, Verdict>,
@@ -223,8 +224,8 @@ impl Lab {
     }
 
     pub fn with_settings(settings: Settings) -> Self {
-        let (objects, identities, lacking, entries, verdicts) = Default::default();
-        Self { engine: Engine::new(settings), objects, identities, lacking, entries, verdicts }
+        let (objects, identities, ended, lacking, entries, verdicts) = Default::default();
+        Self { engine: Engine::new(settings), objects, identities, ended, lacking, entries, verdicts }
     }
 
     pub fn of(objects: impl IntoIterator<Item = Object>) -> Self {
@@ -246,6 +247,14 @@ impl Lab {
         let ids: BTreeSet<ClientId> = ids.iter().copied().collect();
         self.engine.set_identities(uid, ids.clone());
         self.identities.insert(uid.to_owned(), ids);
+        self.settle()
+    }
+
+    /// Says which containers of a pod were seen to end.
+    pub fn end(&mut self, node_uid: &str, containers: &[&str]) -> Delta {
+        let containers: BTreeSet<Box<str>> = containers.iter().map(|id| Box::from(*id)).collect();
+        self.engine.set_ended(node_uid, containers.clone());
+        self.ended.insert(node_uid.to_owned(), containers);
         self.settle()
     }
 
@@ -307,6 +316,9 @@ impl Lab {
         scratch.set_lacking(self.lacking.clone());
         for (uid, ids) in &self.identities {
             scratch.set_identities(uid, ids.clone());
+        }
+        for (uid, containers) in &self.ended {
+            scratch.set_ended(uid, containers.clone());
         }
         scratch.resolve();
         let expected: BTreeMap<_, _> = scratch.entries().collect();

@@ -54,6 +54,13 @@ impl Attacher {
                 exempt.extend(known.identities.iter().copied());
             }
         }
+        for claim in &claims {
+            let cgroup = self.known.get(&claim.pod.uid).and_then(Known::cgroup);
+            let concerned = everything || happened.containers.contains(&claim.uid);
+            if concerned || self.containers.is_due(&claim.uid, cgroup, now) {
+                observed.ended.extend(self.ended_of(claim, now));
+            }
+        }
         news.log();
         self.fresh.clear();
         let seen: BTreeSet<&str> = claims.iter().map(|claim| claim.pod.uid.as_str()).collect();
@@ -63,12 +70,32 @@ impl Attacher {
             self.known.remove(&uid);
             observed.identities.push((uid, BTreeSet::new()));
         }
+        let uids: BTreeSet<&PodUid> = claims.iter().map(|claim| &claim.uid).collect();
+        observed.ended.extend(self.containers.keep(&uids).into_iter().map(|uid| (uid, BTreeSet::new())));
         if self.exempt.as_ref() != Some(&exempt) {
             self.exempt = Some(exempt.clone());
             observed.exempt = Some(exempt);
         }
         self.set_watch();
+        // What is watched from now on may have begun or ended before.
+        let watched = self.watch.take_containers();
+        for claim in claims.iter().filter(|claim| watched.contains(&claim.uid)) {
+            observed.ended.extend(self.ended_of(claim, now));
+        }
         observed
+    }
+
+    /// The containers of a pod that have ended, if that has changed.
+    fn ended_of(&mut self, claim: &Claim<'_>, now: Instant) -> Option<(PodUid, BTreeSet<Box<str>>)> {
+        let known = self.known.get(&claim.pod.uid)?;
+        let ended = self.containers.look(&claim.uid, known.cgroup(), now)?;
+        if !ended.is_empty() && claim.pod.is_available() {
+            tracing::info!(
+                pod = known.name(),
+                "a container has ended, which the kubelet has not told yet: it is no backend meanwhile"
+            );
+        }
+        Some((claim.uid.clone(), ended))
     }
 
     fn claims<'a>(&self, pods: &[&'a Pod]) -> Vec<Claim<'a>> {
@@ -295,6 +322,7 @@ impl Attacher {
             records: self.recorded.dir().to_owned(),
             links: self.rules.hooks_pods().then(|| self.layout.pods()),
             pods: hooked.map(|known| known.uid().clone()).collect(),
+            containers: self.containers.watched().collect(),
         };
         self.watch.set(&wanted);
     }

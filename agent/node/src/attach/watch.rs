@@ -31,6 +31,8 @@ enum Holds {
     Links(PodUid),
     /// The links at the cgroup root.
     HostLinks,
+    /// The cgroups of the containers of a pod, or what one of them tells of itself.
+    Containers(PodUid),
 }
 
 /// What happened since it was asked last.
@@ -46,6 +48,8 @@ pub(super) struct Happened {
     pub(super) networks: bool,
     /// A link at the cgroup root is gone.
     pub(super) host: bool,
+    /// Pods of which a container began or ended.
+    pub(super) containers: BTreeSet<PodUid>,
     /// Events were lost.
     pub(super) lost: bool,
 }
@@ -61,6 +65,8 @@ pub(super) struct Wanted {
     pub(super) links: Option<PathBuf>,
     /// Pods whose links are to be kept.
     pub(super) pods: BTreeSet<PodUid>,
+    /// Directories of pods' cgroups, and `cgroup.events` of their containers.
+    pub(super) containers: BTreeMap<PathBuf, PodUid>,
 }
 
 /// The descriptor of a watch: readable while there are events. A duplicate, so that it may be waited for elsewhere.
@@ -134,6 +140,11 @@ impl Watch {
         mem::take(&mut self.happened)
     }
 
+    /// The pods of which a container began or ended, or is watched from now on.
+    pub(super) fn take_containers(&mut self) -> BTreeSet<PodUid> {
+        mem::take(&mut self.happened.containers)
+    }
+
     /// Watches the directory of the host's links, or none.
     pub(super) fn set_host(&mut self, host: Option<PathBuf>) {
         if self.host == host {
@@ -166,6 +177,9 @@ impl Watch {
             let of = |uid: &PodUid| (links.join(uid.as_str()), Holds::Links(uid.clone()));
             all.extend(wanted.pods.iter().map(of));
         }
+        all.extend(
+            wanted.containers.iter().map(|(path, uid)| (path.clone(), Holds::Containers(uid.clone()))),
+        );
         let keep = |path: &&PathBuf| all.contains_key(*path) || self.host.as_ref() == Some(*path);
         let gone: Vec<PathBuf> = self.watched.keys().filter(|path| !keep(path)).cloned().collect();
         for path in gone {
@@ -175,7 +189,9 @@ impl Watch {
             if !self.watched.contains_key(&path) {
                 let is_place = matches!(holds, Holds::Cgroups);
                 let is_network = matches!(holds, Holds::Networks | Holds::Records);
+                let pod = if let Holds::Containers(uid) = &holds { Some(uid.clone()) } else { None };
                 let is_new = self.add(path, holds);
+                self.happened.containers.extend(pod.filter(|_| is_new));
                 self.happened.places |= is_new && is_place;
                 self.happened.networks |= is_new && is_network;
             }
@@ -192,8 +208,14 @@ impl Watch {
             }
             Holds::Records => AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE,
             Holds::Links(_) | Holds::HostLinks => AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM,
+            // Of a directory the one, of a file in it the other.
+            Holds::Containers(_) => AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY,
         };
-        match inotify.add_watch(&path, changes | AddWatchFlags::IN_ONLYDIR) {
+        let only = match holds {
+            Holds::Containers(_) => AddWatchFlags::empty(),
+            _ => AddWatchFlags::IN_ONLYDIR,
+        };
+        match inotify.add_watch(&path, changes | only) {
             Ok(descriptor) => {
                 self.watched.insert(path.clone(), descriptor);
                 self.holds.insert(descriptor, (path, holds));
@@ -239,11 +261,18 @@ impl Watch {
         }
         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
             // A directory that comes again under the same name is another one.
-            self.holds.remove(&event.wd);
+            if let Some((_, Holds::Containers(uid))) = self.holds.remove(&event.wd) {
+                self.happened.containers.insert(uid);
+            }
             self.watched.retain(|_, descriptor| *descriptor != event.wd);
             return;
         }
-        let (Some((path, holds)), Some(name)) = (self.holds.get(&event.wd), &event.name) else { return };
+        let held = self.holds.get(&event.wd);
+        if let Some((_, Holds::Containers(uid))) = held {
+            self.happened.containers.insert(uid.clone());
+            return;
+        }
+        let (Some((path, holds)), Some(name)) = (held, &event.name) else { return };
         let name = name.to_string_lossy();
         let is_dir = event.mask.contains(AddWatchFlags::IN_ISDIR);
         match holds {
@@ -256,7 +285,7 @@ impl Watch {
             Holds::Pods => self.happened.pods.extend(PodUid::new(&name).ok()),
             Holds::Links(uid) => drop(self.happened.pods.insert(uid.clone())),
             Holds::HostLinks => self.happened.host = true,
-            Holds::Cgroups => {}
+            Holds::Cgroups | Holds::Containers(_) => {}
         }
     }
 }

@@ -72,6 +72,11 @@ fn look(world: &mut World, everything: bool) -> Option<News> {
         world.owner.set_identities(&uid, ids);
         news |= News::IDENTITIES;
     }
+    for (uid, containers) in observed.ended {
+        world.owner.set_ended(uid.as_str(), containers);
+        // Also what the proxy forwards.
+        news |= News::IDENTITIES | News::PROXY;
+    }
     let known: Option<BTreeSet<_>> = observed.exempt;
     if known.is_some() {
         world.exempt = known;

@@ -59,6 +59,11 @@ spec:
 status:
   phase: Running
   conditions: [{type: Initialized, status: "False"}, {type: Ready, status: "True"}]
+  containerStatuses:
+  - {name: web, containerID: "containerd://57620ecf", state: {running: {startedAt: "2026-01-01T00:00:00Z"}}}
+  - {name: done, containerID: "containerd://6c319c0a", state: {terminated: {exitCode: 0}}}
+  - {name: starting, state: {waiting: {reason: ContainerCreating}}}
+  - {name: without, containerID: "", state: {running: {}}}
   podIP: 10.0.0.9
   podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}, {ip: "::ffff:10.0.0.2"}]
   hostIP: 192.0.2.9
@@ -87,6 +92,8 @@ status:
                 container_port("mesh", 15001, None, Protocol::Tcp),
             ],
             redirect_disabled: true,
+            containers: vec!["57620ecf".into()],
+            container_ended: false,
         }
     );
 }

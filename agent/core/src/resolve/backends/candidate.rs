@@ -100,6 +100,11 @@ impl<'a> Candidate<'a> {
         }
     }
 
+    /// Whether a container of it was seen to end, which the kubelet has not told yet.
+    pub(super) fn has_ended(self) -> bool {
+        matches!(self, Self::Pod(pod) if pod.container_ended)
+    }
+
     pub(super) fn name(self) -> ObjectRef {
         match self {
             Self::Pod(pod) => ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() },

@@ -2,7 +2,7 @@
 
 use super::fixtures::*;
 use crate::{
-    objects::{LabelExpression, LabelOperator, ObjectRef, Policy},
+    objects::{LabelExpression, LabelOperator, ObjectRef, Pod, Policy},
     plan::Reason,
 };
 
@@ -32,6 +32,48 @@ fn terminating_pod_that_is_still_ready_gets_nothing_new() {
     lab.delete(mk_pod("b", &[]));
     assert_eq!(lab.shows(key(FRONT, 80, Tcp)), "-");
     assert!(lab.verdict(&local("p")).message.contains("none of the 1 matching pods on this node is ready"));
+}
+
+#[test]
+fn a_pod_with_a_container_that_has_ended_gets_nothing_new_until_the_kubelet_tells() {
+    let running = |ids: &[&str]| Pod {
+        containers: ids.iter().map(|id| Box::from(*id)).collect(),
+        ..mk_pod("a", &["10.0.0.1"])
+    };
+    let mut lab = Lab::of([mk_plain().into(), running(&["cache", "sidecar"]).into()]);
+    let shown = |lab: &Lab| lab.shows(key(FRONT, 80, Tcp));
+    lab.end("uid-a", &["an earlier one"]);
+    lab.end("uid-b", &["cache"]);
+    assert_eq!(shown(&lab), "10.0.0.1:8080");
+    lab.end("uid-a", &["cache"]);
+    assert_eq!(shown(&lab), "-");
+    assert!(
+        lab.verdict(&local("p")).message.contains("a container has ended"),
+        "{:?}",
+        lab.verdict(&local("p"))
+    );
+    lab.put(running(&["cache", "sidecar"]));
+    assert_eq!(shown(&lab), "-", "the kubelet has told nothing new");
+    lab.put(Pod { ready: false, ..running(&["sidecar"]) });
+    assert_eq!(shown(&lab), "-");
+    lab.put(running(&["cache again", "sidecar"]));
+    assert_eq!(shown(&lab), "10.0.0.1:8080");
+    lab.end("uid-a", &["cache", "cache again"]);
+    assert_eq!(shown(&lab), "-");
+    lab.end("uid-a", &[]);
+    assert_eq!(shown(&lab), "10.0.0.1:8080", "what is forgotten counts no more");
+}
+
+#[test]
+fn a_static_pod_is_known_by_the_uid_that_the_node_gave_it() {
+    let pod = Pod {
+        static_uid: Some("of-the-node".into()),
+        containers: vec!["cache".into()],
+        ..mk_pod("a", &["10.0.0.1"])
+    };
+    let mut lab = Lab::of([mk_plain().into(), pod.into()]);
+    lab.end("of-the-node", &["cache"]);
+    assert_eq!(lab.shows(key(FRONT, 80, Tcp)), "-");
 }
 
 #[test]
