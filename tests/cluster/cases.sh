@@ -19,7 +19,8 @@ run_cases() {
         # Not as a condition: there `set -e` would mean nothing.
         set +e
         (
-            set -euo pipefail
+            set -eEuo pipefail
+            trap 'say "stopped at: $BASH_COMMAND (${BASH_SOURCE[0]##*/}, line $LINENO)"' ERR
             # shellcheck source=/dev/null
             source "$file"
             prove

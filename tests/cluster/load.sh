@@ -18,23 +18,34 @@ holds() {
     [ "$(grep -o '\[' <<<"$report" | wc -l)" = $# ] || { echo "$who: others answered: $report" && return 1; }
 }
 
-# traffic SECONDS: new connections and a held one from each node, in the background until `wait_traffic`.
-traffic() {
-    local number
-    traffic=()
-    for number in $(seq "$nodes"); do
-        in_pod "m$number" cluster-probe http 10.99.0.1:80 "$(($1 * 20))" 20 >"$work/traffic$number" 2>&1 &
-        traffic+=($!)
-        in_pod "g$number" cluster-probe hold 10.99.0.1:80 "$1" >"$work/held$number" 2>&1 &
-        traffic+=($!)
-    done
+# begin_load POD COMMAND...: in the pod's background, so that it needs neither kubelet nor runtime while it runs.
+begin_load() {
+    local pod=$1
+    shift
+    loads+=("$pod")
+    in_pod "$pod" sh -c "rm -f /tmp/status; ($* >/tmp/report 2>&1; echo \$? >/tmp/status) </dev/null >/dev/null 2>&1 &"
 }
 
-wait_traffic() {
-    local pid status=0
-    for pid in "${traffic[@]}"; do wait "$pid" || status=1; done
-    cat "$work"/traffic* "$work"/held*
+# end_loads: until all have ended; their reports, and whether none lost anything.
+end_loads() {
+    local pod status=0
+    for pod in "${loads[@]}"; do
+        within 300 in_pod "$pod" cat /tmp/status
+        echo "$pod: $(in_pod "$pod" cat /tmp/report)"
+        [ "$(in_pod "$pod" cat /tmp/status)" = 0 ] || status=1
+    done
+    loads=()
     return "$status"
+}
+
+# traffic SECONDS: new connections and a held one from each node, until `end_loads`.
+traffic() {
+    local number
+    loads=()
+    for number in $(seq "$nodes"); do
+        begin_load "m$number" cluster-probe http 10.99.0.1:80 "$(($1 * 20))" 20
+        begin_load "g$number" cluster-probe hold 10.99.0.1:80 "$1"
+    done
 }
 
 # begin_pod NAME NODE: a pod that asks at once and ends: it fails where it is not redirected from the start.

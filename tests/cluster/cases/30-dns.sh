@@ -1,6 +1,6 @@
 # Node-local DNS in one switch, as docs/install.md says it: answered on the node, no question lost while the caches are
 # rolled out, what a killed cache costs, and what happens to a cache's own questions.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 
 release() {
     helm upgrade balancing "$repository/install/chart" -n balancing-system --reuse-values "$@" >"$work/log/helm" 2>&1 ||
@@ -24,21 +24,11 @@ asked_the_cache() {
     [ $((after - before)) -ge 50 ] || { echo "node$number: $((after - before)) questions reached the cache" && return 1; }
 }
 
-# load SECONDS RATE: questions from a pod of each node, in the background; the reports come with `wait_load`.
-load() {
-    local number
+# questions SECONDS: to the cluster's DNS from a pod of each node, until `end_loads`.
+questions() {
+    local number rate=${RATE:-200}
     loads=()
-    for number in $(seq "$nodes"); do
-        in_pod "m$number" cluster-probe query "$cluster_dns:53" who.e2e "$(($1 * $2))" "$2" >"$work/load$number" 2>&1 &
-        loads+=($!)
-    done
-}
-
-wait_load() {
-    local pid status=0
-    for pid in "${loads[@]}"; do wait "$pid" || status=1; done
-    cat "$work"/load*
-    return "$status"
+    for number in $(seq "$nodes"); do begin_load "m$number" cluster-probe query "$cluster_dns:53" who.e2e "$(($1 * rate))" "$rate"; done
 }
 
 prove() {
@@ -56,15 +46,15 @@ prove() {
     done
 
     say "a rollout of the caches under load"
-    load 60 "${RATE:-200}"
+    questions 60
     kubectl -n balancing-system rollout restart daemonset/node-local-dns >/dev/null
     kubectl -n balancing-system rollout status daemonset/node-local-dns --timeout 3m >/dev/null
-    wait_load
+    end_loads
 
     say "a cache killed without notice under load"
-    load 20 "${RATE:-200}"
+    questions 20
     sleep 5
     on 1 pkill -9 -u 65532 coredns
-    wait_load || say "questions were lost, see above"
+    end_loads || say "questions were lost, see above"
     kubectl -n balancing-system rollout status daemonset/node-local-dns --timeout 2m >/dev/null
 }

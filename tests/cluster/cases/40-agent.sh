@@ -18,13 +18,13 @@ prove() {
     starting=$!
     kubectl -n balancing-system rollout restart daemonset/balancing-agent >/dev/null
     kubectl -n balancing-system rollout status daemonset/balancing-agent --timeout 5m >/dev/null
-    wait_traffic
+    end_loads
     wait "$starting"
     say "agents were replaced; now one is killed"
     traffic 30
     sleep 5
     on 1 pkill -9 -f "'^/usr/local/bin/balancing-agent run'"
-    wait_traffic
+    end_loads
     for turn in 1 2 3; do
         for number in $(seq "$nodes"); do
             within 90 began "s$turn-$number"

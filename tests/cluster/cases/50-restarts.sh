@@ -11,7 +11,7 @@ prove() {
     traffic 30
     on 1 systemctl restart kubelet
     on 2 systemctl restart containerd
-    wait_traffic
+    end_loads
     say "kubelet and containerd were restarted under load"
     asks m1 169.254.169.254:80 metadata-on-1
     asks m2 169.254.169.254:80 metadata-on-2

@@ -21,13 +21,16 @@ P
 
 # Loads it; the second agent hooks an empty cgroup only, and ends.
 provide_other() {
+    local ready=yes
     daemon other "$(build_probe x86_64-unknown-linux-musl)" serve 9001 other
     put "$there" 'cat >/root/balancing.deb && dpkg-deb -x /root/balancing.deb /root/other' <"$(ls "$repository"/target/cluster/deb/*_amd64.deb)"
     other_policy | put "$there" 'mkdir -p /root/policies /sys/fs/cgroup/other /sys/fs/bpf/other && cat >/root/policies/others.yaml'
     on "$there" 'systemd-run --quiet --unit other /root/other/usr/bin/balancing-agent run --source dir:/root/policies --node-name other \
         --cgroup-root /sys/fs/cgroup/other --bpffs /sys/fs/bpf/other --run-dir /run/other --http off --metrics off'
-    within 60 on "$there" /root/other/usr/bin/balancingctl --run-dir /run/other doctor
+    within 90 on "$there" /root/other/usr/bin/balancingctl --run-dir /run/other --bpffs /sys/fs/bpf/other doctor || ready=no
+    # Two agents on one host would quarrel about what there is one of.
     on "$there" systemctl stop other
+    [ "$ready" = yes ]
 }
 
 attach_other() { on "$there" "bpftool cgroup attach /sys/fs/cgroup connect4 pinned $program $1"; }

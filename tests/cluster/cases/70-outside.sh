@@ -28,7 +28,7 @@ metadata: {name: edge-1}
 spec:
   fabric: default
   serviceAccountName: host-edge-1
-  underlayCIDRs: [$gateway/24]
+  underlayCIDRs: [172.30.0.0/24]
 P
 }
 
@@ -58,6 +58,9 @@ prove() {
     on "$host" systemctl restart balancing-agent
     asked "$host"
     on "$host" 'systemctl disable --now balancing-agent && balancing-agent cleanup'
-    ! on "$host" cluster-probe http 10.99.0.9:80 1 1 2>/dev/null
+    if on "$host" cluster-probe http 10.99.0.9:80 1 1 2>/dev/null; then
+        echo "the host is still redirected"
+        return 1
+    fi
     fabric | kubectl delete -f - >/dev/null
 }

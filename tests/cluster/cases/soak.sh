@@ -1,6 +1,6 @@
 # Churn of pods and policies, and traffic, for MINUTES: what the agent holds at the end is what it held after the first
 # minutes: memory, descriptors, pins, entries of tables.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 
 # measures N: what grows where something leaks, as `name value`, on that node.
 measures() {
@@ -30,10 +30,10 @@ churn() {
 }
 
 prove() {
-    local seconds=$((${MINUTES:-30} * 60)) number pid
+    local seconds=$((${MINUTES:-30} * 60)) number loads=()
     apply_policies
     for number in $(seq "$nodes"); do
-        in_pod "g$number" cluster-probe http 169.254.169.254:80 $((seconds * 10)) 10 >"$work/traffic$number" 2>&1 &
+        begin_load "g$number" cluster-probe http 169.254.169.254:80 $((seconds * 10)) 10
     done
     churn 180
     for number in $(seq "$nodes"); do measures "$number" >"$work/before$number"; done
@@ -45,7 +45,6 @@ prove() {
         join <(sort "$work/before$number") <(sort "$work/after$number") |
             awk '$3 > $2 * 1.1 + 2 { print "grew:", $0; bad = 1 } END { exit bad }'
     done
-    for pid in $(jobs -p); do wait "$pid"; done
-    cat "$work"/traffic*
+    end_loads
     delete_policies
 }
