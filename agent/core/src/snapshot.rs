@@ -283,6 +283,10 @@ impl Snapshot {
     }
 
     fn put_pod(&mut self, mut pod: Pod) {
+        if self.node_name.as_deref() != Some(&pod.node) {
+            // Nobody looks at the containers of other nodes, and there are many.
+            pod.containers = Vec::new();
+        }
         let ended = self.ended.get(pod.node_uid());
         pod.container_ended = ended.is_some_and(|ended| pod.containers.iter().any(|id| ended.contains(id)));
         let key = ObjectRef { namespace: pod.namespace.clone(), name: pod.name.clone() };
