@@ -1,17 +1,13 @@
 # Policies of the cases. Sourced.
 # shellcheck shell=bash disable=SC2154
 
+# The example's policy, before servers of the test instead of the example's proxies.
 policies() {
+    # The last document of the file.
+    awk '/^---$/ { document = ""; next } { document = document $0 "\n" } END { printf "%s", document }' "$repository/install/examples/metadata-proxy.yaml" |
+        sed 's/namespace: kube-system/namespace: default/'
+    echo ---
     cat <<P
-apiVersion: balancing.elf.io/v1beta1
-kind: LocalRedirectPolicy
-metadata: {name: metadata}
-spec:
-  frontend: {addressMatcher: {ip: 169.254.169.254, toPorts: [{port: "80", protocol: TCP}]}}
-  backend:
-    endpointSelector: {matchLabels: {app: metadata-proxy}}
-    toPorts: [{port: "8080", protocol: TCP}]
----
 apiVersion: balancing.elf.io/v1beta1
 kind: BalancingPolicy
 metadata: {name: pods}
@@ -48,7 +44,7 @@ P
 # apply_policies: until the first node has them in force.
 apply_policies() {
     policies | kubectl apply -f - >/dev/null
-    kubectl wait --for=condition=Programmed lr/metadata bl/pods bl/host-ports bl/addresses --timeout=60s >/dev/null
+    kubectl wait --for=condition=Programmed lr/metadata-proxy bl/pods bl/host-ports bl/addresses --timeout=60s >/dev/null
 }
 
 delete_policies() { policies | kubectl delete -f - >/dev/null; }
