@@ -40,6 +40,7 @@ for package in "$work"/root/var/cache/apt/archives/*.deb; do
     dpkg-deb --contents "$package" >"$work/contents"
     for name in "${!taken[@]}"; do
         if grep -qE "/$name( -> .*)?\$" "$work/contents"; then
+            # shellcheck disable=SC2016  # dpkg-deb's own variables
             dpkg-deb --show --showformat='${Package}\t${Version}\n' "$package"
             break
         fi
