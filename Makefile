@@ -20,7 +20,7 @@ demo-fabric: build ## pods of an overlay reached from a host outside the cluster
 	tests/setup.sh run kube && tests/as-root.sh tests/demo.sh fabric
 
 test: ## every test, kernel tests as root
-	tests/setup.sh build run go kube flannel helm && cargo build --locked --workspace
+	tests/setup.sh build run go kube flannel helm prometheus && cargo build --locked --workspace
 	tests/as-root.sh cargo test --locked --workspace --no-fail-fast
 
 fuzz: ## every parser of what others wrote, SECONDS= for each target

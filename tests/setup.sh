@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building and testing this project needs beyond git, make and cargo.
 #
-#   tests/setup.sh [PART...]     parts: build, run, lint, go, kube, flannel, helm (the default), image, cross,
-#                                node, coredns, containerd, cluster, cluster-arm64
+#   tests/setup.sh [PART...]     parts: build, run, lint, go, kube, flannel, helm, prometheus (the default), and the others
+#                                of tests/setup
 #
 # Each part is a file in tests/setup/ with two functions: `ready` looks whether the part's tools work,
 # `install` brings what is missing. A part that was ready with the present scripts is left alone as long
@@ -13,16 +13,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/setup" && pwd)
 # shellcheck source=tests/setup/lib.sh
 source "$here/lib.sh"
 
-key=$(cat "$here"/*.sh "$repository"/tests/tools/{,kube/,flannel/,helm/,node/,coredns/,containerd/}go.{mod,sum} | sha256sum | cut -c1-16)
+key=$(cat "$here"/*.sh "$repository"/tests/tools/{,*/}go.{mod,sum} | sha256sum | cut -c1-16)
 mkdir -p "$cache"
 
-[ $# -gt 0 ] || set -- build run lint go kube flannel helm
+[ $# -gt 0 ] || set -- build run lint go kube flannel helm prometheus
 for part; do
-    case $part in
-        build | run | lint | go | kube | flannel | helm | image | cross | node | coredns | containerd | cluster | cluster-arm64) ;;
-        *) fail "unknown part '$part': use build, run, lint, go, kube, flannel, helm, image, cross, node," \
-            "coredns, containerd, cluster or cluster-arm64" ;;
-    esac
+    [ -f "$here/$part.sh" ] && [ "$part" != lib ] ||
+        fail "unknown part '$part': use one of $(cd "$here" && printf '%s\n' *.sh | sed '/^lib\./d; s/\.sh$//' | paste -sd ' ')"
     # A subshell, so that a part's functions and variables end with it.
     (
         # shellcheck source=/dev/null

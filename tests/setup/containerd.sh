@@ -1,10 +1,10 @@
 # Part `containerd`: containerd 2 and its shim for the test cluster (tests/tools/containerd/go.mod); Debian has 1.7. The
 # build takes 2 minutes of processor time.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 
 use_go_module tests/tools/containerd containerd
 # Snapshotters that need libraries of C.
-export GOFLAGS=-tags=no_btrfs,no_devmapper,no_zfs
+tags=no_btrfs,no_devmapper,no_zfs
 
 ready() { go_tools_linked && [ -x "$module/bin/containerd" ]; }
 

@@ -89,7 +89,8 @@ go_tools_linked() { [ "$(readlink "$module/bin")" = "$tools_built" ]; }
 link_go_tools() { ln -sfn "$tools_built" "$module/bin"; }
 
 # build_go_tools LDFLAGS [BUILT:WANTED...]: builds them into the cache. A tool is called like the directory
-# of its package; pairs give other names. Without C unless the part sets `cgo=1`.
+# of its package; pairs give other names. Without C unless the part sets `cgo=1`;
+# with the build tags of `tags`.
 build_go_tools() {
     local wanted building pair directory
     wanted=$(sed -n 's/^go \(.*\)/\1/p' "$module/go.mod")
@@ -97,7 +98,7 @@ build_go_tools() {
     say "building the tools of ${module#"$repository"/}/go.mod with $go"
     building=$(mktemp -d "$cache/tools-building.XXXXXX")
     for directory in "$module" "${more_modules[@]}"; do
-        CGO_ENABLED=${cgo:-0} GOFLAGS=-mod=readonly "$go" build -C "$directory" -trimpath -ldflags "$1" -o "$building/" tool >&2 ||
+        CGO_ENABLED=${cgo:-0} GOFLAGS=-mod=readonly "$go" build -C "$directory" -trimpath -tags "${tags:-}" -ldflags "$1" -o "$building/" tool >&2 ||
             fail "the tools of ${directory#"$repository"/}/go.mod do not build"
     done
     for pair in "${@:2}"; do

@@ -15,6 +15,8 @@ pub struct Controller {
 impl Controller {
     const HTTP: &str = "127.0.0.1:5812";
     const METRICS: &str = "127.0.0.1:5813";
+    /// Where the metrics are served: to other hosts, too, as in a cluster.
+    const ALL_METRICS: &str = ":5813";
 
     /// A replica that has not started yet; its name in the election begins with `name`.
     #[must_use]
@@ -23,7 +25,7 @@ impl Controller {
         plane.join(&host);
         let agent = Agent::new(&Place::default().in_netns(&host))
             .args(["controller", "--name", name, "--namespace", namespace])
-            .args(["--http", Self::HTTP, "--metrics", Self::METRICS])
+            .args(["--http", Self::HTTP, "--metrics", Self::ALL_METRICS])
             .args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
         Self { agent, host }
     }

@@ -50,6 +50,7 @@ mod place;
 mod plugin;
 mod process;
 mod programs;
+mod prometheus;
 pub mod proxied;
 mod random;
 pub mod redirected;
@@ -81,6 +82,7 @@ pub use place::Place;
 pub use plugin::Plugin;
 pub use process::Process;
 pub use programs::{control_plane_program, program, tool};
+pub use prometheus::{Job, Prometheus, Series, promtool};
 pub use random::Random;
 pub use server::EchoServer;
 pub use sock::{

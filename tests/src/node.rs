@@ -63,6 +63,8 @@ impl Node {
     pub const HTTP: &str = "127.0.0.1:5810";
     /// Address of the metrics of an agent in a cluster, on its node.
     pub const METRICS: &str = "127.0.0.1:5811";
+    /// Where they are served: to other hosts, too, as in a cluster.
+    const ALL_METRICS: &str = ":5811";
 
     /// A node whose agent has not started yet.
     #[must_use]
@@ -97,7 +99,7 @@ impl Node {
     ) -> Self {
         let kubeconfig = kubeconfig.to_str().must("name a kubeconfig");
         let source = ["--source", "kube", "--kubeconfig", kubeconfig, "--node-name", name];
-        let servers = ["--namespace", namespace, "--http", Self::HTTP, "--metrics", Self::METRICS];
+        let servers = ["--namespace", namespace, "--http", Self::HTTP, "--metrics", Self::ALL_METRICS];
         let node = Self::build(name, TempDir::new("objects"), &[&source[..], &servers].concat(), arguments);
         plane.join(&node.host);
         node

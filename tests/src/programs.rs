@@ -67,6 +67,15 @@ pub(crate) fn helm_program() -> PathBuf {
     built_tool("tools/helm/bin", "helm", "helm")
 }
 
+/// `prometheus` or `promtool`, built by `tests/setup.sh prometheus`.
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub(crate) fn prometheus_program(name: &str) -> PathBuf {
+    built_tool("tools/prometheus/bin", name, "prometheus")
+}
+
 fn built_tool(directory: &str, name: &str, part: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory).join(name);
     assert!(path.is_file(), "no {}: run `tests/setup.sh {part}`", path.display());

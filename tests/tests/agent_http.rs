@@ -204,6 +204,9 @@ fn a_policy_that_does_not_fit_is_told() {
     let failed = "balancing_policy_failed{kind=\"BalancingPolicy\",name=\"p2\",reason=\"TableFull\"}";
     let rows = wait_row(&node, failed, 1.0);
     assert_eq!((rows["balancing_frontends"], rows["balancing_frontends_failed"]), (1.0, 1.0));
+    for reason in ["Applied", "TableFull"] {
+        assert_eq!(rows[&format!("balancing_policies{{kind=\"BalancingPolicy\",reason=\"{reason}\"}}")], 1.0);
+    }
     assert!(rows["balancing_frontend_failures_total{reason=\"TableFull\"}"] >= 1.0);
     let full = ["table_entries", "table_capacity"]
         .map(|name| rows[&format!("balancing_{name}{{table=\"backends\"}}")]);

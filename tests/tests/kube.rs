@@ -15,6 +15,8 @@ mod conditions;
 mod connection;
 #[path = "kube/controller.rs"]
 mod controller;
+#[path = "kube/dashboard.rs"]
+mod dashboard;
 #[path = "kube/external.rs"]
 mod external;
 #[path = "kube/fabric.rs"]
@@ -35,10 +37,14 @@ mod flannel;
 mod generations;
 #[path = "kube/lacking.rs"]
 mod lacking;
+#[path = "kube/monitoring.rs"]
+mod monitoring;
 #[path = "kube/nodes.rs"]
 mod nodes;
 #[path = "kube/outage.rs"]
 mod outage;
+#[path = "kube/picture.rs"]
+mod picture;
 #[path = "kube/pods.rs"]
 mod pods;
 #[path = "kube/restore.rs"]

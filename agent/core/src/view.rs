@@ -271,7 +271,6 @@ impl PolicyView {
     pub fn new(policy: &PolicyRef, verdict: &Verdict, failures: &BTreeMap<FrontendKey, Failure>) -> Self {
         let failed: Vec<&Failure> = verdict.frontends.keys().filter_map(|key| failures.get(key)).collect();
         let mut message = verdict.message.clone();
-        let mut reason = verdict.reason.as_str();
         if let Some(first) = failed.first() {
             let all = verdict.frontends.len();
             message = format!(
@@ -279,14 +278,6 @@ impl PolicyView {
                 failed.len(),
                 first.message
             );
-        }
-        // What is not in force is not called applied.
-        if verdict.reason == Reason::Applied {
-            reason = match failed.first() {
-                Some(first) => first.reason.as_str(),
-                None if !verdict.redirects => "NoBackends",
-                None => reason,
-            };
         }
         Self {
             kind: policy.kind.to_string(),
@@ -297,11 +288,25 @@ impl PolicyView {
             conflicted: !verdict.conflicts_with.is_empty(),
             conflicts_with: verdict.conflicts_with.iter().map(OwnerView::from).collect(),
             programmed: verdict.accepted && verdict.redirects && failed.is_empty(),
-            reason: reason.to_owned(),
+            reason: reason_of(verdict, failures).to_owned(),
             message,
             frontends: verdict.frontends.keys().map(KeyView::from).collect(),
             backends: verdict.backends,
         }
+    }
+}
+
+/// The reason that a policy has on this node, where some frontends could not be programmed. What is not in force is not
+/// called applied.
+#[must_use]
+pub fn reason_of(verdict: &Verdict, failures: &BTreeMap<FrontendKey, Failure>) -> &'static str {
+    if verdict.reason != Reason::Applied {
+        return verdict.reason.as_str();
+    }
+    match verdict.frontends.keys().find_map(|key| failures.get(key)) {
+        Some(first) => first.reason.as_str(),
+        None if !verdict.redirects => "NoBackends",
+        None => verdict.reason.as_str(),
     }
 }
 

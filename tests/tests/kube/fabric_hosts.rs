@@ -16,7 +16,7 @@ pub(crate) struct Fabric {
     // Agents end before their control plane.
     pub(crate) nodes: Vec<Node>,
     pub(crate) outside: Node,
-    _underlay: Underlay,
+    pub(crate) underlay: Underlay,
     pub(crate) world: World,
 }
 
@@ -55,10 +55,18 @@ impl Fabric {
 
     /// With the kubeconfig of the host outside from elsewhere.
     pub(crate) fn start_with(kubeconfig: impl FnOnce(&World) -> PathBuf) -> Self {
+        Self::start_flagged(|_| Vec::new(), kubeconfig)
+    }
+
+    /// The same with more flags for the agents of the nodes, by name.
+    pub(crate) fn start_flagged(
+        flags: impl Fn(&str) -> Vec<String>,
+        kubeconfig: impl FnOnce(&World) -> PathBuf,
+    ) -> Self {
         let (world, underlay) = (World::start(), Underlay::new());
         let nodes = NODES.iter().zip(1_u8..).map(|(name, number)| {
             let [address, _] = Underlay::addresses(number, 2);
-            let node = world.node(name, &[], &address.to_string());
+            let node = world.flagged_node(name, &[], &address.to_string(), &flags(name));
             assert_eq!(underlay.join(node.host()), number);
             node
         });
@@ -66,7 +74,7 @@ impl Fabric {
         let account = kubeconfig(&world);
         let outside = Node::in_cluster(&world.plane, "edge-1", &account, NAMESPACE, &["--role", "external"]);
         underlay.join(outside.host());
-        Self { nodes, outside, _underlay: underlay, world }
+        Self { nodes, outside, underlay, world }
     }
 
     /// Lets the host outside in.

@@ -56,8 +56,20 @@ impl World {
 
     /// A node whose agent has not started yet.
     pub(crate) fn node(&self, name: &str, labels: &[(&str, &str)], ip: &str) -> Node {
+        self.flagged_node(name, labels, ip, &[])
+    }
+
+    /// A node whose agent gets more flags, and has not started yet.
+    pub(crate) fn flagged_node(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        ip: &str,
+        flags: &[String],
+    ) -> Node {
         self.plane.add_node(name, labels, ip);
-        Node::in_cluster(&self.plane, name, &self.kubeconfig(name), NAMESPACE, &[])
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        Node::in_cluster(&self.plane, name, &self.kubeconfig(name), NAMESPACE, &flags)
     }
 
     /// Node `n1` with a running agent.

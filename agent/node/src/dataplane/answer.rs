@@ -20,7 +20,7 @@ use balancing_core::{
     objects::{Pod, PolicyRef},
     resolve::Role,
     source::SourceStatus,
-    view::{self, AgentView, PluginView, PodName, SourceView},
+    view::{self, AgentView, PluginView, PodName, SourceView, reason_of},
 };
 
 /// Why a pod of a directory cannot be hooked.
@@ -191,10 +191,11 @@ impl Inside {
     fn policy_sample(&mut self) -> PolicySample {
         let totals = self.world.owner.count().clone();
         let verdicts = self.world.owner.engine().verdicts();
+        let failures = self.world.owner.failures();
         let mut reasons = BTreeMap::new();
         let mut traffic = Traffic::new();
         for (policy, verdict) in verdicts {
-            *reasons.entry((policy.kind.kind(), verdict.reason)).or_default() += 1;
+            *reasons.entry((policy.kind.kind(), reason_of(verdict, failures))).or_default() += 1;
             let total = totals.get(policy).copied().unwrap_or_default();
             // A counter that was told once is told for as long as the policy is known.
             if !verdict.frontends.is_empty() || total != Default::default() {

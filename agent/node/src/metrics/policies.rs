@@ -6,7 +6,7 @@ use balancing_dataplane::tables::Counters;
 
 use super::Out;
 use balancing_core::failure::FailureReason;
-use balancing_core::{objects::PolicyRef, plan::Reason};
+use balancing_core::objects::PolicyRef;
 
 /// What happened to the connections of each policy since the agent started. Numbers only grow as long as the policy
 /// is known.
@@ -15,8 +15,8 @@ pub type Traffic = Vec<(PolicyRef, Counters)>;
 /// The policies at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicySample {
-    /// Number of policies by Kubernetes kind and reason.
-    pub reasons: BTreeMap<(&'static str, Reason), usize>,
+    /// Number of policies by Kubernetes kind and by the reason that `balancingctl policies` tells.
+    pub reasons: BTreeMap<(&'static str, &'static str), usize>,
     /// Policies that cannot be programmed on this node.
     pub failed: Vec<(PolicyRef, FailureReason)>,
     /// Policies with a frontend here, or that have had one.
@@ -28,7 +28,7 @@ impl PolicySample {
         let reasons = self
             .reasons
             .iter()
-            .map(|((kind, reason), count)| ([("kind", *kind), ("reason", reason.as_str())], *count));
+            .map(|((kind, reason), count)| ([("kind", *kind), ("reason", *reason)], *count));
         out.values("policies", "Policies by what became of them", reasons)?;
         let failed = self.failed.iter().map(|(policy, reason)| {
             let labels =

@@ -14,7 +14,7 @@ use balancing_cni_install::keeper::Standing;
 use super::*;
 use crate::{owner::Operations, reconcile::State};
 use balancing_core::failure::FailureReason;
-use balancing_core::{objects::PolicyRef, plan::Reason};
+use balancing_core::objects::PolicyRef;
 
 const DOCS: &str = include_str!("../../../../docs/metrics.md");
 
@@ -40,7 +40,7 @@ fn full() -> Sample {
             watches: BTreeMap::from([("Pod", WatchSample { events: 9, relists: 1, errors: 0 })]),
         },
         policies: PolicySample {
-            reasons: BTreeMap::from([(("BalancingPolicy", Reason::Applied), 1)]),
+            reasons: BTreeMap::from([(("BalancingPolicy", "Applied"), 1)]),
             failed: vec![(policy("web"), FailureReason::TableFull)],
             traffic: vec![(policy("web"), counters)],
         },
