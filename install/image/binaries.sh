@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Static release binaries for one architecture.
+# Static release binaries for one architecture, the same wherever the repository and cargo's home lie.
 #
 #   install/image/binaries.sh amd64|arm64 DIRECTORY
 #

@@ -4,8 +4,8 @@
 #
 #   install/image/build.sh [--arch amd64|arm64] [--tag NAME:TAG] [--out DIRECTORY]
 #
-# Files are sorted, owned by root and as old as the commit. The digest also depends on compiler and directory: the debug
-# information of the BPF programs names the directory.
+# Files are sorted, owned by root and as old as the commit. The digest also depends on the compilers and on Debian's
+# packages of the day, not on the directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
