@@ -106,10 +106,11 @@ fn remaps(crate_dir: &Path, toolchain: &Toolchain) -> Result<Vec<String>, Box<dy
     let repository = crate_dir.join("../..").canonicalize()?;
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
+    // The compiler takes the last that fits: a repository may lie below the others.
     let places = [
-        (Some(repository), "/balancing"),
-        (home, "/cargo"),
         (Some(PathBuf::from(&toolchain.sysroot)), "/rust"),
+        (home, "/cargo"),
+        (Some(repository), "/balancing"),
     ];
     let flag = |(from, to): (Option<PathBuf>, &str)| {
         from.map(|from| format!("--remap-path-prefix={}={to}", from.display()))

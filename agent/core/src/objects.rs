@@ -141,7 +141,8 @@ pub struct Pod {
     /// Annotation `balancing.elf.io/redirect: "disabled"`.
     pub redirect_disabled: bool,
     /// Ids of the containers that run as the kubelet has told last, without the name of the runtime:
-    /// `status.containerStatuses[].containerID` of those whose state is `running`.
+    /// `containerID` of those of `status.containerStatuses` and `.initContainerStatuses` whose state is `running`. Empty for
+    /// pods of other nodes.
     pub containers: Vec<Box<str>>,
     /// The node has seen one of them end, which the kubelet has not told yet: [`crate::snapshot::Snapshot::set_ended`].
     pub container_ended: bool,

@@ -138,20 +138,24 @@ impl Snapshot {
     }
 
     /// Records which containers of the local pod that the node knows as `node_uid` were seen to end; an empty set forgets it. A pod
-    /// of which the kubelet still says that such a container runs takes no new connections.
-    pub fn set_ended(&mut self, node_uid: &str, containers: BTreeSet<Box<str>>) {
+    /// of which the kubelet still says that such a container runs takes no new connections. Returns whether that concerns one.
+    pub fn set_ended(&mut self, node_uid: &str, containers: BTreeSet<Box<str>>) -> bool {
         let before = if containers.is_empty() {
             self.ended.remove(node_uid)
         } else {
             self.ended.insert(node_uid.to_owned(), containers.clone())
         };
         if before.unwrap_or_default() == containers {
-            return;
+            return false;
         }
-        let Some(node) = &self.node_name else { return };
+        let Some(node) = &self.node_name else { return false };
         let pods: Vec<Pod> =
             self.pods.on_node(node).filter(|pod| pod.node_uid() == node_uid).cloned().collect();
+        let concerned =
+            |pod: &Pod| pod.containers.iter().any(|id| containers.contains(id)) != pod.container_ended;
+        let is_concerned = pods.iter().any(concerned);
         pods.into_iter().for_each(|pod| self.put_pod(pod));
+        is_concerned
     }
 
     /// The policies touched since the last call; some may be gone.

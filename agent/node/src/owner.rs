@@ -182,9 +182,9 @@ impl Owner {
         }
     }
 
-    /// Tells which containers of a local pod were seen to end.
-    pub fn set_ended(&mut self, node_uid: &str, containers: BTreeSet<Box<str>>) {
-        self.engine.set_ended(node_uid, containers);
+    /// Tells which containers of a local pod were seen to end. Returns whether that concerns a pod as the objects have it.
+    pub fn set_ended(&mut self, node_uid: &str, containers: BTreeSet<Box<str>>) -> bool {
+        self.engine.set_ended(node_uid, containers)
     }
 
     /// Tells by what a local pod's connections are recognised.

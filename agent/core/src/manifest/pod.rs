@@ -66,6 +66,8 @@ struct StatusFields {
     host_ips: Option<Vec<IpEntry>>,
     #[serde(rename = "containerStatuses")]
     container_statuses: Option<Vec<ContainerStatus>>,
+    #[serde(rename = "initContainerStatuses")]
+    init_container_statuses: Option<Vec<ContainerStatus>>,
 }
 
 #[derive(Deserialize)]
@@ -116,9 +118,15 @@ pub(super) fn read(document: &Document<'_>, notes: &mut Notes) -> Result<Pod, St
             status.host_ip.as_deref(),
         ),
         redirect_disabled: metadata.annotations.is_some_and(|a| redirect_disabled(a, notes)),
-        containers: status.container_statuses.iter().flatten().filter_map(ContainerStatus::running).collect(),
+        containers: containers(&status),
         container_ended: false,
     })
+}
+
+/// Ids of what runs, sidecars among it: other init containers have ended when a pod is Ready.
+fn containers(status: &StatusFields) -> Vec<Box<str>> {
+    let statuses = [&status.container_statuses, &status.init_container_statuses];
+    statuses.into_iter().flatten().flatten().filter_map(ContainerStatus::running).collect()
 }
 
 /// The UID of a static pod, from the annotations of its mirror. Of this form only: anybody who may make a pod can write them, and

@@ -93,8 +93,8 @@ impl Engine {
     }
 
     /// See [`Snapshot::set_ended`].
-    pub fn set_ended(&mut self, node_uid: &str, containers: BTreeSet<Box<str>>) {
-        self.snapshot.set_ended(node_uid, containers);
+    pub fn set_ended(&mut self, node_uid: &str, containers: BTreeSet<Box<str>>) -> bool {
+        self.snapshot.set_ended(node_uid, containers)
     }
 
     /// See [`Snapshot::set_identities`].

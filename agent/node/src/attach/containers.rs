@@ -33,6 +33,8 @@ struct PodContainers {
 struct Container {
     was_populated: bool,
     ended: Option<Instant>,
+    /// It had processes again after it had none: what is alive of it is elsewhere, and its cgroup tells nothing.
+    is_doubtful: bool,
     /// Its directory was there at the last look.
     exists: bool,
     events: PathBuf,
@@ -96,11 +98,16 @@ impl Containers {
         self.0.values().filter_map(PodContainers::next).min()
     }
 
-    /// The directories in which containers appear, and the files that tell of their ends.
-    pub(super) fn watched(&self) -> impl Iterator<Item = (PathBuf, PodUid)> {
+    /// The directories in which containers come and go.
+    pub(super) fn directories(&self) -> impl Iterator<Item = (PathBuf, PodUid)> {
+        self.0.iter().map(|(uid, pod)| (pod.cgroup.clone(), uid.clone()))
+    }
+
+    /// The files that tell when a container has no process any more.
+    pub(super) fn events(&self) -> impl Iterator<Item = (PathBuf, PodUid)> {
         self.0.iter().flat_map(|(uid, pod)| {
-            let events = pod.containers.values().filter(|c| c.exists).map(|c| c.events.clone());
-            events.chain([pod.cgroup.clone()]).map(|path| (path, uid.clone()))
+            let there = pod.containers.values().filter(|container| container.exists);
+            there.map(|container| (container.events.clone(), uid.clone()))
         })
     }
 }
@@ -120,6 +127,7 @@ impl PodContainers {
                 self.containers.entry(id.into()).or_insert_with(|| Container {
                     was_populated: false,
                     ended: None,
+                    is_doubtful: false,
                     exists: true,
                     events: entry.path().join("cgroup.events"),
                 });
@@ -140,8 +148,11 @@ impl Container {
         let Ok(populated) = populated else { return };
         self.exists = populated.is_some();
         match populated {
-            Some(true) => (self.was_populated, self.ended) = (true, None),
-            Some(false) | None if self.was_populated => {
+            Some(true) => {
+                self.is_doubtful |= self.ended.is_some();
+                (self.was_populated, self.ended) = (true, None);
+            }
+            Some(false) | None if self.was_populated && !self.is_doubtful => {
                 self.ended.get_or_insert(now);
             }
             Some(false) | None => {}
@@ -166,7 +177,8 @@ fn id_of(name: &str) -> Option<&str> {
 fn populated(events: &Path) -> io::Result<Option<bool>> {
     match fs::read_to_string(events) {
         Ok(text) => {
-            Ok(text.lines().find_map(|line| line.strip_prefix("populated ")).map(|value| value != "0"))
+            let value = text.lines().find_map(|line| line.strip_prefix("populated "));
+            value.map(|value| Some(value != "0")).ok_or_else(|| io::ErrorKind::InvalidData.into())
         }
         // The second while the file is open and the directory goes.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -182,7 +194,13 @@ mod tests {
     const ID: &str = "57620ecf49e34c04f3124633ff0b1b6eeb75e63f4723d38b1a7c46faf6524518";
 
     fn container() -> Container {
-        Container { was_populated: false, ended: None, exists: true, events: PathBuf::new() }
+        Container {
+            was_populated: false,
+            ended: None,
+            is_doubtful: false,
+            exists: true,
+            events: PathBuf::new(),
+        }
     }
 
     #[test]
@@ -222,11 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_come_back_prove_life() {
+    fn processes_that_come_back_prove_that_the_cgroup_tells_nothing() {
         let (mut container, now) = (container(), Instant::now());
         for populated in [true, false, true] {
             container.note(Ok(Some(populated)), now);
         }
         assert!(!container.is_believed(now));
+        container.note(Ok(Some(false)), now);
+        assert!(!container.is_believed(now), "a probe that ran in it is no life that ended");
     }
 }

@@ -82,6 +82,10 @@ impl Attacher {
         for claim in claims.iter().filter(|claim| watched.contains(&claim.uid)) {
             observed.ended.extend(self.ended_of(claim, now));
         }
+        if !watched.is_empty() {
+            // What that found is watched, too; it is news for the next look.
+            self.set_watch();
+        }
         observed
     }
 
@@ -89,7 +93,8 @@ impl Attacher {
     fn ended_of(&mut self, claim: &Claim<'_>, now: Instant) -> Option<(PodUid, BTreeSet<Box<str>>)> {
         let known = self.known.get(&claim.pod.uid)?;
         let ended = self.containers.look(&claim.uid, known.cgroup(), now)?;
-        if !ended.is_empty() && claim.pod.is_available() {
+        let listed = claim.pod.containers.iter().any(|id| ended.contains(id));
+        if listed && claim.pod.is_available() {
             tracing::info!(
                 pod = known.name(),
                 "a container has ended, which the kubelet has not told yet: it is no backend meanwhile"
@@ -322,7 +327,8 @@ impl Attacher {
             records: self.recorded.dir().to_owned(),
             links: self.rules.hooks_pods().then(|| self.layout.pods()),
             pods: hooked.map(|known| known.uid().clone()).collect(),
-            containers: self.containers.watched().collect(),
+            containers: self.containers.directories().collect(),
+            events: self.containers.events().collect(),
         };
         self.watch.set(&wanted);
     }

@@ -31,8 +31,10 @@ enum Holds {
     Links(PodUid),
     /// The links at the cgroup root.
     HostLinks,
-    /// The cgroups of the containers of a pod, or what one of them tells of itself.
+    /// The cgroups of the containers of a pod.
     Containers(PodUid),
+    /// What one of them tells of itself: a file.
+    Events(PodUid),
 }
 
 /// What happened since it was asked last.
@@ -65,8 +67,10 @@ pub(super) struct Wanted {
     pub(super) links: Option<PathBuf>,
     /// Pods whose links are to be kept.
     pub(super) pods: BTreeSet<PodUid>,
-    /// Directories of pods' cgroups, and `cgroup.events` of their containers.
+    /// Directories of pods' cgroups.
     pub(super) containers: BTreeMap<PathBuf, PodUid>,
+    /// `cgroup.events` of their containers.
+    pub(super) events: BTreeMap<PathBuf, PodUid>,
 }
 
 /// The descriptor of a watch: readable while there are events. A duplicate, so that it may be waited for elsewhere.
@@ -180,21 +184,34 @@ impl Watch {
         all.extend(
             wanted.containers.iter().map(|(path, uid)| (path.clone(), Holds::Containers(uid.clone()))),
         );
+        all.extend(wanted.events.iter().map(|(path, uid)| (path.clone(), Holds::Events(uid.clone()))));
         let keep = |path: &&PathBuf| all.contains_key(*path) || self.host.as_ref() == Some(*path);
         let gone: Vec<PathBuf> = self.watched.keys().filter(|path| !keep(path)).cloned().collect();
         for path in gone {
             self.remove(&path);
         }
-        for (path, holds) in all {
-            if !self.watched.contains_key(&path) {
-                let is_place = matches!(holds, Holds::Cgroups);
-                let is_network = matches!(holds, Holds::Networks | Holds::Records);
-                let pod = if let Holds::Containers(uid) = &holds { Some(uid.clone()) } else { None };
-                let is_new = self.add(path, holds);
-                self.happened.containers.extend(pod.filter(|_| is_new));
-                self.happened.places |= is_new && is_place;
-                self.happened.networks |= is_new && is_network;
-            }
+        // Where watches are scarce, containers take none from pods.
+        let (late, early): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .filter(|(path, _)| !self.watched.contains_key(path))
+            .partition(|(_, holds)| matches!(holds, Holds::Containers(_) | Holds::Events(_)));
+        for (path, holds) in early.into_iter().chain(late) {
+            self.begin(path, holds);
+        }
+    }
+
+    /// Watches something new; what is in it already was not told.
+    fn begin(&mut self, path: PathBuf, holds: Holds) {
+        let (kind, place) = (holds.clone(), path.clone());
+        let is_new = self.add(path, holds);
+        match kind {
+            Holds::Cgroups => self.happened.places |= is_new,
+            Holds::Networks | Holds::Records => self.happened.networks |= is_new,
+            Holds::Containers(uid) if is_new => drop(self.happened.containers.insert(uid)),
+            // One that is gone again is to be seen, and is wanted no more then. What cannot be watched is no news: it would be for ever.
+            Holds::Events(uid) if is_new || !place.exists() => drop(self.happened.containers.insert(uid)),
+            Holds::Containers(_) | Holds::Events(_) => {}
+            Holds::Pods | Holds::Links(_) | Holds::HostLinks => {}
         }
     }
 
@@ -208,11 +225,12 @@ impl Watch {
             }
             Holds::Records => AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE,
             Holds::Links(_) | Holds::HostLinks => AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM,
-            // Of a directory the one, of a file in it the other.
-            Holds::Containers(_) => AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY,
+            // The kernel tells of a cgroup that is removed in the directory above it only.
+            Holds::Containers(_) => AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE,
+            Holds::Events(_) => AddWatchFlags::IN_MODIFY,
         };
         let only = match holds {
-            Holds::Containers(_) => AddWatchFlags::empty(),
+            Holds::Events(_) => AddWatchFlags::empty(),
             _ => AddWatchFlags::IN_ONLYDIR,
         };
         match inotify.add_watch(&path, changes | only) {
@@ -261,14 +279,14 @@ impl Watch {
         }
         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
             // A directory that comes again under the same name is another one.
-            if let Some((_, Holds::Containers(uid))) = self.holds.remove(&event.wd) {
+            if let Some((_, Holds::Events(uid))) = self.holds.remove(&event.wd) {
                 self.happened.containers.insert(uid);
             }
             self.watched.retain(|_, descriptor| *descriptor != event.wd);
             return;
         }
         let held = self.holds.get(&event.wd);
-        if let Some((_, Holds::Containers(uid))) = held {
+        if let Some((_, Holds::Events(uid))) = held {
             self.happened.containers.insert(uid.clone());
             return;
         }
@@ -285,7 +303,8 @@ impl Watch {
             Holds::Pods => self.happened.pods.extend(PodUid::new(&name).ok()),
             Holds::Links(uid) => drop(self.happened.pods.insert(uid.clone())),
             Holds::HostLinks => self.happened.host = true,
-            Holds::Cgroups | Holds::Containers(_) => {}
+            Holds::Containers(uid) if is_dir => drop(self.happened.containers.insert(uid.clone())),
+            Holds::Cgroups | Holds::Containers(_) | Holds::Events(_) => {}
         }
     }
 }

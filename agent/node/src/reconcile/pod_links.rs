@@ -73,9 +73,10 @@ fn look(world: &mut World, everything: bool) -> Option<News> {
         news |= News::IDENTITIES;
     }
     for (uid, containers) in observed.ended {
-        world.owner.set_ended(uid.as_str(), containers);
-        // Also what the proxy forwards.
-        news |= News::IDENTITIES | News::PROXY;
+        if world.owner.set_ended(uid.as_str(), containers) {
+            // Also what the proxy forwards.
+            news |= News::IDENTITIES | News::PROXY;
+        }
     }
     let known: Option<BTreeSet<_>> = observed.exempt;
     if known.is_some() {

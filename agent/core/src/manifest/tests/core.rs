@@ -64,6 +64,9 @@ status:
   - {name: done, containerID: "containerd://6c319c0a", state: {terminated: {exitCode: 0}}}
   - {name: starting, state: {waiting: {reason: ContainerCreating}}}
   - {name: without, containerID: "", state: {running: {}}}
+  initContainerStatuses:
+  - {name: once, containerID: "containerd://4be8b701", state: {terminated: {exitCode: 0}}}
+  - {name: sidecar, containerID: "containerd://fea3e9b4", state: {running: {}}}
   podIP: 10.0.0.9
   podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}, {ip: "::ffff:10.0.0.2"}]
   hostIP: 192.0.2.9
@@ -92,7 +95,7 @@ status:
                 container_port("mesh", 15001, None, Protocol::Tcp),
             ],
             redirect_disabled: true,
-            containers: vec!["57620ecf".into()],
+            containers: vec!["57620ecf".into(), "fea3e9b4".into()],
             container_ended: false,
         }
     );
