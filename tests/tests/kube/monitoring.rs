@@ -194,9 +194,8 @@ impl Watched {
         let path = format!("label/{}/values", label.strip_suffix(')').unwrap());
         let values = self.prometheus.ask(&path, &[("match[]", metric)]).unwrap();
         assert_eq!(values, serde_json::json!(self.instances[..4]));
-        for (name, expression) in &self.alerts {
-            assert_eq!(self.prometheus.query(expression), Ok(Vec::new()), "{name} while all is well");
-        }
+        // A busy machine may miss a scrape, which is trouble for a moment.
+        self.alerts.keys().for_each(|name| self.wait_silent(name));
     }
 
     /// Troubles that pass.
