@@ -50,7 +50,7 @@ prove() {
     daemon address "$(build_probe x86_64-unknown-linux-musl)" serve 9000 address
     apply_policies
     provide_other
-    program=$(on "$there" 'find /sys/fs/bpf/other -name connect4 | grep program')
+    program=$(on "$there" 'find /sys/fs/bpf/other -path "*/progs/connect4"')
 
     within 30 ours_works
     attach_other multi
