@@ -44,8 +44,8 @@ bench: build ## the numbers of docs/, measured here
 bench-kube: build ## the numbers of docs/ on a real control plane, measured here
 	tests/setup.sh run kube && tests/as-root.sh cargo bench --locked -p balancing-tests --bench kube
 
-e2e: ## a cluster of virtual machines, with the chart on it; CASES=, NODES=, KERNEL=, RUNTIME=, KEEP=1: tests/cluster/run.sh
-	tests/setup.sh build image kube go helm node coredns cluster $(if $(filter 2,$(RUNTIME)),containerd)
+e2e: ## a cluster of virtual machines, with the chart on it; CASES=, NODES=, KERNEL=, RUNTIME=, CNI=, KEEP=1: tests/cluster/run.sh
+	tests/setup.sh build image kube go helm node coredns cluster $(if $(filter 2,$(RUNTIME)),containerd) $(if $(filter flannel,$(CNI)),flannel)
 	install/image/build.sh --tag e2e.invalid/balancing:e2e --out target/cluster/image
 	install/deb/build.sh --out target/cluster/deb
 	tests/as-root.sh tests/cluster/run.sh $(CASES)

@@ -54,5 +54,6 @@ start_control_plane() {
     for number in $(seq "$1"); do
         within 30 declare_node "$number"
     done
+    [ "$cni" != flannel ] || kubectl apply -f "$here/manifests/flannel.yaml" >/dev/null
     within 60 kubectl get serviceaccount default
 }

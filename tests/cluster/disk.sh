@@ -3,7 +3,7 @@
 # shellcheck shell=bash disable=SC2154
 
 mirror=http://deb.debian.org/debian
-packages=systemd,systemd-sysv,dbus,kmod,iproute2,iptables,nftables,conntrack,containerd,runc,crun,busybox-static,procps,ca-certificates,tcpdump,bpftool,dropbear-bin,libnss-systemd
+packages=systemd,systemd-sysv,dbus,kmod,iproute2,iptables,nftables,conntrack,containerd,runc,crun,busybox-static,procps,ca-certificates,tcpdump,bpftool,dropbear-bin,libnss-systemd,docker.io,docker-cli
 left_out=(doc man locale info)
 
 # kernel_suite VERSION: the Debian suite that has it.
@@ -185,6 +185,8 @@ make_root() {
     echo "nameserver $cluster_dns" >"$root/etc/resolv.conf"
     sed -i 's/^root:[^:]*:/root::/' "$root/etc/shadow"
     mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+    # It is started where it is used: it costs time, and closes the node's filter for what is forwarded.
+    rm -f "$root"/etc/systemd/system/*.wants/docker.*
     for unit in "${masked[@]}"; do ln -sfn /dev/null "$root/etc/systemd/system/$unit"; done
     ln -sf /etc/systemd/system/{boot,dropbear}.service "$root/etc/systemd/system/multi-user.target.wants/"
     ln -sfn /usr/lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
@@ -196,6 +198,7 @@ add_node() {
     mkdir -p "$root"/opt/cni/bin "$root"/etc/cni/net.d "$root"/opt/containerd2
     cp "$tools"/node/bin/{kubelet,kube-proxy} "$root/usr/local/bin/"
     for plugin in bridge host-local loopback portmap bandwidth; do cp "$tools/bin/$plugin" "$root/opt/cni/bin/"; done
+    [ "$cni" != flannel ] || cp "$tools/flannel/bin/flannel" "$root/usr/local/bin/flanneld"
     [ "$runtime" = 1.7 ] || cp "$tools"/containerd/bin/{containerd,containerd-shim-runc-v2} "$root/opt/containerd2/"
     make_images
     bake_images

@@ -17,6 +17,7 @@ done
 
 nodes=0
 runtime=none
+cni=none
 work=$(mktemp -d "${TMPDIR:-/tmp}/balancing-e2e.XXXXXX")
 netns=$(basename "$work" | tr . -)
 failed=()

@@ -31,6 +31,7 @@ make_keys() (
     certificate controller-manager /CN=system:kube-controller-manager clientAuth
     certificate scheduler /CN=system:kube-scheduler clientAuth
     certificate kube-proxy /CN=system:kube-proxy clientAuth
+    certificate flannel /CN=flannel clientAuth
     for number in $(seq "$1"); do
         certificate "node$number" "/O=system:nodes/CN=system:node:node$number" clientAuth,serverAuth \
             "DNS:node$number,IP:$(address_of "$number")"

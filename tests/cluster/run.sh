@@ -9,10 +9,12 @@
 #   NODES=2         nodes, the control plane not among them
 #   KERNEL=6.12     6.1, 6.12 or newest: of Debian bookworm, trixie or sid
 #   RUNTIME=1.7     1.7 or 2: of containerd
+#   CNI=bridge      bridge, with routes between the nodes, or flannel, with its VXLAN backend
 #   KEEP=1          leaves everything running and says how to look at it and how to end it
 #   MINUTES=30      how long the soak takes
 #
-# Wants root, and what `tests/setup.sh kube go helm node coredns cluster image` brings; `make e2e` calls that. Everything
+# Wants root, and what `tests/setup.sh kube go helm node coredns cluster image` brings, `containerd` for containerd 2 and
+# `flannel` for flannel; `make e2e` calls that. Everything
 # lies in one directory and one network namespace, which go with the run, also where it fails.
 set -euo pipefail
 
@@ -26,6 +28,7 @@ done
 nodes=${NODES:-2}
 kernel_version=${KERNEL:-6.12}
 runtime=${RUNTIME:-1.7}
+cni=${CNI:-bridge}
 work=$(mktemp -d "${TMPDIR:-/tmp}/balancing-e2e.XXXXXX")
 netns=$(basename "$work" | tr . -)
 failed=()
@@ -61,7 +64,7 @@ prepare() {
     make_root "$kernel_version"
     add_node
     finish_disk
-    say "the disk is made: Debian trixie, kernel $kernel_version, containerd $runtime"
+    say "the disk is made: Debian trixie, kernel $kernel_version, containerd $runtime, $cni"
     for number in $(seq "$nodes"); do start_node "$number"; done
     start_control_plane "$nodes"
     say "the control plane answers"

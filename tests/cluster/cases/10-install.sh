@@ -5,7 +5,7 @@
 each_node_runs_the_plugin() {
     local number
     for number in $(seq "$nodes"); do
-        on "$number" grep -q balancing /etc/cni/net.d/10-e2e.conflist || return 1
+        on "$number" grep -q balancing "/etc/cni/net.d/10-$cni.conflist" || return 1
     done
 }
 

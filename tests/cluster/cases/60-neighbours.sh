@@ -33,12 +33,22 @@ provide_other() {
     [ "$ready" = yes ]
 }
 
-attach_other() { on "$there" "bpftool cgroup attach /sys/fs/cgroup connect4 pinned $program $1"; }
-detach_other() { on "$there" "bpftool cgroup detach /sys/fs/cgroup connect4 pinned $program"; }
+# attach_other [multi]: its two hooks that TCP over IPv4 needs.
+attach_other() { on "$there" "for hook in connect4 getpeername4; do bpftool cgroup attach /sys/fs/cgroup \$hook pinned $programs/\$hook $1 || exit 1; done"; }
+detach_other() { on "$there" "for hook in connect4 getpeername4; do bpftool cgroup detach /sys/fs/cgroup \$hook pinned $programs/\$hook; done"; }
 
-# Everything of ours is gone, as after a boot, and the agent begins anew.
+# Everything of ours is gone, as after a boot, and the agent begins anew. A running one would put back what is removed.
 begin_anew() {
-    on "$there" 'rm -rf /sys/fs/bpf/balancing /sys/fs/bpf/balancing-*; pkill -9 -f "^/usr/local/bin/balancing-agent run"'
+    on "$there" 'pkill -9 -f "^/usr/local/bin/balancing-agent run"; rm -rf /sys/fs/bpf/balancing /sys/fs/bpf/balancing-*'
+}
+
+# attached WANTED: whose programs run on the node's root cgroup at connect4, in the order of attachment.
+attached() {
+    local id names=''
+    for id in $(on "$there" 'bpftool cgroup show /sys/fs/cgroup' | awk '$2 ~ /inet4_connect/ { print $1 }'); do
+        names+="$([ "$id" = "$other" ] && echo other || echo ours) "
+    done
+    [ "$names" = "$1 " ] || { echo "attached: $names" && return 1; }
 }
 
 ours_works() { asks "m$there" 169.254.169.254:80 "metadata-on-$there" && asks "g$there" 10.99.0.3:80 address; }
@@ -46,17 +56,20 @@ both_work() { ours_works && asks "m$there" 10.98.0.1:80 other; }
 refused_openly() { balancingctl "$there" status -o json | grep -q 'ALLOW_MULTI'; }
 
 prove() {
-    local program
+    local programs other
     daemon address "$(build_probe x86_64-unknown-linux-musl)" serve 9000 address
     apply_policies
     provide_other
-    program=$(on "$there" 'find /sys/fs/bpf/other -path "*/progs/connect4"')
+    programs=$(on "$there" 'find /sys/fs/bpf/other -type d -name progs')
 
     within 30 ours_works
+    other=$(on "$there" "bpftool -j prog show pinned $programs/connect4" | jq .id)
     attach_other multi
+    attached 'ours other'
     both_work
     say "after ours, multi: both work"
     begin_anew
+    within 120 attached 'other ours'
     within 120 both_work
     say "before ours, multi: both work"
     detach_other
@@ -66,9 +79,10 @@ prove() {
     fi
     ours_works
     say "alone, after ours: the kernel refuses it"
-    on "$there" 'rm -rf /sys/fs/bpf/balancing /sys/fs/bpf/balancing-*'
-    attach_other ''
     begin_anew
+    # The kernel detaches ours shortly after the agent's end, and the next one takes a while.
+    within 5 attach_other ''
+    attached other
     within 120 refused_openly
     begin_pod beside "$there" || true
     within 90 equal 1 pods_that_end beside

@@ -1,5 +1,5 @@
-# A host outside the cluster, a machine of its own: it joins by docs/external-hosts.md, from the Debian package, under
-# systemd, and reaches pods through the tunnel; it has no route to them.
+# A host outside the cluster, a machine of its own: it joins by docs/external-hosts.md, first from the Debian package under
+# systemd, then as a container, and reaches pods through the tunnel; it has no route to them.
 # shellcheck shell=bash disable=SC2154
 
 fabric() {
@@ -32,35 +32,72 @@ spec:
 P
 }
 
-joined() { on "$1" balancingctl fabric | grep -q '^State: *member'; }
+# documented WORDS: the options of docs/external-hosts.md, and the one command of it that begins so.
+documented() { sed -n "/^options=/,/\"\$/p; /^$1/p" "$repository/docs/external-hosts.md" | sed "s|balancing:0.1.0|$image:e2e|"; }
+
+# joined HOST COMMAND...: what prints the fabric there.
+joined() { on "$@" fabric | grep -q '^State: *member'; }
 # All nodes answer through the tunnel, with full frames.
-checked() { [ "$(on "$1" balancingctl fabric check | grep -c ' yes ')" = "$nodes" ]; }
+checked() { [ "$(on "$@" fabric check | grep -c ' yes ')" = "$nodes" ]; }
 asked() { on "$1" cluster-probe http 10.99.0.9:80 40 20; }
 
+# reaches_pods HOST BALANCINGCTL...: pods of every node answer that host.
+reaches_pods() {
+    local host=$1 number report
+    within 120 joined "$@"
+    within 60 checked "$@"
+    on "$@" fabric check
+    within 30 asked "$host"
+    report=$(asked "$host")
+    for number in $(seq "$nodes"); do grep -qF "[web-on-$number]" <<<"$report" || { echo "$report" && return 1; }; done
+    say "from outside: $report"
+}
+
+reaches_nothing() {
+    if on "$1" cluster-probe http 10.99.0.9:80 1 1 2>/dev/null; then
+        echo "the host is still redirected"
+        return 1
+    fi
+}
+
+by_package() {
+    put "$1" 'cat >/root/balancing.deb' <"$(ls "$repository"/target/cluster/deb/*_amd64.deb)"
+    on "$1" 'dpkg -i /root/balancing.deb && sed -i "s/^#* *NODE_NAME=.*/NODE_NAME=edge-1/" /etc/balancing/agent.env && systemctl enable --now balancing-agent' >/dev/null
+    reaches_pods "$1" balancingctl
+    on "$1" 'ip route get 10.244.1.1'
+    on "$1" systemctl restart balancing-agent
+    asked "$1"
+    on "$1" 'systemctl disable --now balancing-agent && balancing-agent cleanup'
+    reaches_nothing "$1"
+    on "$1" 'cp /etc/balancing/agent.env /root/ && dpkg -r balancing && cp /root/agent.env /etc/balancing/' >/dev/null
+}
+
+by_container() {
+    on "$1" 'systemctl start docker'
+    put "$1" 'docker load' <"$repository/target/cluster/image/balancing-amd64.tar"
+    documented 'docker run --detach' | put "$1" 'sh -ex'
+    reaches_pods "$1" docker exec balancing-agent balancingctl
+    on "$1" docker exec balancing-agent balancingctl doctor
+    on "$1" docker kill balancing-agent
+    asked "$1"
+    on "$1" docker start balancing-agent
+    within 60 joined "$1" docker exec balancing-agent balancingctl
+    documented 'docker rm' | put "$1" 'sh -ex'
+    asked "$1"
+    documented 'docker run --rm' | put "$1" 'sh -ex'
+    reaches_nothing "$1"
+    on "$1" systemctl stop docker
+}
+
 prove() {
-    local host=$((nodes + 1)) number report
+    local host=$((nodes + 1))
     start_outside_host "$host"
     helm upgrade balancing "$repository/install/chart" -n balancing-system --reuse-values --set externalHosts.enabled=true >/dev/null 2>&1
     fabric | kubectl apply -f - >/dev/null
     (cd "$work" && KUBECONFIG="$work/pki/admin.kubeconfig" PATH="$tools/kube/bin:$PATH" inside "$repository/install/external-host-kubeconfig.sh" edge-1)
     within 120 on "$host" true
-    put "$host" 'cat >/root/balancing.deb' <"$(ls "$repository"/target/cluster/deb/*_amd64.deb)"
     put "$host" 'install -d -m 700 /etc/balancing && umask 077 && cat >/etc/balancing/kubeconfig' <"$work/edge-1.kubeconfig"
-    on "$host" 'dpkg -i /root/balancing.deb && sed -i "s/^#* *NODE_NAME=.*/NODE_NAME=edge-1/" /etc/balancing/agent.env && systemctl enable --now balancing-agent' >/dev/null
-    within 120 joined "$host"
-    within 60 checked "$host"
-    on "$host" balancingctl fabric check
-    within 30 asked "$host"
-    report=$(asked "$host")
-    for number in $(seq "$nodes"); do grep -qF "[web-on-$number]" <<<"$report" || { echo "$report" && return 1; }; done
-    say "from outside: $report"
-    on "$host" 'ip route get 10.244.1.1'
-    on "$host" systemctl restart balancing-agent
-    asked "$host"
-    on "$host" 'systemctl disable --now balancing-agent && balancing-agent cleanup'
-    if on "$host" cluster-probe http 10.99.0.9:80 1 1 2>/dev/null; then
-        echo "the host is still redirected"
-        return 1
-    fi
+    by_package "$host"
+    by_container "$host"
     fabric | kubectl delete -f - >/dev/null
 }

@@ -16,7 +16,7 @@ median() { sort -n | awk '{ all[NR] = $1 } END { print (all[int((NR + 1) / 2)] +
 
 prove() {
     local turn count=${PODS:-30}
-    conflist 1 | put 1 'mkdir -p /etc/cni/plain.d && cat >/etc/cni/plain.d/10-e2e.conflist'
+    conflist 1 | put 1 'mkdir -p /etc/cni/plain.d && cat >/etc/cni/plain.d/10-plain.conflist'
     kubectl apply -f - >/dev/null <<P
 apiVersion: node.k8s.io/v1
 kind: RuntimeClass
