@@ -45,13 +45,14 @@ bench-kube: build ## the numbers of docs/ on a real control plane, measured here
 	tests/setup.sh run kube && tests/as-root.sh cargo bench --locked -p balancing-tests --bench kube
 
 e2e: ## a cluster of virtual machines, with the chart on it; CASES=, NODES=, KERNEL=, RUNTIME=, CNI=, KEEP=1: tests/cluster/run.sh
-	tests/setup.sh build image kube go helm node coredns cluster $(if $(filter 2,$(RUNTIME)),containerd) $(if $(filter flannel,$(CNI)),flannel)
+	tests/setup.sh build run image kube go helm node coredns cluster $(if $(filter 2,$(RUNTIME)),containerd) $(if $(filter flannel,$(CNI)),flannel)
 	install/image/build.sh --tag e2e.invalid/balancing:e2e --out target/cluster/image
 	install/deb/build.sh --out target/cluster/deb
+	tests/cluster/build.sh probe
 	tests/as-root.sh tests/cluster/run.sh $(CASES)
 
 e2e-kernel: ## the data plane's suites on another kernel (KERNEL=), in a virtual machine; CASES= for some of them
-	tests/setup.sh build run cluster && cargo build --locked --workspace
+	tests/setup.sh build run cluster && tests/cluster/build.sh suites
 	tests/as-root.sh tests/cluster/kernel.sh $(CASES)
 
 e2e-arm64: ## the arm64 image on an emulated machine: its programs load, and connects are redirected

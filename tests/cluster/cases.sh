@@ -2,18 +2,25 @@
 # shellcheck shell=bash disable=SC2154
 #
 # A case is a file of cases/ with a function `prove`, which fails where something is not as it should be. Cases run in
-# the order of their names, on one cluster: each leaves it as it found it.
+# the order of their names, on one cluster: each leaves it as it found it. One that fails is the last.
 
 default_cases() { (cd "$here/cases" && ls [0-9]*.sh) | sed "s|\.sh$||"; }
 
-# run_cases [NAME...]: by whole name, or without its number.
+# case_file NAME: by whole name, or without its number.
+case_file() { find "$here/cases" -name "$1.sh" -o -name "*-$1.sh" | head -n 1; }
+
+# check_cases [NAME...]: before anything is started for them.
+check_cases() {
+    local name
+    for name in "$@"; do [ -n "$(case_file "$name")" ] || die "no case '$name' in tests/cluster/cases"; done
+}
+
+# run_cases [NAME...]
 run_cases() {
-    local name file started status passed=0
+    local name started status passed=0
     [ $# -gt 0 ] || mapfile -t cases < <(default_cases)
     [ $# = 0 ] || cases=("$@")
     for name in "${cases[@]}"; do
-        file=$(find "$here/cases" -name "$name.sh" -o -name "*-$name.sh" | head -n 1)
-        [ -n "$file" ] || die "no case '$name' in tests/cluster/cases"
         started=$SECONDS
         say "case $name"
         # Not as a condition: there `set -e` would mean nothing.
@@ -22,39 +29,45 @@ run_cases() {
             set -eEuo pipefail
             trap 'say "stopped at: $BASH_COMMAND (${BASH_SOURCE[0]##*/}, line $LINENO)"' ERR
             # shellcheck source=/dev/null
-            source "$file"
+            source "$(case_file "$name")"
             prove
         )
         status=$?
         set -e
-        if [ "$status" = 0 ]; then
-            passed=$((passed + 1))
-            say "case $name passed after $((SECONDS - started)) s"
-        else
-            failed+=("$name")
+        if [ "$status" != 0 ]; then
             say "case $name FAILED after $((SECONDS - started)) s"
+            collect || true
+            say "$passed passed, 1 failed: $name; $((${#cases[@]} - passed - 1)) not run"
+            return 1
         fi
+        passed=$((passed + 1))
+        say "case $name passed after $((SECONDS - started)) s"
     done
-    say "$passed passed, ${#failed[@]} failed${failed:+: ${failed[*]}}"
+    say "$passed passed, 0 failed"
 }
 
-# collect: the state of the cluster and of every node, to where it outlives the run.
-collect() {
-    local to number
-    to=$(mktemp -d "${TMPDIR:-/tmp}/balancing-e2e-failed.XXXXXX")
-    cp -r "$work/log" "$to/" 2>/dev/null || true
+# collect_cluster DIRECTORY: the state of the cluster, of every node and of a host outside.
+collect_cluster() {
+    local to=$1 number what
     {
         kubectl get nodes,pods -A -o wide
         kubectl get lr,bl,tunnelfabrics,tunnelnodes,externalhosts -A -o yaml
         kubectl get events -A --sort-by .lastTimestamp
+        kubectl -n balancing-system logs -l app.kubernetes.io/name=balancing-controller --tail 500
     } >"$to/cluster" 2>&1 || true
     for number in $(seq "$nodes"); do
         {
-            for what in status "backends" "fabric" "doctor"; do balancingctl "$number" "$what"; done
+            for what in status backends fabric doctor; do balancingctl "$number" "$what"; done
             kubectl -n balancing-system logs "$(agent_on "$number")" --all-containers --tail 500
+            kubectl -n balancing-system logs "$(agent_on "$number")" --all-containers --tail 500 --previous
             on "$number" journalctl -b --no-pager -n 1000
             on "$number" dmesg
         } >"$to/node$number" 2>&1 || true
     done
-    say "logs and states: $to"
+    number=$((nodes + 1))
+    ! lives "machine$number" || {
+        for what in status fabric doctor; do on "$number" balancingctl "$what"; done
+        on "$number" docker logs balancing-agent
+        on "$number" journalctl -b --no-pager -n 1000
+    } >"$to/outside" 2>&1 || true
 }

@@ -1,14 +1,21 @@
 # The control plane of a run, as processes in its network namespace. Sourced.
 # shellcheck shell=bash disable=SC2154
 
-# daemon NAME COMMAND...: starts it in the namespace, in a session of its own; its log is $work/log/NAME.
+# daemon NAME COMMAND...: runs in the namespace from now on, in a session of its own; its log is $work/log/NAME.
 daemon() {
     local name=$1
     shift
+    ! lives "$name" || return 0
     setsid nsenter --net="/run/netns/$netns" "$@" >"$work/log/$name" 2>&1 </dev/null &
     echo $! >"$work/pids/$name"
     # The shell would tell of its end.
     disown
+}
+
+# lives NAME: whether that daemon runs, and not somebody else under its old pid.
+lives() {
+    local pid
+    pid=$(cat "$work/pids/$1" 2>/dev/null) && [ "$(stat -Lc %i "/proc/$pid/ns/net" 2>/dev/null)" = "$(stat -Lc %i "/run/netns/$netns")" ]
 }
 
 start_api_server() {
@@ -48,7 +55,6 @@ N
 }
 
 start_control_plane() {
-    mkdir -p "$work/log" "$work/pids"
     start_api_server
     start_controllers
     for number in $(seq "$1"); do

@@ -18,8 +18,9 @@ kernel_suite() {
 
 # provide_rootfs: the userland as a tar, kept in the cache.
 provide_rootfs() {
-    rootfs="$cache/cluster/rootfs-$(sha256sum <<<"$packages" | cut -c1-16).tar"
+    rootfs="$cache/cluster/rootfs-$(sha256sum <<<"$packages ${left_out[*]}" | cut -c1-16).tar"
     [ ! -e "$rootfs" ] || return 0
+    rm -f "$cache"/cluster/rootfs-*
     say "Debian trixie, about a minute"
     INITRD=No mmdebstrap --quiet --variant=minbase --format=tar --aptopt='APT::Install-Recommends "false"' \
         "${left_out[@]/#/--dpkgopt=path-exclude=/usr/share/}" --include="$packages" trixie "$rootfs.new" "$mirror" ||
@@ -32,7 +33,7 @@ provide_kernel() {
     local suite
     suite=$(kernel_suite "$1")
     kernel="$cache/cluster/kernel-$suite"
-    [ ! -e "$kernel/done" ] || return 0
+    [ -z "$(find "$kernel/done" -mmin -1440 2>/dev/null)" ] || return 0
     say "the kernel of Debian $suite"
     rm -rf "$kernel"
     mkdir -p "$kernel"
@@ -41,7 +42,6 @@ provide_kernel() {
     mv "$kernel"/all/boot/vmlinuz-* "$kernel/vmlinuz"
     mv "$kernel"/all/usr/lib/modules "$kernel/modules" 2>/dev/null || mv "$kernel"/all/lib/modules "$kernel/modules"
     rm -rf "$kernel/all"
-    depmod -b "$kernel/depmod" "$(ls "$kernel/modules")" 2>/dev/null || true
     touch "$kernel/done"
 }
 
@@ -92,12 +92,11 @@ pack_image() {
     rm -r "$out"
 }
 
-# build_probe TARGET: prints where it is. Its own directory: the image is built with other flags for one of the targets.
-build_probe() {
-    local target="$repository/target/cluster"
-    cargo build --quiet --locked --release -p cluster-probe --target "$1" --target-dir "$target" \
-        --manifest-path "$repository/Cargo.toml" >&2 || die "the probe does not build"
-    echo "$target/$1/release/cluster-probe"
+# probe_for TARGET: prints where it is.
+probe_for() {
+    local probe="$repository/target/cluster/$1/release/cluster-probe"
+    [ -x "$probe" ] || die "no probe: tests/cluster/build.sh probe"
+    echo "$probe"
 }
 
 # Images of the pods: one that does nothing, and the probe with the resolver of musl and of glibc.
@@ -108,7 +107,7 @@ make_images() {
         mkdir -p "$staging/$libc"/{bin,tmp,etc,proc,sys,dev}
         cp "$root/usr/bin/busybox" "$staging/$libc/bin/"
         for file in sh sleep kill ls cat nslookup wget; do ln -s busybox "$staging/$libc/bin/$file"; done
-        cp "$(build_probe "x86_64-unknown-linux-$libc")" "$staging/$libc/bin/cluster-probe"
+        cp "$(probe_for "x86_64-unknown-linux-$libc")" "$staging/$libc/bin/cluster-probe"
     done
     mkdir -p "$staging/gnu/lib64" "$staging/gnu/lib/x86_64-linux-gnu"
     for file in libc.so.6 libgcc_s.so.1 libm.so.6; do cp -L "$libraries/$file" "$staging/gnu/lib/x86_64-linux-gnu/"; done
@@ -129,7 +128,7 @@ make_images() {
 # bake_images: into the node's store, by the node's own containerd, in a mount namespace of its own.
 bake_images() {
     # shellcheck disable=SC2016  # its own script
-    root=$root work=$work unshare --mount bash -euc '
+    root=$root work=$work unshare --mount --pid --fork --kill-child bash -euc '
         mount --bind "$root" "$root"
         mount -t proc proc "$root/proc"
         mount -t tmpfs tmp "$root/tmp"

@@ -3,7 +3,8 @@
 #
 #   tests/cluster/kernel.sh [SUITE...]     suites of tests/tests; those of sockets, proxy and tunnel by default
 #
-# KERNEL=6.1, 6.12 (the default) or newest, as in run.sh. The suites are compiled here and run there, at the same path.
+# KERNEL=6.1, 6.12 (the default) or newest, and KEEP=1, as in run.sh. tests/cluster/build.sh has compiled the suites; they
+# run there at the same path.
 # Under emulation everything takes ten times as long: a suite that measures time can fail there and nowhere else.
 # shellcheck disable=SC2034,SC2154  # the parts have the others
 set -euo pipefail
@@ -18,18 +19,9 @@ done
 nodes=0
 runtime=none
 cni=none
-work=$(mktemp -d "${TMPDIR:-/tmp}/balancing-e2e.XXXXXX")
-netns=$(basename "$work" | tr . -)
 failed=()
 
-end() {
-    local status=$?
-    trap - EXIT INT TERM
-    tear_down
-    exit "$status"
-}
-trap end EXIT
-trap 'exit 130' INT TERM
+keep() { echo "left running, in $work: nsenter --net=/run/netns/$netns ssh -i $work/pki/ssh root@$(address_of 1)"; }
 
 # The suites, without what only a debugger reads, and what they call.
 add_suites() {
@@ -39,10 +31,8 @@ add_suites() {
     for file in "$repository"/target/debug/*; do
         [ ! -f "$file" ] || [ ! -x "$file" ] || strip -o "$there/target/debug/${file##*/}" "$file"
     done
-    cargo test --quiet --locked --no-run --message-format json -p balancing-tests --manifest-path "$repository/Cargo.toml" |
-        jq -r 'select(.profile.test and .executable) | "\(.target.name) \(.executable)"' >"$work/executables"
     for name in "${suites[@]}"; do
-        file=$(awk -v name="$name" '$1 == name { print $2 }' "$work/executables")
+        file=$(awk -v name="$name" '$1 == name { print $2 }' "$repository/target/cluster/suites")
         [ -n "$file" ] || die "no suite '$name' in tests/tests"
         strip -o "$there/target/debug/deps/$name" "$file"
     done
@@ -56,7 +46,7 @@ suites=("$@")
 if [ $# = 0 ]; then
     mapfile -t suites < <(cd "$repository/tests/tests" && printf '%s\n' sockets_*.rs proxy_*.rs tunnel_*.rs | sed 's/\.rs$//')
 fi
-mkdir -p "$work/log" "$work/pids" "$cache/cluster"
+begin_run
 create_network 1
 make_keys 0
 make_root "${KERNEL:-6.12}"
@@ -73,7 +63,7 @@ for suite in "${suites[@]}"; do
     else
         failed+=("$suite")
         say "$suite FAILED"
-        grep -E '^test .* FAILED|panicked|^test result|error' -A2 "$work/log/$suite" | head -n 40
+        grep -E '^test .* FAILED|panicked|^test result|error' -A2 "$work/log/$suite" | head -n 40 || true
     fi
 done
 say "$((${#suites[@]} - ${#failed[@]})) suites passed, ${#failed[@]} failed${failed:+: ${failed[*]}}"

@@ -22,9 +22,44 @@ die() {
     exit 1
 }
 
+# begin_run: the directory and the network namespace of a run, which go with it, however it ends.
+begin_run() {
+    work=$(mktemp -d "${TMPDIR:-/tmp}/balancing-e2e.XXXXXX")
+    enter_run
+    mkdir -p "$work/log" "$work/pids" "$cache/cluster"
+}
+
+# enter_run: in the directory $work.
+enter_run() {
+    netns=$(basename "$work" | tr . -)
+    collected=''
+    trap end_run EXIT
+    trap 'exit 130' INT TERM
+}
+
+end_run() {
+    local status=$?
+    trap - EXIT
+    # Nothing interrupts what follows.
+    trap '' INT TERM
+    [ "$status" = 0 ] || [ -n "$collected" ] || collect || true
+    if [ -n "${KEEP:-}" ]; then keep; else tear_down; fi
+    exit "$status"
+}
+
+# collect: what is known of the run, to where it outlives it.
+collect() {
+    collected=$(mktemp -d "${TMPDIR:-/tmp}/balancing-e2e-failed.XXXXXX")
+    cp -r "$work/log" "$collected/" || true
+    ! declare -F collect_cluster >/dev/null || collect_cluster "$collected"
+    say "logs and states: $collected"
+}
+
 inside() { nsenter --net="/run/netns/$netns" "$@"; }
 kubectl() { inside "$tools/kube/bin/kubectl" --kubeconfig "$work/pki/admin.kubeconfig" "$@"; }
 helm() { inside "$tools/helm/bin/helm" --kubeconfig "$work/pki/admin.kubeconfig" "$@"; }
+
+newest_deb() { find "$repository/target/cluster/deb" -name '*_amd64.deb' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2; }
 
 address_of() { echo "172.30.0.$((10 + $1))"; }
 
@@ -40,7 +75,8 @@ put() {
         "root@$(address_of "$number")" -- "$@"
 }
 
-# within SECONDS COMMAND...: until it succeeds; the last attempt's output when it does not.
+# within SECONDS COMMAND...: until it succeeds; the last attempt's output when it does not. Not for functions that rely
+# on `set -e`: it means nothing in a condition.
 within() {
     local end=$((SECONDS + $1)) output
     shift

@@ -9,6 +9,8 @@ create_network() {
     ip -n "$netns" link add br0 type bridge forward_delay 0
     ip -n "$netns" address add "$gateway/24" dev br0
     ip -n "$netns" link set br0 up
+    # It is no router: a host outside has no way to pods.
+    inside sysctl -qw net.ipv4.ip_forward=0
     for number in $(seq "$1"); do
         ip -n "$netns" tuntap add "tap$number" mode tap
         ip -n "$netns" link set "tap$number" master br0
@@ -39,9 +41,12 @@ stop_all() {
     for file in "$work"/pids/*; do
         [ -e "$file" ] || continue
         pid=$(<"$file")
-        # The session's leader has the pid; none of it may outlive the run.
-        kill -9 -- "-$pid" 2>/dev/null || true
-        while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+        # The session's leader has the pid; none of it may outlive the run. What nobody waits for stays a zombie.
+        ! lives "${file##*/}" || kill -9 -- "-$pid" 2>/dev/null || true
+        for _ in $(seq 100); do
+            lives "${file##*/}" || break
+            sleep 0.1
+        done
         rm "$file"
     done
 }
@@ -54,6 +59,5 @@ tear_down() {
     done
     stop_all
     ip netns delete "$netns" 2>/dev/null || true
-    # A mount of a bake that was interrupted went with its namespace.
     rm -rf "$work"
 }

@@ -25,28 +25,6 @@ for part in pki control-plane machines disk nodes cases load manifests/pods mani
     source "$here/$part.sh"
 done
 
-nodes=${NODES:-2}
-kernel_version=${KERNEL:-6.12}
-runtime=${RUNTIME:-1.7}
-cni=${CNI:-bridge}
-work=$(mktemp -d "${TMPDIR:-/tmp}/balancing-e2e.XXXXXX")
-netns=$(basename "$work" | tr . -)
-failed=()
-
-end() {
-    local status=$?
-    trap - EXIT INT TERM
-    if [ "$status" != 0 ] || [ ${#failed[@]} != 0 ]; then
-        collect
-    fi
-    if [ -n "${KEEP:-}" ]; then
-        keep
-    else
-        tear_down
-    fi
-    exit "$status"
-}
-
 keep() {
     cat <<K
 left running, in $work:
@@ -57,8 +35,27 @@ left running, in $work:
 K
 }
 
+image_digest() { cat "$repository"/target/cluster/image/*.digest; }
+
+# Of a new cluster; one that was left knows its own.
+settle_parameters() {
+    nodes=${NODES:-2}
+    kernel_version=${KERNEL:-6.12}
+    runtime=${RUNTIME:-1.7}
+    cni=${CNI:-bridge}
+    digest=$(image_digest) || die "no image: make e2e builds it"
+    declare -p nodes kernel_version runtime cni digest | sed 's/^declare -- //' >"$work/parameters"
+}
+
+# find_run DIRECTORY: what run.sh has left there.
+find_run() {
+    work=$(realpath "$1")
+    [[ $(basename "$work") = balancing-e2e.?????? ]] && [ -e "$work/parameters" ] || die "$1 is no directory that KEEP=1 has left"
+    # shellcheck source=/dev/null
+    source "$work/parameters"
+}
+
 prepare() {
-    mkdir -p "$work/log" "$work/pids" "$cache/cluster"
     create_network "$((nodes + 1))"
     make_keys "$nodes"
     make_root "$kernel_version"
@@ -73,23 +70,25 @@ prepare() {
 }
 
 case ${1:-} in
-    again | end)
-        rmdir "$work"
-        work=${2:?the directory of the run}
-        netns=$(basename "$work" | tr . -)
-        if [ "$1" = end ]; then
-            tear_down
-            exit
-        fi
-        KEEP=1
+    again)
+        find_run "${2:?the directory of the run}"
+        [ "$digest" = "$(image_digest)" ] || die "the image was built again since: end that run and begin a new one"
         shift 2
-        trap end EXIT
+        check_cases "$@"
+        KEEP=1
+        enter_run
+        ;;
+    end)
+        find_run "${2:?the directory of the run}"
+        netns=$(basename "$work" | tr . -)
+        tear_down
+        exit
         ;;
     *)
-        trap end EXIT
-        trap 'exit 130' INT TERM
+        check_cases "$@"
+        begin_run
+        settle_parameters
         prepare
         ;;
 esac
 run_cases "$@"
-[ ${#failed[@]} = 0 ]

@@ -9,11 +9,18 @@ each_node_runs_the_plugin() {
     done
 }
 
+# pods_to_hook N: how many run there, without the node's own network and without the annotation.
+pods_to_hook() {
+    kubectl get pods -A --field-selector "spec.nodeName=node$1,status.phase=Running" -o json |
+        jq '[.items[] | select(.spec.hostNetwork | not) | select(.metadata.annotations["balancing.elf.io/redirect"] != "disabled")] | length'
+}
+
 # Those that ran before the agent, too: each pod's cgroup has programs.
 every_pod_is_hooked() {
-    local number
+    local number wanted
     for number in $(seq "$nodes"); do
-        balancingctl "$number" status -o json | jq -e '.ready and .plugin.inForce and .hooks.pods >= 4' >/dev/null || return 1
+        wanted=$(pods_to_hook "$number") && [ "$wanted" -ge 4 ] || return 1
+        balancingctl "$number" status -o json | jq -e --argjson wanted "$wanted" '.ready and .plugin.inForce and .hooks.pods == $wanted' >/dev/null || return 1
     done
 }
 

@@ -4,7 +4,7 @@
 
 prove() {
     local number kind all=()
-    daemon address "$(build_probe x86_64-unknown-linux-musl)" serve 9000 address
+    daemon address "$(probe_for x86_64-unknown-linux-musl)" serve 9000 address
     apply_policies
     for number in $(seq "$nodes"); do all+=("web-on-$number"); done
     for number in $(seq "$nodes"); do
@@ -15,7 +15,9 @@ prove() {
             asks "$kind$number" 10.99.0.3:80 address
         done
         # A process of the host, outside every pod.
-        holds "node$number" "$(on "$number" cluster-probe http 10.99.0.1:80 40 20)" "${all[@]}"
+        asks_from "$number" 10.99.0.1:80 "${all[@]}"
+        asks_from "$number" 10.99.0.2:80 "${all[@]}"
+        asks_from "$number" 10.99.0.3:80 address
     done
     kubectl get lr,bl
     balancingctl 1 explain 10.99.0.1:80

@@ -1,36 +1,44 @@
-# The agents are rolled out, then one is killed, while pods start and traffic runs: nothing is lost, and each new pod is
-# redirected from its first connection.
+# The agents are upgraded and rolled back by helm, then one is killed, while pods start and traffic runs: nothing is lost,
+# and each new pod is redirected from its first connection.
 # shellcheck shell=bash disable=SC2154
 
-starting_pods() {
-    local number turn
-    for turn in 1 2 3; do
-        for number in $(seq "$nodes"); do begin_pod "s$turn-$number" "$number"; done
-        sleep 5
-    done
+# while_pods_start PREFIX COMMAND...
+while_pods_start() {
+    local starting
+    starting_pods "$1" &
+    starting=$!
+    "${@:2}"
+    wait "$starting"
+}
+
+rolled_out() { kubectl -n balancing-system rollout status daemonset/balancing-agent --timeout 5m >/dev/null; }
+
+upgrade() {
+    helm upgrade balancing "$repository/install/chart" -n balancing-system --reuse-values --set balancingAgent.logLevel=debug >"$work/log/helm" 2>&1
+    rolled_out
+}
+
+rollback() {
+    helm rollback balancing -n balancing-system >"$work/log/helm" 2>&1
+    rolled_out
+}
+
+kill_one() {
+    sleep 3
+    on 1 pkill -9 -f "'^/usr/local/bin/balancing-agent run'"
 }
 
 prove() {
-    local number turn starting
     apply_policies
-    traffic 90
-    starting_pods &
-    starting=$!
-    kubectl -n balancing-system rollout restart daemonset/balancing-agent >/dev/null
-    kubectl -n balancing-system rollout status daemonset/balancing-agent --timeout 5m >/dev/null
+    traffic
+    while_pods_start a upgrade
+    say "the agents were upgraded"
+    while_pods_start b rollback
+    say "and rolled back"
+    while_pods_start c kill_one
+    say "one was killed"
+    rolled_out
     end_loads
-    wait "$starting"
-    say "agents were replaced; now one is killed"
-    traffic 30
-    sleep 5
-    on 1 pkill -9 -f "'^/usr/local/bin/balancing-agent run'"
-    end_loads
-    for turn in 1 2 3; do
-        for number in $(seq "$nodes"); do
-            within 90 began "s$turn-$number"
-        done
-    done
     kubectl delete pod -l app=beginning --wait=false >/dev/null
-    kubectl -n balancing-system rollout status daemonset/balancing-agent --timeout 2m >/dev/null
     delete_policies
 }

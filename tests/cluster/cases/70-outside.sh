@@ -33,38 +33,45 @@ P
 }
 
 # documented WORDS: the options of docs/external-hosts.md, and the one command of it that begins so.
-documented() { sed -n "/^options=/,/\"\$/p; /^$1/p" "$repository/docs/external-hosts.md" | sed "s|balancing:0.1.0|$image:e2e|"; }
+documented() {
+    local page="$repository/docs/external-hosts.md"
+    grep -q "^$1" "$page" || { echo "docs/external-hosts.md has no '$1'" && return 1; }
+    sed -n "/^options=/,/\"\$/p; /^$1/p" "$page" | sed "s|balancing:[0-9.]*|$image:e2e|"
+}
 
 # joined HOST COMMAND...: what prints the fabric there.
 joined() { on "$@" fabric | grep -q '^State: *member'; }
 # All nodes answer through the tunnel, with full frames.
-checked() { [ "$(on "$@" fabric check | grep -c ' yes ')" = "$nodes" ]; }
+checked() { on "$@" fabric check -o json | jq -e --argjson nodes "$nodes" 'length == $nodes and all(.problem == null and .mtu != null)' >/dev/null; }
 asked() { on "$1" cluster-probe http 10.99.0.9:80 40 20; }
 
 # reaches_pods HOST BALANCINGCTL...: pods of every node answer that host.
 reaches_pods() {
-    local host=$1 number report
+    local host=$1 number all=() kind
+    for number in $(seq "$nodes"); do all+=("web-on-$number"); done
     within 120 joined "$@"
     within 60 checked "$@"
     on "$@" fabric check
-    within 30 asked "$host"
-    report=$(asked "$host")
-    for number in $(seq "$nodes"); do grep -qF "[web-on-$number]" <<<"$report" || { echo "$report" && return 1; }; done
-    say "from outside: $report"
+    within 30 asks_from "$host" 10.99.0.9:80 "${all[@]}"
+    say "pods answer through the tunnel"
+    # What needs no tunnel: host ports and addresses. Pods of the cluster's network have no address for this host.
+    within 30 asks_from "$host" 10.99.0.2:80 "${all[@]}"
+    asks_from "$host" 10.99.0.3:80 address
+    refused on "$host" cluster-probe http "$(kubectl get pod w1 -o 'jsonpath={.status.podIP}'):8080" 1 1
+    # The proxies serve pods and nodes, too.
+    for number in $(seq "$nodes"); do
+        for kind in m g; do asks "$kind$number" 10.99.0.9:80 "${all[@]}"; done
+        asks_from "$number" 10.99.0.9:80 "${all[@]}"
+    done
+    say "and pods and nodes"
 }
 
-reaches_nothing() {
-    if on "$1" cluster-probe http 10.99.0.9:80 1 1 2>/dev/null; then
-        echo "the host is still redirected"
-        return 1
-    fi
-}
+reaches_nothing() { refused on "$1" cluster-probe http 10.99.0.9:80 1 1; }
 
 by_package() {
-    put "$1" 'cat >/root/balancing.deb' <"$(ls "$repository"/target/cluster/deb/*_amd64.deb)"
+    put "$1" 'cat >/root/balancing.deb' <"$(newest_deb)"
     on "$1" 'dpkg -i /root/balancing.deb && sed -i "s/^#* *NODE_NAME=.*/NODE_NAME=edge-1/" /etc/balancing/agent.env && systemctl enable --now balancing-agent' >/dev/null
     reaches_pods "$1" balancingctl
-    on "$1" 'ip route get 10.244.1.1'
     on "$1" systemctl restart balancing-agent
     asked "$1"
     on "$1" 'systemctl disable --now balancing-agent && balancing-agent cleanup'
@@ -92,7 +99,9 @@ by_container() {
 prove() {
     local host=$((nodes + 1))
     start_outside_host "$host"
-    helm upgrade balancing "$repository/install/chart" -n balancing-system --reuse-values --set externalHosts.enabled=true >/dev/null 2>&1
+    daemon address "$(probe_for x86_64-unknown-linux-musl)" serve 9000 address
+    helm upgrade balancing "$repository/install/chart" -n balancing-system --reuse-values --set externalHosts.enabled=true >"$work/log/helm" 2>&1
+    apply_policies
     fabric | kubectl apply -f - >/dev/null
     (cd "$work" && KUBECONFIG="$work/pki/admin.kubeconfig" PATH="$tools/kube/bin:$PATH" inside "$repository/install/external-host-kubeconfig.sh" edge-1)
     within 120 on "$host" true
@@ -100,4 +109,5 @@ prove() {
     by_package "$host"
     by_container "$host"
     fabric | kubectl delete -f - >/dev/null
+    delete_policies
 }

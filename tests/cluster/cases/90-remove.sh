@@ -6,21 +6,44 @@
 leftovers() {
     local number left
     for number in $(seq "$nodes"); do
-        left=$(on "$number" 'ls -d /sys/fs/bpf/balancing* /run/balancing/* 2>/dev/null; grep -l balancing /etc/cni/net.d/* 2>/dev/null; ip -o link show type vxlan' || true)
+        left=$(on "$number" 'ls -d /sys/fs/bpf/balancing* /run/balancing/* 2>/dev/null
+            grep -l balancing /etc/cni/net.d/* 2>/dev/null
+            ip -o link show balancing0 2>/dev/null
+            nft list tables | grep balancing
+            bpftool cgroup tree | grep -E "(connect|sendmsg|recvmsg|getpeername)[46] *$"
+            true') || return 1
         [ -z "$left" ] || { echo "node$number: $left" && return 1; }
     done
+}
+
+# Pods that start while we go, and ask by what there is at that moment.
+starting_clients() {
+    local number turn
+    for turn in 1 2 3 4; do
+        for number in $(seq "$nodes"); do
+            pod "c$turn-$number" "$number" starting probe-musl "[cluster-probe, query, \"$cluster_dns:53\", who.e2e, \"40\", \"20\"]" '' 'restartPolicy: Never' |
+                kubectl apply -f - >/dev/null || return 1
+        done
+        sleep 5
+    done
+    for turn in 1 2 3 4; do
+        for number in $(seq "$nodes"); do within 120 began "c$turn-$number" || return 1; done
+    done
+    kubectl delete pod -l app=starting --wait=false >/dev/null
 }
 
 gone() { ! kubectl get pod "$1" >/dev/null 2>&1; }
 
 prove() {
-    local number loads=()
+    local number binary starting loads=()
     apply_policies
     for number in $(seq "$nodes"); do
         # One connection that was redirected, and new ones to the cluster's DNS.
-        begin_load "g$number" cluster-probe hold 10.99.0.1:80 90
-        begin_load "m$number" cluster-probe query "$cluster_dns:53" who.e2e 1800 20
+        begin_load "g$number" cluster-probe hold 10.99.0.1:80 "$long"
+        begin_load "m$number" cluster-probe query "$cluster_dns:53" who.e2e "$long" 20
     done
+    starting_clients &
+    starting=$!
     helm upgrade balancing "$repository/install/chart" -n balancing-system --reuse-values \
         --set balancingAgent.remove=true --set balancingAgent.cni.runtime=containerd --set balancingAgent.pauseImage="$registry/pause:1" >"$work/log/helm" 2>&1 ||
         { cat "$work/log/helm" && return 1; }
@@ -28,15 +51,14 @@ prove() {
     kubectl -n balancing-system logs -l app.kubernetes.io/name=balancing-agent -c cni-uninstall --tail 5
     for number in $(seq "$nodes"); do
         kubectl -n balancing-system logs "$(agent_on "$number")" -c cni-uninstall >"$work/uninstalled"
-        [ -n "$(on "$number" ls /opt/cni/bin/balancing-cni 2>/dev/null)" ] || continue
+        binary=$(on "$number" 'ls /opt/cni/bin | grep -x balancing-cni || true')
+        [ -n "$binary" ] || continue
         grep -q 'its binary stays: the runtime calls it when these pods end' "$work/uninstalled"
     done
     helm uninstall balancing -n balancing-system 2>&1 | grep -v level=INFO
     leftovers
-    if in_pod m1 cluster-probe http 10.99.0.1:80 1 1 2>/dev/null; then
-        echo "m1 is still redirected"
-        return 1
-    fi
+    refused in_pod m1 cluster-probe http 10.99.0.1:80 1 1
+    wait "$starting"
     end_loads
     kubectl get lr,bl
     # Pods of our time end, and new ones start.

@@ -36,15 +36,20 @@ spec:
   frontend: {addressMatcher: {ip: 10.99.0.3, toPorts: [{port: "80", protocol: TCP}]}}
   backend:
     addressEndpoint:
-      addresses: [{ip: $gateway, weight: 1}]
+      addresses: [{ip: $gateway}]
       toPorts: [{port: "9000", protocol: TCP}]
 P
 }
 
-# apply_policies: until the first node has them in force.
+# apply_policies: until they are in force on every node.
 apply_policies() {
+    local number
     policies | kubectl apply -f - >/dev/null
     kubectl wait --for=condition=Programmed lr/metadata-proxy bl/pods bl/host-ports bl/addresses --timeout=60s >/dev/null
+    for number in $(seq "$nodes"); do within 30 has_policies "$number"; done
 }
+
+# The condition speaks of the cluster.
+has_policies() { balancingctl "$1" frontends -o json | jq -e 'map(.address) | contains(["169.254.169.254", "10.99.0.1", "10.99.0.2", "10.99.0.3"])' >/dev/null; }
 
 delete_policies() { policies | kubectl delete -f - >/dev/null; }

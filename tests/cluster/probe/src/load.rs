@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    path::PathBuf,
     process::ExitCode,
     sync::{
         Mutex,
@@ -17,6 +18,8 @@ use crate::ask::{self, Answer};
 
 /// Questions that are under way at the same time, so that those that wait do not hold up the rate.
 const AT_ONCE: u32 = 400;
+/// Names the file at which load ends early.
+const STOP: &str = "PROBE_STOP";
 /// Failures that are told one by one.
 const TOLD: u32 = 5;
 
@@ -27,8 +30,18 @@ struct Report {
     worst: Duration,
 }
 
+/// Whether somebody has made the file that ends the load.
+fn is_stopped(stop: Option<&PathBuf>) -> bool {
+    stop.is_some_and(|file| file.exists())
+}
+
+fn stop() -> Option<PathBuf> {
+    std::env::var_os(STOP).map(PathBuf::from)
+}
+
 /// Asks `count` times, `rate` times a second; fails when one question failed.
 pub(crate) fn run(count: u32, rate: u32, ask: impl Fn() -> Answer + Sync) -> ExitCode {
+    let stop = stop();
     let (report, next, begin) = (Mutex::new(Report::default()), AtomicU32::new(0), Instant::now());
     let worker = || {
         loop {
@@ -38,13 +51,16 @@ pub(crate) fn run(count: u32, rate: u32, ask: impl Fn() -> Answer + Sync) -> Exi
             }
             let due = Duration::from_secs(1) * turn / rate.max(1);
             thread::sleep(due.saturating_sub(begin.elapsed()));
+            if is_stopped(stop.as_ref()) {
+                return;
+            }
             let asked = Instant::now();
             let answer = ask();
             note(&report, turn, answer, asked.elapsed());
         }
     };
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(count) {
+        for _ in 0..AT_ONCE.min(count).min(rate.saturating_mul(2)).max(1) {
             scope.spawn(worker);
         }
     });
@@ -87,12 +103,12 @@ fn now() -> f64 {
 
 /// One connection that is used ten times a second for that long.
 pub(crate) fn hold(to: SocketAddr, seconds: u64) -> ExitCode {
-    let begin = Instant::now();
+    let (stop, begin) = (stop(), Instant::now());
     let mut lines = 0;
     let mut used = || -> std::io::Result<()> {
         let mut stream = ask::connect(to)?;
         let mut answers = BufReader::new(stream.try_clone()?).lines();
-        while begin.elapsed() < Duration::from_secs(seconds) {
+        while begin.elapsed() < Duration::from_secs(seconds) && !is_stopped(stop.as_ref()) {
             writeln!(stream, "still there?")?;
             answers.next().transpose()?.ok_or_else(|| std::io::Error::other("the other end closed"))?;
             lines += 1;

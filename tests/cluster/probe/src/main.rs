@@ -16,7 +16,8 @@ cluster-probe http|echo ADDRESS:PORT COUNT PER_SECOND
 cluster-probe query SERVER:PORT NAME COUNT PER_SECOND
 cluster-probe resolve NAME COUNT PER_SECOND
 cluster-probe hold ADDRESS:PORT SECONDS
-cluster-probe pause";
+cluster-probe pause
+PROBE_STOP=FILE: load ends early once that file is there";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
