@@ -41,9 +41,10 @@ spec:
 P
 }
 
-# questions: to the cluster's DNS from a pod of each node, until `end_loads`.
+# questions: RATE a second to the cluster's DNS, from a pod of each node, until `end_loads`. Emulated machines that are asked
+# more become so slow that answers come too late.
 questions() {
-    local number rate=${RATE:-200}
+    local number rate=$((${RATE:-200} / nodes))
     loads=()
     for number in $(seq "$nodes"); do begin_load "m$number" cluster-probe query "$cluster_dns:53" who.e2e "$long" "$rate"; done
 }

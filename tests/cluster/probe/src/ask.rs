@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// How long an answer may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer may take: as long as the resolvers of both C libraries wait for one.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The name that the server answered with.
 pub(crate) type Answer = Result<String, String>;
