@@ -5,7 +5,8 @@
 #
 # NAME is an ExternalHost with spec.serviceAccountName; FILE is NAME.kubeconfig unless it is given. The ServiceAccount and its three
 # bindings are made where they are missing. It works with kubectl's current context and needs the rights to make these. Run it again
-# to renew: the agent reads a replaced file anew.
+# to renew: the agent reads a replaced file anew. Server, CA and tls-server-name are those of the context; a proxy-url is not taken
+# over.
 #
 # DURATION (720h) is how long the token shall be valid; the API server may allow less. NAMESPACE is the agents', balancing-system.
 set -euo pipefail
@@ -28,6 +29,28 @@ case $account in balancing-agent | balancing-controller | balancing-external)
     exit 1
     ;;
 esac
+
+if [ -z "$(kubectl get clusterrole balancing-external-host --ignore-not-found -o name)" ]; then
+    echo "ClusterRole balancing-external-host does not exist: install the chart with externalHosts.enabled=true, or apply" \
+        "install/rbac/external.yaml and install/rbac/external-host.yaml" >&2
+    exit 1
+fi
+if [ -z "$(kubectl get role balancing-external-host --namespace "$namespace" --ignore-not-found -o name)" ]; then
+    echo "namespace $namespace has no Role balancing-external-host: set NAMESPACE to the one that Balancing is in" >&2
+    exit 1
+fi
+
+# of_cluster FIELD: of the cluster that the context names.
+of_cluster() { kubectl config view --raw --minify --flatten -o "jsonpath={.clusters[0].cluster.$1}"; }
+server=$(of_cluster server)
+authority=$(of_cluster certificate-authority-data)
+tls_name=$(of_cluster tls-server-name)
+proxy=$(of_cluster proxy-url)
+if [ "$(of_cluster insecure-skip-tls-verify)" = true ]; then
+    echo "the context does not verify its server (insecure-skip-tls-verify); a host gets no such kubeconfig: use one with the CA" >&2
+    exit 1
+fi
+[ -z "$proxy" ] || echo "the context's proxy-url $proxy is not taken over: the host reaches $server itself, or has HTTPS_PROXY" >&2
 
 # binding KIND NAMESPACE NAME ROLE-KIND ROLE
 binding() {
@@ -62,8 +85,6 @@ next=$(mktemp "$file.XXXXXX")
 trap 'rm -f "$next"' EXIT
 answer=$(kubectl create token "$account" --namespace "$namespace" --duration "$duration" -o 'jsonpath={.status.token} {.status.expirationTimestamp}')
 read -r token expires <<<"$answer"
-server=$(kubectl config view --raw --minify --flatten -o 'jsonpath={.clusters[0].cluster.server}')
-authority=$(kubectl config view --raw --minify --flatten -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')
 cat >"$next" <<YAML
 apiVersion: v1
 kind: Config
@@ -73,7 +94,7 @@ contexts:
     context: {cluster: balancing, user: $account, namespace: $namespace}
 clusters:
   - name: balancing
-    cluster: {server: "$server"${authority:+, certificate-authority-data: $authority}}
+    cluster: {server: "$server"${authority:+, certificate-authority-data: $authority}${tls_name:+, tls-server-name: "$tls_name"}}
 users:
   - name: $account
     user: {token: $token}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Debian package for hosts outside a cluster, and for nodes whose agent is a service of systemd.
+# The Debian package for hosts outside a cluster.
 #
 #   install/deb/build.sh [--arch amd64|arm64] [--out DIRECTORY]
 set -euo pipefail
@@ -41,7 +41,7 @@ Section: net
 Priority: optional
 Description: client-side layer-4 load balancing for Kubernetes
  Rewrites the destination of connections as they are made, by BPF programs: to a pod on the same node, or to any
- backend of a policy. This package makes a host outside the cluster, or a node, take part.
+ backend of a policy. This package makes a host outside the cluster take part.
 K
 echo /etc/balancing/agent.env >"$root/DEBIAN/conffiles"
 for script in postinst prerm postrm; do

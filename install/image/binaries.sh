@@ -13,6 +13,8 @@ name=${target^^} name=${name//-/_}
 home=${CARGO_HOME:-$HOME/.cargo}
 remap="--remap-path-prefix=$PWD=/balancing --remap-path-prefix=$home=/cargo"
 # Only what is made for the target: a build script runs on this machine.
+# These two would stand above it, and the binaries would be dynamic without a word.
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 export "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static $remap"
 export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$home=/cargo"
 if [ "$target" != "$(rustc -vV | sed -n 's/^host: //p')" ]; then
@@ -22,5 +24,11 @@ fi
 cargo build --quiet --release --locked --target "$target" -p balancing-agent -p balancing-ctl -p balancing-cni
 mkdir -p "$2"
 for program in balancing-agent balancingctl balancing-cni; do
-    install -m 755 "${CARGO_TARGET_DIR:-target}/$target/release/$program" "$2/"
+    built=${CARGO_TARGET_DIR:-target}/$target/release/$program
+    # What asks for a dynamic loader finds none, or another C library.
+    if grep -q INTERP <<<"$(readelf --program-headers --wide "$built")"; then
+        echo "$built is not linked statically" >&2
+        exit 1
+    fi
+    install -m 755 "$built" "$2/"
 done

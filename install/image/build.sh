@@ -29,7 +29,7 @@ trap 'rm -rf "$work"' EXIT
 # pack DIRECTORY: a tar of it, the same whoever packs it and when.
 pack() {
     tar -C "$1" --format=posix --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime --sort=name \
-        --mtime="@$created" --owner=0 --group=0 --numeric-owner --mode=u+rw,go-w -cf - .
+        --mtime="@$created" --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w -cf - .
 }
 
 # store FILE: puts it among the blobs and tells digest and size.
@@ -42,6 +42,7 @@ store() {
 
 install/image/binaries.sh "$arch" "$work/root/usr/local/bin"
 install/image/nft.sh "$arch" "$work/root" >"$work/packages"
+install/image/linked.sh "$arch" "$work/root" >>"$work/packages"
 mkdir -p "$work/image/blobs/sha256" "$work/root/tmp" "$work/root/etc"
 # What the C library asks for where a kubeconfig names the API server.
 echo "hosts: files dns" >"$work/root/etc/nsswitch.conf"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # nftables' `nft`, which the fabric's filter is written with, and the libraries that it needs, from the packages of
-# Debian stable. Tells their names and versions.
+# Debian stable, with the copyright files of the packages. Tells names, versions, licenses and distribution.
 #
 #   install/image/nft.sh amd64|arm64 ROOT
 set -euo pipefail
+here=$(dirname "$0")
 
 suite=trixie
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
@@ -40,8 +41,10 @@ for package in "$work"/root/var/cache/apt/archives/*.deb; do
     dpkg-deb --contents "$package" >"$work/contents"
     for name in "${!taken[@]}"; do
         if grep -qE "/$name( -> .*)?\$" "$work/contents"; then
-            # shellcheck disable=SC2016  # dpkg-deb's own variables
-            dpkg-deb --show --showformat='${Package}\t${Version}\n' "$package"
+            name=$(dpkg-deb --field "$package" Package)
+            install -D -m 644 "$work/root/usr/share/doc/$name/copyright" "$2/usr/share/doc/$name/copyright"
+            printf '%s\t%s\t%s\tdebian\n' "$name" "$(dpkg-deb --field "$package" Version)" \
+                "$("$here/licenses.sh" "$2/usr/share/doc/$name/copyright")"
             break
         fi
     done

@@ -27,18 +27,18 @@ has() { grep -qF -- "$2" "$work/$1.yaml" || fail "rendered as '$1', the chart la
 lacks() { ! grep -qF -- "$2" "$work/$1.yaml" || fail "rendered as '$1', the chart has: $2"; }
 # refuses TEXT ARGUMENTS...: rendering fails with these words.
 refuses() {
-    if "$helm" template balancing "$chart" "${@:2}" >/dev/null 2>"$work/errors"; then
+    if "$helm" template balancing "$chart" --namespace balancing-system "${@:2}" >/dev/null 2>"$work/errors"; then
         fail "the chart takes ${*:2}"
     elif ! grep -qF -- "$1" "$work/errors"; then
         fail "the chart refuses ${*:2} without the words '$1': $(cat "$work/errors")"
     fi
 }
 
-"$helm" lint --strict "$chart" >"$work/lint" 2>&1 || fail "helm lint: $(cat "$work/lint")"
+"$helm" lint --strict --namespace balancing-system "$chart" >"$work/lint" 2>&1 || fail "helm lint: $(cat "$work/lint")"
 
 # As it comes.
 render default
-for text in 'privileged: true' '- SYS_ADMIN' hostPID '- ALL' LocalRedirectPolicy monitoring.coreos.com /host/; do
+for text in 'privileged: true' '- SYS_ADMIN' hostPID '- ALL' LocalRedirectPolicy monitoring.coreos.com /host/ ResourceQuota; do
     lacks default "$text"
 done
 [ "$(grep -c 'drop: \[ALL\]' "$work/default.yaml")" = 3 ] || fail "a container of the chart keeps capabilities of its runtime"
@@ -48,10 +48,17 @@ render image --set image.repository=registry.test/balancing,image.digest=sha256:
 has image '"registry.test/balancing@sha256:0'
 render settings --set feature.redirectQosLimit=3000000000,feature.apiServerHost=192.0.2.1,feature.apiServerPort=6443 \
     --set balancingAgent.tables.connections=1048576,balancingAgent.tables.qosPolicies=9 --set 'balancingAgent.excludeNamespaces={a,b}'
-for text in 'value: "3000000000"' '{name: KUBERNETES_SERVICE_HOST, value: "192.0.2.1"}' '{name: KUBERNETES_SERVICE_PORT, value: "6443"}' \
+for text in 'value: "3000000000"' 'name: KUBERNETES_SERVICE_HOST' 'value: 192.0.2.1' 'value: "6443"' \
     --max-connections=1048576 --max-qos-policies=9 --exclude-namespaces=a,b; do
     has settings "$text"
 done
+[ "$(grep -c 'value: 192.0.2.1' "$work/settings.yaml")" = 2 ] || fail "agent and controller do not reach the API server at the same host"
+render servers --set feature.apiServerHost=127.0.0.1,feature.apiServerPort=6443,balancingController.apiServerHost=192.0.2.1,balancingController.apiServerPort=443 \
+    --set 'balancingController.extraEnv[0].name=POD_NAME,balancingController.extraEnv[0].value=mine'
+for text in 'value: 127.0.0.1' 'value: "6443"' 'value: 192.0.2.1' 'value: "443"' 'value: mine'; do has servers "$text"; done
+[ "$(grep -c 'name: POD_NAME' "$work/servers.yaml")" = 1 ] || fail "a name of extraEnv that is also ours is there twice"
+render users --set balancingController.runAsUser=null,nodeLocalDNS.enabled=true,nodeLocalDNS.runAsUser=null
+lacks users 65532
 render cni --set balancingAgent.cni.install=true,balancingAgent.cni.preset=k3s,balancingAgent.cni.criSocket=/run/k3s/containerd/containerd.sock
 for text in --install-cni --cni-bin-dir=/host/var/lib/rancher/k3s/data/cni '--cri-socket=/host/run/k3s/containerd/containerd.sock' \
     '{path: /run/k3s/containerd, type: Directory}'; do
@@ -60,15 +67,30 @@ done
 render remove --set balancingAgent.remove=true
 for text in 'name: cni-uninstall' 'args: [cleanup]' 'name: removed'; do has remove "$text"; done
 lacks remove 'name: agent'
+render uninstall --set balancingAgent.cni.uninstall=true
+for text in 'name: cni-uninstall' 'name: agent'; do has uninstall "$text"; done
+for text in 'args: [cleanup]' --install-cni; do lacks uninstall "$text"; done
+render gke --set balancingAgent.cni.preset=gke
+has gke 'kind: ResourceQuota'
+render quota --set resourceQuota.enabled=true
+has quota 'kind: ResourceQuota'
 render dns --set nodeLocalDNS.enabled=true,nodeLocalDNS.lameduckSeconds=20,nodeLocalDNS.qosLimit=0
 for text in 'kind: LocalRedirectPolicy' 'lameduck 20s' 'terminationGracePeriodSeconds: 30' 'qosLimit: 0' 'forward . /etc/resolv.conf'; do
     has dns "$text"
 done
+render numbers --set nodeLocalDNS.enabled=true,nodeLocalDNS.cacheSeconds=86400
+for text in 'cache 86400' 'lameduck 30s' 'terminationGracePeriodSeconds: 40'; do has numbers "$text"; done
 render monitoring --set serviceMonitor.enabled=true,prometheusRule.enabled=true,grafanaDashboard.enabled=true
 for text in 'kind: ServiceMonitor' 'kind: PrometheusRule' 'alert: BalancingAgentAway' grafana_dashboard; do has monitoring "$text"; done
 render external --set externalHosts.enabled=true
 render elsewhere --namespace other --set externalHosts.enabled=true,nodeLocalDNS.enabled=true
 lacks elsewhere balancing-system
+mkdir "$work/values"
+echo 'nodeLocalDNS: {enabled: true}' >"$work/values/mine.yaml"
+manifests=$PWD/install/manifests.sh
+(cd "$work/values" && "$manifests" --namespace other -f mine.yaml) >"$work/plain.yaml" || fail "install/manifests.sh takes no file of the caller's directory"
+has plain 'name: node-local-dns'
+lacks plain balancing-system
 
 # What it does not know.
 refuses "additional properties 'nodeEntryInterface' not allowed" --set balancingAgent.nodeEntryInterface=eth0
@@ -78,6 +100,26 @@ refuses "at '/balancingAgent/cni/preset': value must be one of" --set balancingA
 refuses "at '/balancingAgent/extraCapabilities/0'" --set 'balancingAgent.extraCapabilities={SYS_ADMIN}'
 refuses "a drop-in is always last" --set balancingAgent.cni.mode=drop-in,balancingAgent.cni.place=before:portmap
 refuses "healthPort and metricsPort must differ" --set balancingAgent.metricsPort=5810
+for namespace in default kube-node-lease kube-public kube-system; do
+    refuses "use a namespace of its own" --namespace "$namespace"
+done
+refuses "install and uninstall exclude each other" --set balancingAgent.cni.install=true,balancingAgent.cni.uninstall=true
+refuses "set tag or digest" --set nodeLocalDNS.enabled=true,nodeLocalDNS.image.tag=
+refuses "at '/feature/apiServerPort'" --set-string feature.apiServerPort=99999
+refuses "at '/balancingAgent/cni/netDir'" --set balancingAgent.cni.netDir=/
+refuses "at '/balancingAgent/cni/binDir'" --set 'balancingAgent.cni.binDir=/opt/cni/bin #'
+refuses "at '/balancingAgent/cni/criSocket'" --set balancingAgent.cni.criSocket=/run/../etc/x
+refuses "at '/balancingAgent/cni/place'" --set 'balancingAgent.cni.place=before: x'
+refuses "at '/nodeLocalDNS/upstreams/0'" --set 'nodeLocalDNS.upstreams={1.2.3.4\}}'
+refuses "at '/nodeLocalDNS/cacheSeconds'" --set nodeLocalDNS.cacheSeconds=100000
+refuses "at '/balancingAgent/podLabels/app.kubernetes.io~1name'" --set 'balancingAgent.podLabels.app\.kubernetes\.io/name=other'
+refuses "at '/nodeLocalDNS/podAnnotations/balancing.elf.io~1redirect'" --set 'nodeLocalDNS.podAnnotations.balancing\.elf\.io/redirect=enabled'
+for section in image feature balancingAgent balancingAgent.cni balancingAgent.tables balancingController nodeLocalDNS.image; do
+    refuses "missing propert" --set "$section=null"
+done
+render null --set balancingAgent.seLinuxOptions=null,balancingController.affinity=null,balancingAgent.tolerations=null,serviceMonitor.interval=1m30s
+lacks null spc_t
+lacks null podAntiAffinity
 
 # One truth. Each document of install/rbac is in what is rendered, and each CRD is the one of install/crds.
 documents() { # FILE...: without comments, one a line

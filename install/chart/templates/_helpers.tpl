@@ -14,14 +14,45 @@ app.kubernetes.io/part-of: balancing
 {{- include "balancing.image" (dict "repository" .Values.image.repository "digest" .Values.image.digest "tag" (.Values.image.tag | default .Chart.AppVersion)) }}
 {{- end }}
 
-{{- /* Where the API server is, for the client that reads the ServiceAccount. */ -}}
+{{- /* Where the API server is, for the client that reads the ServiceAccount: host and port. */ -}}
 {{- define "balancing.apiServer" -}}
-{{- with .Values.feature.apiServerHost }}
+{{- with .host }}
 - {name: KUBERNETES_SERVICE_HOST, value: {{ . | quote }}}
 {{- end }}
-{{- with .Values.feature.apiServerPort }}
+{{- with .port }}
 - {name: KUBERNETES_SERVICE_PORT, value: {{ . | toString | quote }}}
 {{- end }}
+{{- end }}
+
+{{- define "balancing.agentEnv" -}}
+- {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+- {name: REDIRECT_QOS_LIMIT, value: {{ .Values.feature.redirectQosLimit | int64 | toString | quote }}}
+{{- include "balancing.apiServer" (dict "host" .Values.feature.apiServerHost "port" .Values.feature.apiServerPort) }}
+{{- end }}
+
+{{- define "balancing.controllerEnv" -}}
+{{- $controller := .Values.balancingController -}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+{{- include "balancing.apiServer" (dict "host" ($controller.apiServerHost | default .Values.feature.apiServerHost) "port" ($controller.apiServerPort | default .Values.feature.apiServerPort)) }}
+{{- end }}
+
+{{- /* Environment: ours, but for the names that extraEnv has, and then extraEnv. No name may be there twice. */ -}}
+{{- define "balancing.env" -}}
+{{- $names := list }}
+{{- range .extra }}{{ $names = append $names .name }}{{ end }}
+{{- $all := list }}
+{{- range .ours | fromYamlArray }}{{ if not (has .name $names) }}{{ $all = append $all . }}{{ end }}{{ end }}
+{{- concat $all (.extra | default list) | toYaml }}
+{{- end }}
+
+{{- /* A user that is not root, of a container that needs none in particular. Without a number the platform has to give one. */ -}}
+{{- define "balancing.nonRoot" -}}
+runAsNonRoot: true
+{{- with .runAsUser }}
+runAsUser: {{ int64 . }}
+runAsGroup: {{ int64 . }}
+{{- end }}
+seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
 {{- /* A file of install/rbac in the namespace of the release, which Helm makes itself. */ -}}
@@ -43,9 +74,25 @@ netDir: {{ $cni.netDir | default $preset.netDir }}
 binDir: {{ $cni.binDir | default $preset.binDir }}
 {{- end }}
 
-{{- /* Whether the places of the CNI plugin are needed. */ -}}
-{{- define "balancing.cniMounted" -}}
-{{- if or .Values.balancingAgent.cni.install .Values.balancingAgent.remove }}true{{ end }}
+{{- /* Whether the agent's pods take the plugin out first. */ -}}
+{{- define "balancing.cniUninstalls" -}}
+{{- if or .Values.balancingAgent.cni.uninstall .Values.balancingAgent.remove }}true{{ end }}
+{{- end }}
+
+{{- /* Takes the plugin out of the network configuration: files and the runtime's socket, nothing else. */ -}}
+{{- define "balancing.cniUninstall" -}}
+- name: cni-uninstall
+  image: {{ include "balancing.ownImage" . | quote }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args:
+    - cni
+    - uninstall
+    {{- include "balancing.cniArgs" . | trim | nindent 4 }}
+  securityContext: {{- include "balancing.hostSecurity" (dict "for" "plugin" "Values" .Values) | nindent 4 }}
+  volumeMounts:
+    - {name: run, mountPath: /run/balancing}
+    {{- include "balancing.cniMounts" . | trim | nindent 4 }}
+    - {name: cni-cache, mountPath: /host/var/lib/cni, readOnly: true}
 {{- end }}
 
 {{- /* Settings of the installer, below /host so that a directory such as /bin hides none of ours. */ -}}
@@ -56,52 +103,67 @@ binDir: {{ $cni.binDir | default $preset.binDir }}
 - --cni-net-dir=/host{{ $places.netDir }}
 - --cni-bin-dir=/host{{ $places.binDir }}
 - --cni-mode={{ $cni.mode }}
-- --cni-place={{ $cni.place }}
+- {{ printf "--cni-place=%s" $cni.place | quote }}
 - --cni-failure-policy={{ $cni.failurePolicy }}
 - --cni-runtime={{ $cni.runtime }}
 {{- with $cni.network }}
-- --cni-network={{ . }}
+- {{ printf "--cni-network=%s" . | quote }}
 {{- end }}
 - --cri-socket={{ if $cni.criSocket }}/host{{ $cni.criSocket }}{{ else }}off{{ end }}
 {{- end }}
 
-{{- /* What agent, doctor and removal may do. Not privileged, and no way to more. */ -}}
+{{- /*
+What agent, removal and doctor may do, by .for. None is privileged, but who takes over the agent has the node: it reads
+every file of the host (DAC_READ_SEARCH) and the kernel's memory (PERFMON), and with cni.install it writes what the
+runtime runs as root. So the others get only what they use.
+*/ -}}
 {{- define "balancing.hostSecurity" -}}
+{{- $agent := .Values.balancingAgent -}}
 runAsUser: 0
 runAsGroup: 0
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
+  {{- if ne .for "plugin" }}
   add:
     # Programs and tables.
     - BPF
+    # Asking for programs of cgroups and attaching them; tunnel device, routes and filter of the fabric; the mark on the
+    # agent's own connections.
+    - NET_ADMIN
+    {{- if eq .for "agent" }}
     # The programs' pointer arithmetic, which the kernel refuses without it.
     - PERFMON
-    # Attaching programs to cgroups; tunnel device, routes and filter of the fabric; the mark on the agent's own connections.
-    - NET_ADMIN
     # The echoes that prove a tunnel before others are sent through it.
     - NET_RAW
     # Finding a cgroup by its id, so that links of pods that ended are swept.
     - DAC_READ_SEARCH
-    {{- range .Values.balancingAgent.extraCapabilities }}
+    {{- range $agent.extraCapabilities }}
     - {{ . }}
     {{- end }}
     # Not SYS_ADMIN: it would mount bpffs, but in the container, where it ends with it. The host has to mount it.
-{{- with .Values.balancingAgent.seccompProfile }}
+    {{- end }}
+  {{- else if $agent.extraCapabilities }}
+  add: {{ toJson $agent.extraCapabilities }}
+  {{- end }}
+{{- with $agent.seccompProfile }}
 seccompProfile: {{ toJson . }}
 {{- end }}
+{{- if ne .for "plugin" }}
 # The runtime's profile forbids writing below /sys, where bpffs is.
 appArmorProfile: {type: Unconfined}
-{{- with .Values.balancingAgent.seLinuxOptions }}
+{{- end }}
+{{- with $agent.seLinuxOptions }}
 seLinuxOptions: {{ toJson . }}
 {{- end }}
 {{- end }}
 
 {{- define "balancing.hostMounts" -}}
-- {name: bpffs, mountPath: /sys/fs/bpf, mountPropagation: HostToContainer}
+{{- $reads := ternary ", readOnly: true" "" (eq .for "doctor") -}}
+- {name: bpffs, mountPath: /sys/fs/bpf{{ $reads }}, mountPropagation: HostToContainer}
 - {name: cgroup, mountPath: /sys/fs/cgroup, readOnly: true, mountPropagation: HostToContainer}
-- {name: run, mountPath: /run/balancing}
+- {name: run, mountPath: /run/balancing{{ $reads }}}
 {{- end }}
 
 {{- define "balancing.hostVolumes" -}}
@@ -139,6 +201,15 @@ seLinuxOptions: {{ toJson . }}
 {{- /* What a schema cannot say. */ -}}
 {{- define "balancing.validate" -}}
 {{- $cni := .Values.balancingAgent.cni }}
+{{- if has .Release.Namespace (list "default" "kube-node-lease" "kube-public" "kube-system") }}
+{{- fail (printf "namespace %s: the rules of admission take every other ServiceAccount of the release's namespace for that of a host outside the cluster, and refuse its Leases and Events; use a namespace of its own, such as --namespace balancing-system --create-namespace" .Release.Namespace) }}
+{{- end }}
+{{- if and $cni.install $cni.uninstall }}
+{{- fail "balancingAgent.cni.install and uninstall exclude each other" }}
+{{- end }}
+{{- if and .Values.nodeLocalDNS.enabled (not (or .Values.nodeLocalDNS.image.tag .Values.nodeLocalDNS.image.digest)) }}
+{{- fail "nodeLocalDNS.image: set tag or digest" }}
+{{- end }}
 {{- if and (eq $cni.mode "drop-in") (ne $cni.place "last") }}
 {{- fail "balancingAgent.cni.place: a drop-in is always last; use mode inline or copy" }}
 {{- end }}
@@ -155,11 +226,11 @@ seLinuxOptions: {{ toJson . }}
 .:1053 {
     errors
     health :8080 {
-        lameduck {{ $dns.lameduckSeconds }}s
+        lameduck {{ int64 $dns.lameduckSeconds }}s
     }
     ready :8181
     prometheus :9153
-    cache {{ $dns.cacheSeconds }}
+    cache {{ int64 $dns.cacheSeconds }}
     loop
     forward . {{ join " " ($dns.upstreams | default (list "/etc/resolv.conf")) }}
 }

@@ -75,11 +75,8 @@ fn every_pod_of_the_chart_is_taken_by_the_api_server() {
     });
     assert!(exists(&plane, "lr", "node-local-dns"));
     let doctor = helm(&plane, &["get", "hooks", RELEASE]);
-    // The namespace is new: its default ServiceAccount may come later than the others.
-    eventually(|| {
-        let checked = plane.kubectl_with(&["create", "--dry-run=server", "-f", "-"], &doctor);
-        if checked.ok { Ok(()) } else { Err(checked.stderr) }
-    });
+    let checked = plane.kubectl_with(&["create", "--dry-run=server", "-f", "-"], &doctor);
+    assert!(checked.ok, "{}", checked.stderr);
 }
 
 #[test]
