@@ -2,7 +2,7 @@
 # build takes 2 minutes of processor time.
 # shellcheck shell=bash disable=SC2034,SC2154
 
-use_go_module tests/tools/containerd containerd
+use_go_module tests/tools/containerd containerd "$repository/tests/setup/containerd.sh"
 # Snapshotters that need libraries of C.
 tags=no_btrfs,no_devmapper,no_zfs
 

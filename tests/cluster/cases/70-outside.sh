@@ -36,7 +36,7 @@ P
 documented() {
     local page="$repository/docs/external-hosts.md"
     grep -q "^$1" "$page" || { echo "docs/external-hosts.md has no '$1'" && return 1; }
-    sed -n "/^options=/,/\"\$/p; /^$1/p" "$page" | sed "s|balancing:[0-9.]*|$image:e2e|"
+    sed -n "/^options=/,/\"\$/p; /^$1/p" "$page" | sed "s| balancing:[0-9][0-9.]*| $image:e2e|"
 }
 
 # joined HOST COMMAND...: what prints the fabric there.
