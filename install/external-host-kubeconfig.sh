@@ -30,12 +30,18 @@ case $account in balancing-agent | balancing-controller | balancing-external)
     ;;
 esac
 
-if [ -z "$(kubectl get clusterrole balancing-external-host --ignore-not-found -o name)" ]; then
-    echo "ClusterRole balancing-external-host does not exist: install the chart with externalHosts.enabled=true, or apply" \
+# exists NAME ARGUMENTS...: fails where kubectl cannot tell.
+exists() {
+    local found
+    found=$(kubectl get "${@:2}" "$1" --ignore-not-found -o name) || exit
+    [ -n "$found" ]
+}
+if ! exists balancing-external-host clusterrole || ! exists balancing-external-events role --namespace default; then
+    echo "the roles of hosts outside do not exist: install the chart with externalHosts.enabled=true, or apply" \
         "install/rbac/external.yaml and install/rbac/external-host.yaml" >&2
     exit 1
 fi
-if [ -z "$(kubectl get role balancing-external-host --namespace "$namespace" --ignore-not-found -o name)" ]; then
+if ! exists balancing-external-host role --namespace "$namespace"; then
     echo "namespace $namespace has no Role balancing-external-host: set NAMESPACE to the one that Balancing is in" >&2
     exit 1
 fi
@@ -50,7 +56,7 @@ if [ "$(of_cluster insecure-skip-tls-verify)" = true ]; then
     echo "the context does not verify its server (insecure-skip-tls-verify); a host gets no such kubeconfig: use one with the CA" >&2
     exit 1
 fi
-[ -z "$proxy" ] || echo "the context's proxy-url $proxy is not taken over: the host reaches $server itself, or has HTTPS_PROXY" >&2
+[ -z "$proxy" ] || echo "the context's proxy-url is not taken over: the host reaches $server itself, or has HTTPS_PROXY" >&2
 
 # binding KIND NAMESPACE NAME ROLE-KIND ROLE
 binding() {

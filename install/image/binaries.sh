@@ -12,9 +12,9 @@ target=$(install/image/target.sh "$1")
 name=${target^^} name=${name//-/_}
 home=${CARGO_HOME:-$HOME/.cargo}
 remap="--remap-path-prefix=$PWD=/balancing --remap-path-prefix=$home=/cargo"
-# Only what is made for the target: a build script runs on this machine.
 # These two would stand above it, and the binaries would be dynamic without a word.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
+# Only what is made for the target: a build script runs on this machine.
 export "CARGO_TARGET_${name}_RUSTFLAGS=-C target-feature=+crt-static $remap"
 export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$home=/cargo"
 if [ "$target" != "$(rustc -vV | sed -n 's/^host: //p')" ]; then
@@ -26,7 +26,8 @@ mkdir -p "$2"
 for program in balancing-agent balancingctl balancing-cni; do
     built=${CARGO_TARGET_DIR:-target}/$target/release/$program
     # What asks for a dynamic loader finds none, or another C library.
-    if grep -q INTERP <<<"$(readelf --program-headers --wide "$built")"; then
+    headers=$(readelf --program-headers --wide "$built")
+    if grep -q INTERP <<<"$headers"; then
         echo "$built is not linked statically" >&2
         exit 1
     fi

@@ -14,8 +14,9 @@ daemon() {
 
 # lives NAME: whether that daemon runs, and not somebody else under its old pid.
 lives() {
-    local pid
-    pid=$(cat "$work/pids/$1" 2>/dev/null) && [ "$(stat -Lc %i "/proc/$pid/ns/net" 2>/dev/null)" = "$(stat -Lc %i "/run/netns/$netns")" ]
+    local pid namespace
+    namespace=$(stat -Lc %i "/run/netns/$netns" 2>/dev/null) || return 1
+    pid=$(cat "$work/pids/$1" 2>/dev/null) && [ "$(stat -Lc %i "/proc/$pid/ns/net" 2>/dev/null)" = "$namespace" ]
 }
 
 start_api_server() {

@@ -21,7 +21,7 @@ runtime=none
 cni=none
 failed=()
 
-keep() { echo "left running, in $work: nsenter --net=/run/netns/$netns ssh -i $work/pki/ssh root@$(address_of 1)"; }
+keep() { echo "left running, in $work: nsenter --net=/run/netns/$netns ssh -i $work/pki/ssh root@$(address_of 1); tests/cluster/run.sh end $work"; }
 
 # The suites, without what only a debugger reads, and what they call.
 add_suites() {

@@ -50,9 +50,7 @@ settle_parameters() {
 # find_run DIRECTORY: what run.sh has left there.
 find_run() {
     work=$(realpath "$1")
-    [[ $(basename "$work") = balancing-e2e.?????? ]] && [ -e "$work/parameters" ] || die "$1 is no directory that KEEP=1 has left"
-    # shellcheck source=/dev/null
-    source "$work/parameters"
+    [[ $(basename "$work") = balancing-e2e.?????? ]] && [ -d "$work/pids" ] || die "$1 is no directory that KEEP=1 has left"
 }
 
 prepare() {
@@ -72,6 +70,8 @@ prepare() {
 case ${1:-} in
     again)
         find_run "${2:?the directory of the run}"
+        # shellcheck source=/dev/null
+        source "$work/parameters"
         [ "$digest" = "$(image_digest)" ] || die "the image was built again since: end that run and begin a new one"
         shift 2
         check_cases "$@"

@@ -57,7 +57,7 @@ render servers --set feature.apiServerHost=127.0.0.1,feature.apiServerPort=6443,
     --set 'balancingController.extraEnv[0].name=POD_NAME,balancingController.extraEnv[0].value=mine'
 for text in 'value: 127.0.0.1' 'value: "6443"' 'value: 192.0.2.1' 'value: "443"' 'value: mine'; do has servers "$text"; done
 [ "$(grep -c 'name: POD_NAME' "$work/servers.yaml")" = 1 ] || fail "a name of extraEnv that is also ours is there twice"
-render users --set balancingController.runAsUser=null,nodeLocalDNS.enabled=true,nodeLocalDNS.runAsUser=null
+render users --set balancingController.runAsUser=-1,nodeLocalDNS.enabled=true,nodeLocalDNS.runAsUser=-1
 lacks users 65532
 render cni --set balancingAgent.cni.install=true,balancingAgent.cni.preset=k3s,balancingAgent.cni.criSocket=/run/k3s/containerd/containerd.sock
 for text in --install-cni --cni-bin-dir=/host/var/lib/rancher/k3s/data/cni '--cri-socket=/host/run/k3s/containerd/containerd.sock' \

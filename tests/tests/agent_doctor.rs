@@ -190,6 +190,19 @@ fn as_nobody(node: &Node, arguments: &[&str]) -> Output {
 }
 
 #[test]
+fn the_agents_bpffs_is_found_by_its_run_directory() {
+    if !require_kernel() {
+        return;
+    }
+    let (mut node, pod) = node("doctor-place", &[]);
+    let _cgroup = node.pod_cgroup(&pod);
+    node.start();
+    let mut command = Command::new(program("balancingctl"));
+    let output = command.arg("doctor").arg("--run-dir").arg(node.run_dir()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
 fn who_may_not_look_is_told_that_and_nothing_false() {
     if !require_kernel() {
         return;

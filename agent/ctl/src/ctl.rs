@@ -9,7 +9,11 @@ use std::{
     process::ExitCode,
 };
 
-use balancing_dataplane::model::{FrontendKey, Protocol};
+use balancing_dataplane::{
+    model::{FrontendKey, Protocol},
+    mount,
+    settings::{NodeSettings, Told as _},
+};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
@@ -37,9 +41,18 @@ struct Cli {
     /// Directory of the agent's socket and the CNI plugin's records.
     #[arg(long, env = "BALANCING_RUN_DIR", default_value = "/run/balancing", global = true)]
     run_dir: PathBuf,
-    /// Mount point of bpffs.
-    #[arg(long, default_value = "/sys/fs/bpf", global = true)]
-    bpffs: PathBuf,
+    /// Mount point of bpffs; the agent's unless given, and /sys/fs/bpf where none has run.
+    #[arg(long, global = true)]
+    bpffs: Option<PathBuf>,
+}
+
+impl Cli {
+    /// An agent in a container may see it at a place that is not there for others.
+    fn bpffs(&self) -> PathBuf {
+        let told = || NodeSettings::read(&self.run_dir).ok().flatten().map(|settings| settings.bpffs);
+        let found = self.bpffs.clone().or_else(|| told().filter(|path| mount::is_bpffs(path).unwrap_or(false)));
+        found.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf"))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,7 +151,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
-    let host = Host::new(&cli.run_dir, &cli.bpffs);
+    let bpffs = cli.bpffs();
+    let host = Host::new(&cli.run_dir, &bpffs);
     let output = cli.output.unwrap_or(Output::Table);
     match &cli.command {
         Command::Status => show(output, &host.status()?, table::status),
@@ -162,7 +176,7 @@ fn run(cli: &Cli) -> Result<ExitCode, CtlError> {
             let is_wrong = checks.iter().any(|check| check.problem.is_some());
             return Ok(if is_wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
-        Command::Doctor => return doctor(output, &cli.run_dir, &cli.bpffs),
+        Command::Doctor => return doctor(output, &cli.run_dir, &bpffs),
         Command::Monitor(args) => monitor::run(args, &cli.run_dir, output),
         Command::Convert(args) => return convert::run(args, cli.output),
         Command::Version => show(output, &host.version(), table::version),

@@ -45,12 +45,13 @@ app.kubernetes.io/part-of: balancing
 {{- concat $all (.extra | default list) | toYaml }}
 {{- end }}
 
-{{- /* A user that is not root, of a container that needs none in particular. Without a number the platform has to give one. */ -}}
+{{- /* A user that is not root, of a container that needs none in particular. With -1 the platform has to give one. */ -}}
 {{- define "balancing.nonRoot" -}}
 runAsNonRoot: true
-{{- with .runAsUser }}
-runAsUser: {{ int64 . }}
-runAsGroup: {{ int64 . }}
+{{- $user := int64 (.runAsUser | default 65532) }}
+{{- if ge $user 0 }}
+runAsUser: {{ $user }}
+runAsGroup: {{ $user }}
 {{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
@@ -70,8 +71,8 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "balancing.cniPlaces" -}}
 {{- $cni := .Values.balancingAgent.cni }}
 {{- $preset := index (.Files.Get "files/cni-presets.yaml" | fromYaml) $cni.preset }}
-netDir: {{ $cni.netDir | default $preset.netDir }}
-binDir: {{ $cni.binDir | default $preset.binDir }}
+netDir: {{ $cni.netDir | default $preset.netDir | trimSuffix "/" }}
+binDir: {{ $cni.binDir | default $preset.binDir | trimSuffix "/" }}
 {{- end }}
 
 {{- /* Whether the agent's pods take the plugin out first. */ -}}

@@ -18,6 +18,8 @@ prove() {
         asks_from "$number" 10.99.0.1:80 "${all[@]}"
         asks_from "$number" 10.99.0.2:80 "${all[@]}"
         asks_from "$number" 10.99.0.3:80 address
+        # The example is for pods only.
+        refused on "$number" cluster-probe http 169.254.169.254:80 1 1
     done
     kubectl get lr,bl
     balancingctl 1 explain 10.99.0.1:80

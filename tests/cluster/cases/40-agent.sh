@@ -4,9 +4,9 @@
 
 # while_pods_start PREFIX COMMAND...
 while_pods_start() {
-    local starting
     starting_pods "$1" &
     starting=$!
+    trap 'kill $starting 2>/dev/null || true' EXIT
     "${@:2}"
     wait "$starting"
 }

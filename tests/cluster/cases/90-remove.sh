@@ -32,10 +32,10 @@ starting_clients() {
     kubectl delete pod -l app=starting --wait=false >/dev/null
 }
 
-gone() { ! kubectl get pod "$1" >/dev/null 2>&1; }
+gone() { equal '' kubectl get pod "$1" --ignore-not-found -o name; }
 
 prove() {
-    local number binary starting loads=()
+    local number binary loads=()
     apply_policies
     for number in $(seq "$nodes"); do
         # One connection that was redirected, and new ones to the cluster's DNS.
@@ -44,6 +44,7 @@ prove() {
     done
     starting_clients &
     starting=$!
+    trap 'kill $starting 2>/dev/null || true' EXIT
     helm upgrade balancing "$repository/install/chart" -n balancing-system --reuse-values \
         --set balancingAgent.remove=true --set balancingAgent.cni.runtime=containerd --set balancingAgent.pauseImage="$registry/pause:1" >"$work/log/helm" 2>&1 ||
         { cat "$work/log/helm" && return 1; }

@@ -41,17 +41,19 @@ prove() {
     churn 180
     for number in $(seq "$nodes"); do measures "$number" >"$work/before$number"; done
     churn $((seconds - 240))
+    for number in $(seq "$nodes"); do measures "$number" >"$work/after$number"; done
+    end_loads
     for number in $(seq "$nodes"); do
-        measures "$number" >"$work/after$number"
         say "node$number: name, after 3 minutes, at the end"
         join <(sort "$work/before$number") <(sort "$work/after$number") | column -t
         # The same agent, and nothing is missing in the second list.
         [ "$(wc -l <"$work/before$number")" = "$(join <(sort "$work/before$number") <(sort "$work/after$number") | wc -l)" ]
         join <(sort "$work/before$number") <(sort "$work/after$number") |
             awk '$1 == "pid" || $1 == "restarts" { if ($2 != $3) { print "changed:", $0; bad = 1 }; next }
+                # Its slots are taken by number of socket and never given back: it is full one day, and then as large as before.
+                $1 == "connections" { next }
                 $3 > $2 * 1.1 + 2 { print "grew:", $0; bad = 1 }
                 END { exit bad || NR < 10 }'
     done
-    end_loads
     delete_policies
 }
