@@ -50,7 +50,8 @@ impl Cli {
     /// An agent in a container may see it at a place that is not there for others.
     fn bpffs(&self) -> PathBuf {
         let told = || NodeSettings::read(&self.run_dir).ok().flatten().map(|settings| settings.bpffs);
-        let found = self.bpffs.clone().or_else(|| told().filter(|path| mount::is_bpffs(path).unwrap_or(false)));
+        let found =
+            self.bpffs.clone().or_else(|| told().filter(|path| mount::is_bpffs(path).unwrap_or(false)));
         found.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf"))
     }
 }
