@@ -25,8 +25,8 @@ const START: Duration = Duration::from_secs(120);
 pub struct Job {
     /// The label `job`.
     pub name: &'static str,
-    /// Addresses of the metrics.
-    pub targets: Vec<SocketAddr>,
+    /// Addresses of the metrics, and the label `node` of those on a node.
+    pub targets: Vec<(SocketAddr, Option<String>)>,
 }
 
 /// A series that a query found: one point of an instant, several of a range.
@@ -135,9 +135,12 @@ fn configuration(jobs: &[Job], rules: &Path) -> String {
         rules.display()
     );
     for Job { name, targets } in jobs {
-        let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
         // Writing to a string cannot fail.
-        write!(text, "- job_name: {name}\n  static_configs: [{{targets: [{}]}}]\n", targets.join(", ")).ok();
+        write!(text, "- job_name: {name}\n  static_configs:\n").ok();
+        for (target, node) in targets {
+            let node = node.as_ref().map_or(String::new(), |node| format!(", labels: {{node: {node}}}"));
+            writeln!(text, "  - {{targets: ['{target}']{node}}}").ok();
+        }
     }
     text
 }

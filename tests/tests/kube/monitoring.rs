@@ -137,11 +137,13 @@ impl Watched {
             fabric.underlay.join(host);
         }
         let at = |number, port| (Underlay::addresses(number, 2)[0], port).into();
+        // The fourth is a host outside.
+        let agent = |number| (at(number, 5811), (number < 4).then(|| format!("n{number}")));
         let jobs = [
-            Job { name: "balancing-agent", targets: (1..=4).map(|number| at(number, 5811)).collect() },
-            Job { name: "balancing-controller", targets: vec![at(5, 5813)] },
+            Job { name: "balancing-agent", targets: (1..=4).map(agent).collect() },
+            Job { name: "balancing-controller", targets: vec![(at(5, 5813), None)] },
         ];
-        let instances = jobs.iter().flat_map(|job| &job.targets).map(ToString::to_string).collect();
+        let instances = jobs.iter().flat_map(|job| &job.targets).map(|(at, _)| at.to_string()).collect();
         let rules = repository().join("install/monitoring/alerts.yaml");
         let prometheus = Prometheus::start(watcher, &jobs, &rules);
         let alerts = loaded_alerts(&prometheus);
