@@ -40,30 +40,37 @@ fn is_same(address: &[u32; 4], port: u16, peer: &Peer) -> bool {
 }
 
 impl Storage {
+    /// Takes the lock. Until [`Storage::unlock`] no function may be called, not even one of this program: before Linux 6.9 the
+    /// verifier refuses that. So what happens in between is written out, and no closure, which the compiler may not inline.
     #[inline(always)]
-    fn locked<T>(self, work: impl FnOnce(&mut UdpPeers) -> T) -> T {
+    fn lock<'a>(self) -> &'a mut UdpPeers {
         // SAFETY: the socket's own storage, which lives as long as the socket; the lock makes this the only reference.
         unsafe {
-            let place = (&raw mut (*self.0).lock).cast::<bpf_spin_lock>();
-            lock(place);
-            let result = work(&mut *self.0);
-            unlock(place);
-            result
+            lock((&raw mut (*self.0).lock).cast::<bpf_spin_lock>());
+            &mut *self.0
+        }
+    }
+
+    #[inline(always)]
+    fn unlock(self) {
+        // SAFETY: as in `lock`; the reference from there is not used any more.
+        unsafe {
+            unlock((&raw mut (*self.0).lock).cast::<bpf_spin_lock>());
         }
     }
 
     /// The id of the backend that the socket already uses for the frontend, or 0.
     #[inline(always)]
     pub(crate) fn used_before(self, reference: u32) -> u32 {
-        self.locked(|peers| {
-            let mut id = 0;
-            for i in 0..UDP_PEERS {
-                if peers.peers[i].reference == reference {
-                    id = peers.peers[i].backend_id;
-                }
+        let mut id = 0;
+        let peers = self.lock();
+        for i in 0..UDP_PEERS {
+            if peers.peers[i].reference == reference {
+                id = peers.peers[i].backend_id;
             }
-            id
-        })
+        }
+        self.unlock();
+        id
     }
 
     /// Remembers a translation in place of the same frontend's, or else of the one unused for longest.
@@ -72,45 +79,45 @@ impl Storage {
         let connected = if ctx.is_connected() { reverse_nat::connected_to(ctx) } else { 0 };
         let (address, port) = dialled.peer();
         let translator = config::clients();
-        self.locked(|peers| {
-            // Older translations than the connection name nothing that is heard through it. A socket that connects to the
-            // same address again, with another in between, is not told from one that stayed.
-            if connected != 0 && peers.connected != connected {
-                for i in 0..UDP_PEERS {
-                    peers.peers[i].reference = 0;
-                }
+        let peers = self.lock();
+        // Older translations than the connection name nothing that is heard through it. A socket that connects to the
+        // same address again, with another in between, is not told from one that stayed.
+        if connected != 0 && peers.connected != connected {
+            for i in 0..UDP_PEERS {
+                peers.peers[i].reference = 0;
             }
-            peers.connected = connected;
-            peers.translator = translator;
-            peers.clock = peers.clock.wrapping_add(1);
-            let chosen = oldest_or(peers, reference);
-            if chosen < UDP_PEERS {
-                peers.peers[chosen] = UdpPeer {
-                    frontend: address,
-                    backend: backend.0,
-                    frontend_port: port,
-                    backend_port: backend.1,
-                    reference,
-                    backend_id: id,
-                    used: peers.clock,
-                };
-            }
-        });
+        }
+        peers.connected = connected;
+        peers.translator = translator;
+        peers.clock = peers.clock.wrapping_add(1);
+        let chosen = oldest_or(peers, reference);
+        if chosen < UDP_PEERS {
+            peers.peers[chosen] = UdpPeer {
+                frontend: address,
+                backend: backend.0,
+                frontend_port: port,
+                backend_port: backend.1,
+                reference,
+                backend_id: id,
+                used: peers.clock,
+            };
+        }
+        self.unlock();
     }
 
     /// The application has dialled this address itself: what comes from there bears its own name from now on.
     #[inline(always)]
     pub(crate) fn forget(self, peer: &Peer) {
         let translator = config::clients();
-        self.locked(|peers| {
-            if peers.translator == translator {
-                for i in 0..UDP_PEERS {
-                    if is_same(&peers.peers[i].backend, peers.peers[i].backend_port, peer) {
-                        peers.peers[i].reference = 0;
-                    }
+        let peers = self.lock();
+        if peers.translator == translator {
+            for i in 0..UDP_PEERS {
+                if is_same(&peers.peers[i].backend, peers.peers[i].backend_port, peer) {
+                    peers.peers[i].reference = 0;
                 }
             }
-        });
+        }
+        self.unlock();
     }
 
     /// What the socket dialled last to reach `peer`.
@@ -118,21 +125,20 @@ impl Storage {
     pub(crate) fn dialled(self, ctx: &Context, peer: &Peer) -> Option<Peer> {
         let is_connected = ctx.is_connected();
         let connected = if is_connected { reverse_nat::connected_to(ctx) } else { 0 };
-        let (known, name) = self.locked(|peers| {
-            let mut youngest = u32::MAX;
-            let mut name = ([0; 4], 0);
-            for i in 0..UDP_PEERS {
-                let p = &peers.peers[i];
-                let age = peers.clock.wrapping_sub(p.used);
-                if p.reference != 0 && age < youngest && is_same(&p.backend, p.backend_port, peer) {
-                    youngest = age;
-                    name = (p.frontend, p.frontend_port);
-                }
+        let mut youngest = u32::MAX;
+        let mut name = ([0; 4], 0);
+        let peers = self.lock();
+        for i in 0..UDP_PEERS {
+            let p = &peers.peers[i];
+            let age = peers.clock.wrapping_sub(p.used);
+            if p.reference != 0 && age < youngest && is_same(&p.backend, p.backend_port, peer) {
+                youngest = age;
+                name = (p.frontend, p.frontend_port);
             }
-            let outdated = is_connected && (peers.connected == 0 || peers.connected != connected);
-            (youngest != u32::MAX && !outdated, name)
-        });
-        if known { Some(name) } else { None }
+        }
+        let outdated = is_connected && (peers.connected == 0 || peers.connected != connected);
+        self.unlock();
+        if youngest != u32::MAX && !outdated { Some(name) } else { None }
     }
 }
 
