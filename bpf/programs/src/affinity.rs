@@ -13,17 +13,16 @@ const TRIES: u32 = 3;
 
 /// The slot of the client's backend while it lives and was used in time, else of a new one; `None` when there is none.
 #[inline(never)]
-pub(crate) fn choose(ctx: &Context, frontend: *const Frontend, head: *const SetHead) -> Option<*const Slot> {
-    // SAFETY: live array elements that do not change.
-    let (reference, ticks) = unsafe { ((*frontend).reference, (*head).affinity) };
+pub(crate) fn choose(ctx: &Context, frontend: *const Frontend, head: &SetHead) -> Option<&'static Slot> {
+    // SAFETY: a live array element that does not change.
+    let (reference, ticks) = (unsafe { (*frontend).reference }, head.affinity);
     let key = AffinityKey { client: ctx.netns(), reference, pad: 0 };
     // SAFETY: no arguments.
     let now = Affinity::now(unsafe { bpf_ktime_get_ns() });
     for _ in 0..TRIES {
         let Some(known) = affinity.get_ptr_mut(&key) else {
             let slot = backend_set::draw(frontend)?;
-            // SAFETY: a live array element.
-            let word = Affinity { backend_id: unsafe { (*slot).target.id }, used: now }.word();
+            let word = Affinity { backend_id: slot.target.id, used: now }.word();
             match affinity.insert(&key, &word, u64::from(BPF_NOEXIST)) {
                 Ok(()) => count::stat(stat::AFFINITY_NEW),
                 // Another CPU was first.
@@ -46,8 +45,7 @@ pub(crate) fn choose(ctx: &Context, frontend: *const Frontend, head: *const SetH
             return Some(slot);
         }
         let slot = backend_set::draw(frontend)?;
-        // SAFETY: a live array element.
-        let word = Affinity { backend_id: unsafe { (*slot).target.id }, used: now }.word();
+        let word = Affinity { backend_id: slot.target.id, used: now }.word();
         // SAFETY: as above.
         if unsafe { compare_exchange(known, seen, word) } == seen {
             return Some(slot);

@@ -1,4 +1,7 @@
 //! The backends of one layer: the head of the set, one by weight, one by id.
+//!
+//! References, not pointers, where there may be none: an `Option` of a pointer has a second word, which the compiler saves to
+//! the stack without having written it, and kernels before 6.3 refuse to read it back.
 
 use balancing_abi::sockets::{Frontend, SetHead, Slot, flags, pick};
 
@@ -6,18 +9,19 @@ use crate::{random, tables::backends};
 
 /// What a set needs beyond its backends: in the slot before its first.
 #[inline(always)]
-pub(crate) fn head(frontend: *const Frontend) -> Option<*const SetHead> {
+pub(crate) fn head(frontend: *const Frontend) -> Option<&'static SetHead> {
     // SAFETY: a live array element that does not change.
     let target = unsafe { &(*frontend).target };
     if target.detail & flags::HEAD == 0 {
         return None;
     }
-    backends.get_ptr(target.address[0].wrapping_sub(1)).map(|slot| slot.cast())
+    // SAFETY: a slot has room for a head, and this one holds it as long as the frontend names the set.
+    backends.get(target.address[0].wrapping_sub(1)).map(|slot| unsafe { &*(&raw const *slot).cast() })
 }
 
 /// A random slot by weight.
 #[inline(always)]
-pub(crate) fn draw(frontend: *const Frontend) -> Option<*const Slot> {
+pub(crate) fn draw(frontend: *const Frontend) -> Option<&'static Slot> {
     // SAFETY: a live array element that does not change.
     let (target, count) = unsafe { (&(*frontend).target, (*frontend).count) };
     if target.detail & flags::DRAINED != 0 {
@@ -25,18 +29,16 @@ pub(crate) fn draw(frontend: *const Frontend) -> Option<*const Slot> {
     }
     let first = target.address[0];
     let (row, fraction) = pick::draw(random::number(), count);
-    let slot = backends.get_ptr(first.wrapping_add(row))?;
-    // SAFETY: a live array element that does not change while the frontend names it.
-    let (threshold, alias) = unsafe { ((*slot).threshold, (*slot).alias) };
-    if fraction < threshold { Some(slot) } else { backends.get_ptr(first.wrapping_add(alias)) }
+    let slot = backends.get(first.wrapping_add(row))?;
+    if fraction < slot.threshold { Some(slot) } else { backends.get(first.wrapping_add(slot.alias)) }
 }
 
 /// The slot with the id, if the set still has it.
 #[inline(always)]
-pub(crate) fn find(frontend: *const Frontend, id: u32) -> Option<*const Slot> {
+pub(crate) fn find(frontend: *const Frontend, id: u32) -> Option<&'static Slot> {
     // SAFETY: a live array element that does not change.
     let (first, count) = unsafe { ((*frontend).target.address[0], (*frontend).count) };
-    backends.get_ptr(find_slot(first, count, id))
+    backends.get(find_slot(first, count, id))
 }
 
 /// The index of the slot with the id among consecutive ones sorted by id; without one an index beyond the table.

@@ -60,8 +60,18 @@ pub(crate) struct Case {
 /// Asks the layers from the first on and keeps the records that the answer needs.
 #[inline(always)]
 pub(crate) fn ask(ctx: &Context, first: *const Frontend, call: Call, case: &mut Case) -> Answer {
-    let answer = ask_one(ctx, first, call, case);
+    let answer = match call {
+        Call::Connect => ask_one(ctx, first, call, case),
+        Call::Send => ask_for_send(ctx, first, case),
+    };
     if answer.stands_aside() { ask_below(ctx, first, call, case, answer) } else { answer }
+}
+
+/// Out of line: what a send needs would not fit beside what `ask_below` calls. Together they have 512 bytes, where kernels
+/// before 6.8 round each function's up to a multiple of 32.
+#[inline(never)]
+fn ask_for_send(ctx: &Context, first: *const Frontend, case: &mut Case) -> Answer {
+    ask_one(ctx, first, Call::Send, case)
 }
 
 /// Out of line: seldom needed, and two copies in one frame would not fit the stack.
@@ -111,15 +121,13 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
     }
     let head = backend_set::head(layer);
     let Some(target) = select::choose(ctx, layer, head, kept) else { return without_backend(frontend) };
-    // SAFETY: a live array element that does not change while the frontend names it.
-    let (backend, id) = unsafe { (((*target).address, (*target).port), (*target).id) };
-    if let Some(head) = head {
-        // SAFETY: as above.
-        let (limit, window) = unsafe { ((*head).qos_limit, (*head).window) };
-        if limit != 0 && !qos::grant(window, limit) {
-            count::rarely(reference, Rare::QosOverflow);
-            return Answer::QosLimit;
-        }
+    let (backend, id) = ((target.address, target.port), target.id);
+    if let Some(head) = head
+        && head.qos_limit != 0
+        && !qos::grant(head.window, head.qos_limit)
+    {
+        count::rarely(reference, Rare::QosOverflow);
+        return Answer::QosLimit;
     }
     // First, because the counter is far away when frontends take turns: what follows need not wait for it.
     count::redirect(reference);

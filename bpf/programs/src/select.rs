@@ -14,36 +14,33 @@ use crate::{
 pub(crate) fn choose(
     ctx: &Context,
     frontend: *const Frontend,
-    head: Option<*const SetHead>,
+    head: Option<&'static SetHead>,
     kept: u32,
-) -> Option<*const Target> {
+) -> Option<&'static Target> {
     // SAFETY: a live array element that does not change.
-    let target = unsafe { &raw const (*frontend).target };
-    // SAFETY: as above.
-    let (detail, count) = unsafe { ((*target).detail, (*frontend).count) };
+    let (target, count) = unsafe { (&(*frontend).target, (*frontend).count) };
+    let detail = target.detail;
     if detail & flags::SET == 0 {
-        // SAFETY: as above.
-        let plain = detail & flags::DRAINED == 0 || kept != 0 && unsafe { (*target).id } == kept;
+        let plain = detail & flags::DRAINED == 0 || kept != 0 && target.id == kept;
         return if count != 0 && plain { Some(target) } else { None };
     }
-    in_set(ctx, frontend, head, kept).map(|slot| slot.cast())
+    in_set(ctx, frontend, head, kept).map(|slot| &slot.target)
 }
 
 #[inline(always)]
 fn in_set(
     ctx: &Context,
     frontend: *const Frontend,
-    head: Option<*const SetHead>,
+    head: Option<&'static SetHead>,
     kept: u32,
-) -> Option<*const Slot> {
+) -> Option<&'static Slot> {
     if kept != 0
         && let Some(slot) = find(frontend, kept)
     {
         return Some(slot);
     }
     match head {
-        // SAFETY: a live array element that does not change.
-        Some(head) if unsafe { (*head).affinity } != 0 => affinity::choose(ctx, frontend, head),
+        Some(head) if head.affinity != 0 => affinity::choose(ctx, frontend, head),
         _ => draw(frontend),
     }
 }
