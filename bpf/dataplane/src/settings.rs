@@ -192,6 +192,8 @@ mod tests {
     fn many_writers_leave_one_whole_file_and_a_killed_one_nothing_that_grows() {
         let dir = std::env::temp_dir().join(format!("balancing-settings-many-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
+        // Who meets another writer leaves it to that one, so the first file may come after a write has returned.
+        plugin("first").write(&dir).unwrap();
         // What a writer that was killed has left.
         fs::write(dir.join("plugin.json.tmp"), "{\"version\": \"of one that was killed\", and half a li")
             .unwrap();
