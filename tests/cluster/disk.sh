@@ -6,13 +6,14 @@ mirror=http://deb.debian.org/debian
 packages=systemd,systemd-sysv,dbus,kmod,iproute2,iptables,nftables,conntrack,containerd,runc,crun,busybox-static,procps,ca-certificates,tcpdump,bpftool,dropbear-bin,libnss-systemd,docker.io,docker-cli
 left_out=(doc man locale info)
 
-# kernel_suite VERSION: the Debian suite that has it.
+# kernel_suite VERSION: the suite that has it, of Debian, or of Ubuntu for the oldest one.
 kernel_suite() {
     case $1 in
+        5.15) echo jammy ;;
         6.1) echo bookworm ;;
         6.12) echo trixie ;;
         newest) echo sid ;;
-        *) die "KERNEL=$1: use 6.1, 6.12 or newest" ;;
+        *) die "KERNEL=$1: use 5.15, 6.1, 6.12 or newest" ;;
     esac
 }
 
@@ -28,17 +29,30 @@ provide_rootfs() {
     mv "$rootfs.new" "$rootfs"
 }
 
+# unpack_kernel SUITE DIRECTORY
+unpack_kernel() {
+    local ubuntu=http://archive.ubuntu.com/ubuntu keyring=usr/share/keyrings/ubuntu-archive-keyring.gpg
+    if [ "$1" != jammy ]; then
+        mmdebstrap --quiet --variant=extract --include=linux-image-cloud-amd64 "$1" "$2" "$mirror"
+        return
+    fi
+    # Debian vouches for Ubuntu's key.
+    mmdebstrap --quiet --variant=extract --include=ubuntu-archive-keyring trixie "$2.key" "$mirror" &&
+        mmdebstrap --quiet --variant=extract --keyring="$2.key/$keyring" --include=linux-image-virtual "$1" "$2" \
+            "deb $ubuntu $1 main" "deb $ubuntu $1-updates main" &&
+        rm -rf "$2.key"
+}
+
 # provide_kernel VERSION: its image and modules, kept in the cache for the day; a suite moves on.
 provide_kernel() {
     local suite
     suite=$(kernel_suite "$1")
     kernel="$cache/cluster/kernel-$suite"
     [ -z "$(find "$kernel/done" -mmin -1440 2>/dev/null)" ] || return 0
-    say "the kernel of Debian $suite"
+    say "the kernel of $suite"
     rm -rf "$kernel"
     mkdir -p "$kernel"
-    mmdebstrap --quiet --variant=extract --include=linux-image-cloud-amd64 "$suite" "$kernel/all" "$mirror" ||
-        die "the kernel of $suite could not be unpacked"
+    unpack_kernel "$suite" "$kernel/all" || die "the kernel of $suite could not be unpacked"
     mv "$kernel"/all/boot/vmlinuz-* "$kernel/vmlinuz"
     mv "$kernel"/all/usr/lib/modules "$kernel/modules" 2>/dev/null || mv "$kernel"/all/lib/modules "$kernel/modules"
     rm -rf "$kernel/all"

@@ -9,8 +9,11 @@ use balancing_tests::{
 };
 use balancing_tunnel::{Conflict, Deletions};
 
-fn run(host: &Host, command: &str) {
-    _ = host.show(command);
+/// One command, or several with ` && ` between them.
+fn run(host: &Host, commands: &str) {
+    for command in commands.split(" && ") {
+        _ = host.show(command);
+    }
 }
 
 #[test]
@@ -28,7 +31,8 @@ fn whatever_happens_to_the_device_is_repaired() {
         "ip link set balancing0 mtu 1000",
         "ip link set balancing0 alias other",
         "ip link set balancing0 alias balancing:other",
-        "ip link set balancing0 name mine0",
+        // Before Linux 6.2 a device that is up keeps its name.
+        "ip link set balancing0 down && ip link set balancing0 name mine0",
         "ip neigh flush dev balancing0 nud permanent",
         "ip route flush dev balancing0",
         "ip -6 route flush dev balancing0 proto 111",
