@@ -77,8 +77,15 @@ fn compile(crate_dir: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
             cargo.env_remove(name);
         }
     }
-    let mut flags =
-        vec!["-Ctarget-cpu=v3".to_owned(), "-Cdebuginfo=2".to_owned(), "-Clink-arg=--btf".to_owned()];
+    let mut flags = [
+        "-Ctarget-cpu=v3",
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        // Else LLVM calls functions that fill and copy byte by byte.
+        "-Clink-arg=--disable-expand-memcpy-in-order",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     flags.extend(remaps(crate_dir, &toolchain)?);
     let status = cargo
         .args(&toolchain.arguments)

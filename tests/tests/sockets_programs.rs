@@ -15,12 +15,12 @@ use balancing_tests::{dataplane::DataPlane, *};
 
 /// Instructions of a program after the verifier's rewriting, and those that it looks at, at most.
 const BOUNDS: [(Hook, u32, u64); 8] = [
-    (Hook::Connect4, 2_300, 18_000),
-    (Hook::Connect6, 2_300, 18_000),
-    (Hook::Sendmsg4, 2_750, 29_000),
-    (Hook::Sendmsg6, 2_750, 29_000),
-    (Hook::Recvmsg4, 600, 3_400),
-    (Hook::Recvmsg6, 600, 3_400),
+    (Hook::Connect4, 2_300, 25_000),
+    (Hook::Connect6, 2_300, 25_000),
+    (Hook::Sendmsg4, 2_900, 21_000),
+    (Hook::Sendmsg6, 2_900, 21_000),
+    (Hook::Recvmsg4, 480, 2_000),
+    (Hook::Recvmsg6, 480, 2_000),
     (Hook::Getpeername4, 210, 170),
     (Hook::Getpeername6, 210, 170),
 ];

@@ -23,6 +23,9 @@ mod sizes;
 pub mod sys;
 #[cfg(feature = "loader")]
 pub mod tables;
+#[cfg(test)]
+#[cfg(feature = "loader")]
+mod verifier;
 
 pub use balancing_abi::model;
 pub use balancing_abi::sockets::{ABI, OWN_PRIORITY};

@@ -26,6 +26,8 @@ mod sweep;
 mod tables;
 
 pub use self::frame::{Direction, Verdict};
+#[cfg(test)]
+pub(crate) use self::load::OBJECT;
 
 use attach::Links;
 use load::Programs;

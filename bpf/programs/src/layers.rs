@@ -64,18 +64,34 @@ pub(crate) fn ask(ctx: &Context, first: *const Frontend, call: Call, case: &mut 
         Call::Connect => ask_one(ctx, first, call, case),
         Call::Send => ask_for_send(ctx, first, case),
     };
-    if answer.stands_aside() { ask_below(ctx, first, call, case, answer) } else { answer }
+    match call {
+        _ if !answer.stands_aside() => answer,
+        Call::Connect => ask_below_for_connect(ctx, first, case, answer),
+        Call::Send => ask_below_for_send(ctx, first, case, answer),
+    }
 }
 
-/// Out of line: what a send needs would not fit beside what `ask_below` calls. Together they have 512 bytes, where kernels
-/// before 6.8 round each function's up to a multiple of 32.
+/// Out of line: what a send needs would not fit beside what `ask_below_for_send` calls. Together they have 512 bytes, where
+/// kernels before 6.8 round each function's up to a multiple of 32.
 #[inline(never)]
 fn ask_for_send(ctx: &Context, first: *const Frontend, case: &mut Case) -> Answer {
     ask_one(ctx, first, Call::Send, case)
 }
 
-/// Out of line: seldom needed, and two copies in one frame would not fit the stack.
+// Out of line: seldom needed, and two copies in one frame would not fit the stack. One for each kind of call: what it is may not
+// be a value, which a verifier that loses sight of it takes for either, and then finds a storage that was never set.
+
 #[inline(never)]
+fn ask_below_for_connect(ctx: &Context, first: *const Frontend, case: &mut Case, answer: Answer) -> Answer {
+    ask_below(ctx, first, Call::Connect, case, answer)
+}
+
+#[inline(never)]
+fn ask_below_for_send(ctx: &Context, first: *const Frontend, case: &mut Case, answer: Answer) -> Answer {
+    ask_below(ctx, first, Call::Send, case, answer)
+}
+
+#[inline(always)]
 fn ask_below(
     ctx: &Context,
     first: *const Frontend,
@@ -121,7 +137,7 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
     }
     let head = backend_set::head(layer);
     let Some(target) = select::choose(ctx, layer, head, kept) else { return without_backend(frontend) };
-    let (backend, id) = ((target.address, target.port), target.id);
+    let mut backend = (target.address, target.port);
     if let Some(head) = head
         && head.qos_limit != 0
         && !qos::grant(head.window, head.qos_limit)
@@ -132,7 +148,7 @@ fn ask_one(ctx: &Context, layer: *const Frontend, call: Call, case: &mut Case) -
     // First, because the counter is far away when frontends take turns: what follows need not wait for it.
     count::redirect(reference);
     match storage {
-        Some(storage) => storage.record(ctx, reference, &case.dialled, &backend, id),
+        Some(storage) => storage.record(ctx, reference, &case.dialled, &mut backend, [kept, target.id]),
         None => reverse_nat::record(ctx, reference, &backend),
     }
     case.backend = backend;

@@ -73,9 +73,18 @@ impl Storage {
         id
     }
 
-    /// Remembers a translation in place of the same frontend's, or else of the one unused for longest.
+    /// Remembers a translation in place of the same frontend's, or else of the one unused for longest. `kept` was the backend's id
+    /// when it was asked for, `id` is that of the new one. Another thread that was first in between has chosen for both: its
+    /// backend takes the place of this one, whose record would take the name from the answer to the other.
     #[inline(always)]
-    pub(crate) fn record(self, ctx: &Context, reference: u32, dialled: &Dialled, backend: &Peer, id: u32) {
+    pub(crate) fn record(
+        self,
+        ctx: &Context,
+        reference: u32,
+        dialled: &Dialled,
+        backend: &mut Peer,
+        [kept, id]: [u32; 2],
+    ) {
         let connected = if ctx.is_connected() { reverse_nat::connected_to(ctx) } else { 0 };
         let (address, port) = dialled.peer();
         let translator = config::clients();
@@ -92,15 +101,22 @@ impl Storage {
         peers.clock = peers.clock.wrapping_add(1);
         let chosen = oldest_or(peers, reference);
         if chosen < UDP_PEERS {
-            peers.peers[chosen] = UdpPeer {
-                frontend: address,
-                backend: backend.0,
-                frontend_port: port,
-                backend_port: backend.1,
-                reference,
-                backend_id: id,
-                used: peers.clock,
-            };
+            let used = peers.clock;
+            let peer = &mut peers.peers[chosen];
+            if peer.reference == reference && peer.backend_id != kept {
+                *backend = (peer.backend, peer.backend_port);
+                peer.used = used;
+            } else {
+                *peer = UdpPeer {
+                    frontend: address,
+                    backend: backend.0,
+                    frontend_port: port,
+                    backend_port: backend.1,
+                    reference,
+                    backend_id: id,
+                    used,
+                };
+            }
         }
         self.unlock();
     }

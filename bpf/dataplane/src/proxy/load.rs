@@ -15,10 +15,13 @@ use balancing_abi::proxy::{
 };
 
 use super::{Error, Options, Sizes};
-use crate::{loader::chain, sys};
+use crate::{
+    loader::{chain, load_patiently},
+    sys,
+};
 
 /// The compiled programs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy.o"));
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy.o"));
 
 /// The loaded programs.
 pub(super) struct Programs {
@@ -48,7 +51,7 @@ fn program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
         || Error::Load(format!("the object has no program {name}: build it and the agent from one checkout"));
     let program: &mut SchedClassifier =
         ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(refused)?;
-    program.load().map_err(refused)?;
+    load_patiently(|| program.load()).map_err(refused)?;
     let fd = program.fd().map_err(refused)?;
     fd.as_fd().try_clone_to_owned().map_err(|error| refused(ProgramError::IOError(error)))
 }
