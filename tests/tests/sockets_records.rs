@@ -227,6 +227,46 @@ fn names_hold_while_others_take_the_places_of_records() {
 }
 
 #[test]
+fn what_was_redirected_keeps_its_name_when_nothing_is_redirected_any_more() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::new("records-removal");
+    let mut client = world.client();
+    let mut asked = Vec::new();
+    for family in Family::ALL {
+        for kind in [family.tcp(), family.udp()] {
+            let protocol = if kind == family.tcp() { Protocol::Tcp } else { Protocol::Udp };
+            world.plane.redirect(protocol, family.frontend(1), &[family.backend(1)]);
+            let socket = client.open(kind);
+            assert_eq!(client.connect(socket, family.frontend(1)), Ok(()));
+            asked.push((family, kind, socket));
+        }
+    }
+    let unconnected = Family::ALL.map(|family| {
+        let socket = client.open(family.udp());
+        assert_eq!(client.send_to(socket, family.frontend(1), "question"), Ok(()));
+        (family, socket)
+    });
+    world.plane.stop_redirecting(&world.pod);
+    for (family, kind, socket) in asked {
+        assert_eq!(client.peer_name(socket), Ok(family.frontend(1)), "{family:?} {kind:?}");
+        let socket = client.open(kind);
+        assert_eq!(client.connect(socket, family.frontend(1)), Ok(()));
+        if kind == family.udp() {
+            assert_eq!(client.send(socket, "question"), Ok(()));
+        }
+        let answer = client.receive(socket).unwrap();
+        assert!(answer.data.starts_with("direct1"), "{family:?} {kind:?}: {answer:?}");
+    }
+    for (family, socket) in unconnected {
+        let answer = client.receive(socket).unwrap();
+        assert!(answer.data.starts_with("backend1"), "{family:?}: {answer:?}");
+        assert_eq!(answer.from, Some(family.frontend(1)), "{family:?}");
+    }
+}
+
+#[test]
 fn threads_that_share_a_socket_hear_the_names_that_they_dialled() {
     if !require_kernel() {
         return;
@@ -264,7 +304,7 @@ fn threads_that_share_a_socket_hear_one_name_when_they_dial_one_frontend() {
         let to = family.frontend(1);
         let set = [1, 2, 3, 4].map(|number| family.backend(number));
         world.plane.redirect(Protocol::Udp, to, &set);
-        // The first datagrams meet: each may draw a backend, and both backends answer.
+        // The first datagrams meet: each draws a backend, and the second one takes that of the first.
         let work = Shared { kind: family.udp(), to: vec![to; 2], sockets: 500, datagrams: 2 };
         let heard = client.share(&work).unwrap();
         let right =

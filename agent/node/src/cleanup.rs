@@ -1,7 +1,8 @@
 //! `balancing-agent cleanup`: detaches and removes everything of ours on this host.
 //!
 //! The plugin may be at work with a pod meanwhile, and pods go on starting: the programs go first, so that no call finds any;
-//! then the links, each under its pod's lock, so that a call which had found them has ended.
+//! then the links, each under its pod's lock, so that a call which had found them has ended. Of those, first the ones that redirect,
+//! on every cgroup; the ones that name stay for what is on its way.
 
 use std::{
     fs, io,
@@ -25,6 +26,9 @@ use crate::{
 
 /// How long a call of the plugin for one pod may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long answers to what was redirected still get their names: as long as a resolver waits for one (resolv.conf(5)).
+const ON_THE_WAY: Duration = Duration::from_secs(5);
 
 /// How often a directory is removed in which somebody writes, and the pause in between.
 const TRIES: usize = 20;
@@ -89,6 +93,9 @@ pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
     for uid in locks.held()? {
         drop(locks.acquire(&uid, PATIENCE)?);
     }
+    if stop_redirecting(&layouts, &locks)? {
+        thread::sleep(ON_THE_WAY);
+    }
     let mut failed = Vec::new();
     for layout in &layouts {
         for (uid, dir) in links::pods(layout)? {
@@ -125,6 +132,20 @@ fn remove_state(dir: &Path) -> Result<bool, CleanupError> {
     // Whatever else is in it is not ours.
     fs::remove_dir(dir).ok();
     Ok(true)
+}
+
+/// Whether anything was redirected until now. What fails here is told where it is removed.
+fn stop_redirecting(layouts: &[Layout], locks: &Locks) -> Result<bool, CleanupError> {
+    let mut stopped = false;
+    for layout in layouts {
+        for (uid, dir) in links::pods(layout)? {
+            if let Ok(_lock) = locks.acquire(&uid, PATIENCE) {
+                stopped |= links::stop_redirecting(&dir).unwrap_or(false);
+            }
+        }
+        stopped |= links::stop_redirecting(&layout.host()).unwrap_or(false);
+    }
+    Ok(stopped)
 }
 
 fn detach(locks: &Locks, uid: &PodUid, dir: &Path) -> Result<bool, CleanupError> {
