@@ -40,10 +40,10 @@ fn programs_stay_small() {
             let program = sys::obj_get(&dir.join(hook.name())).expect("the program was pinned");
             let size = sys::prog_info(program.as_fd()).expect("a program").instructions;
             let looked_at = verified_instructions(&program);
-            let row = format!("set {number} {}: {size} instructions, {looked_at} verified", hook.name());
+            let row = format!("set {number} {}: {size} instructions, {looked_at:?} verified", hook.name());
             eprintln!("{row}");
-            assert!(size > 2 && looked_at > 2, "{row}");
-            if size > instructions || looked_at > verified {
+            assert!(size > 2 && looked_at != Some(0), "{row}");
+            if size > instructions || looked_at > Some(verified) {
                 grown.push(row);
             }
         }
@@ -51,8 +51,9 @@ fn programs_stay_small() {
     assert_eq!(grown, [""; 0]);
 }
 
-fn verified_instructions(program: &impl AsRawFd) -> u64 {
+/// `None` where the kernel does not tell: before Linux 5.16.
+fn verified_instructions(program: &impl AsRawFd) -> Option<u64> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).expect("fdinfo");
     let mut values = info.lines().filter_map(|line| line.strip_prefix("verified_insns:"));
-    values.next().and_then(|value| value.trim().parse().ok()).expect("a number")
+    values.next().map(|value| value.trim().parse().expect("a number"))
 }
