@@ -4,8 +4,9 @@
 #   install/external-host-kubeconfig.sh NAME [FILE]
 #
 # NAME is an ExternalHost with spec.serviceAccountName; FILE is NAME.kubeconfig unless it is given. The ServiceAccount and its three
-# bindings are made where they are missing. It works with kubectl's current context and needs the rights to make these. Run it again
-# to renew: the agent reads a replaced file anew. Server, CA and tls-server-name are those of the context; a proxy-url is not taken
+# bindings are made where they are missing. It works with kubectl's current context and needs the rights to make these, to read
+# ExternalHosts and the three roles, and to make a token for the ServiceAccount. Run it again to renew: the agent reads a replaced
+# file anew. Server, CA and tls-server-name are those of the context; a proxy-url is not taken
 # over.
 #
 # DURATION (720h) is how long the token shall be valid; the API server may allow less. NAMESPACE is the agents', balancing-system.
@@ -24,11 +25,18 @@ if [ -z "$account" ]; then
     echo "ExternalHost $name has no spec.serviceAccountName; set it to the name of a ServiceAccount of its own, such as host-$name" >&2
     exit 1
 fi
-case $account in balancing-agent | balancing-controller | balancing-external)
+case $account in default | balancing-agent | balancing-controller | balancing-external)
     echo "ServiceAccount $account is not that of one host; give ExternalHost $name one of its own, such as host-$name" >&2
     exit 1
     ;;
 esac
+
+others=$(kubectl get externalhosts -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.serviceAccountName}{"\n"}{end}' |
+    awk -v name="$name" -v account="$account" '$2 == account && $1 != name { print $1 }')
+if [ -n "$others" ]; then
+    echo "ServiceAccount $account is also that of ExternalHost ${others//$'\n'/, }; each could write for the other: give $name one of its own" >&2
+    exit 1
+fi
 
 # exists NAME ARGUMENTS...: fails where kubectl cannot tell.
 exists() {
@@ -56,7 +64,22 @@ if [ "$(of_cluster insecure-skip-tls-verify)" = true ]; then
     echo "the context does not verify its server (insecure-skip-tls-verify); a host gets no such kubeconfig: use one with the CA" >&2
     exit 1
 fi
+case $server in
+    https://127.* | https://localhost* | "https://[::1]"*)
+        echo "the context's server is $server: the host would look for it on itself; use the context of the API server's own address" >&2
+        exit 1
+        ;;
+    https://*) ;;
+    *)
+        echo "the context's server is $server: the token would go there in the clear; use a context with https" >&2
+        exit 1
+        ;;
+esac
 [ -z "$proxy" ] || echo "the context's proxy-url is not taken over: the host reaches $server itself, or has HTTPS_PROXY" >&2
+
+# Before anything is made in the cluster. Not through the command line, which every process may read.
+next=$(mktemp "$file.XXXXXX")
+trap 'rm -f "$next"' EXIT
 
 # binding KIND NAMESPACE NAME ROLE-KIND ROLE
 binding() {
@@ -86,9 +109,6 @@ YAML
     binding RoleBinding default "balancing-external-host-$account" Role balancing-external-events
 } | kubectl apply --server-side --field-manager external-host-kubeconfig -f - >&2
 
-# Not through the command line, which every process may read.
-next=$(mktemp "$file.XXXXXX")
-trap 'rm -f "$next"' EXIT
 answer=$(kubectl create token "$account" --namespace "$namespace" --duration "$duration" -o 'jsonpath={.status.token} {.status.expirationTimestamp}')
 read -r token expires <<<"$answer"
 cat >"$next" <<YAML
@@ -105,5 +125,5 @@ users:
   - name: $account
     user: {token: $token}
 YAML
-mv "$next" "$file"
+mv -T "$next" "$file"
 echo "$file: ServiceAccount $namespace/$account at $server, valid until $expires"

@@ -12,7 +12,7 @@ kernel_suite() {
         5.15) echo jammy ;;
         6.1) echo bookworm ;;
         6.12) echo trixie ;;
-        newest) echo sid ;;
+        newest) echo trixie-backports ;;
         *) die "KERNEL=$1: use 5.15, 6.1, 6.12 or newest" ;;
     esac
 }
@@ -33,7 +33,8 @@ provide_rootfs() {
 unpack_kernel() {
     local ubuntu=http://archive.ubuntu.com/ubuntu keyring=usr/share/keyrings/ubuntu-archive-keyring.gpg
     if [ "$1" != jammy ]; then
-        mmdebstrap --quiet --variant=extract --include=linux-image-cloud-amd64 "$1" "$2" "$mirror"
+        mmdebstrap --quiet --variant=extract --include="linux-image-cloud-amd64/$1" "${1%-backports}" "$2" \
+            "deb $mirror ${1%-backports} main" "deb $mirror $1 main"
         return
     fi
     # Debian vouches for Ubuntu's key.
@@ -53,8 +54,8 @@ provide_kernel() {
     rm -rf "$kernel"
     mkdir -p "$kernel"
     unpack_kernel "$suite" "$kernel/all" || die "the kernel of $suite could not be unpacked"
-    mv "$kernel"/all/boot/vmlinuz-* "$kernel/vmlinuz"
     mv "$kernel"/all/usr/lib/modules "$kernel/modules" 2>/dev/null || mv "$kernel"/all/lib/modules "$kernel/modules"
+    mv "$kernel"/modules/*/vmlinuz "$kernel/vmlinuz" 2>/dev/null || mv "$kernel"/all/boot/vmlinuz-* "$kernel/vmlinuz"
     rm -rf "$kernel/all"
     touch "$kernel/done"
 }

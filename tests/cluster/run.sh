@@ -7,7 +7,7 @@
 #
 # Parameters, by environment:
 #   NODES=2         nodes, the control plane not among them
-#   KERNEL=6.12     5.15 of Ubuntu jammy; 6.1, 6.12 or newest of Debian bookworm, trixie or sid
+#   KERNEL=6.12     5.15 of Ubuntu jammy; 6.1, 6.12 or newest of Debian bookworm, trixie or its backports
 #   RUNTIME=1.7     1.7 or 2: of containerd
 #   CNI=bridge      bridge, with routes between the nodes, or flannel, with its VXLAN backend
 #   KEEP=1          leaves everything running and says how to look at it and how to end it

@@ -14,10 +14,14 @@ use balancing_dataplane::{
     links,
     loader::{self, HostScope, Loaded, Options, Sizes},
     model::{Backend, FrontendKey},
+    probe::Features,
     tables::{Counters, Reader, Tables},
 };
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::{
+    errno::Errno,
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 
 pub use balancing_dataplane::model::{Clients, Entry, Layer, Protocol};
 
@@ -34,6 +38,12 @@ pub const SIZES: Sizes = Sizes {
     qos: 64,
     policies: 64,
 };
+
+/// What an application gets that is refused; before Linux 5.18 no program chooses it.
+#[must_use]
+pub fn refusal() -> Errno {
+    if Features::probe().set_retval { Errno::EHOSTUNREACH } else { Errno::EPERM }
+}
 
 /// Loaded programs, opened tables, links. Everything goes on drop.
 pub struct DataPlane {

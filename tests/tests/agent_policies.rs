@@ -266,11 +266,11 @@ fn without_a_backend_a_virtual_address_refuses_and_a_service_falls_back() {
     world.node.start();
     let mut client = world.node.client();
     answered_by(&mut client, "original");
-    assert_eq!(client.ask_tcp(address("169.254.0.7:80")), Err(Errno::EHOSTUNREACH));
+    assert_eq!(client.ask_tcp(address("169.254.0.7:80")), Err(dataplane::refusal()));
     world.node.apply(&by_service.with("/spec/onNoBackend", "Reject"));
     world.node.apply(&by_address.with("/spec/onNoBackend", "Fallback"));
     eventually(|| match client.ask_tcp(address(FRONTEND)) {
-        Err(Errno::EHOSTUNREACH) => Ok(()),
+        Err(errno) if errno == dataplane::refusal() => Ok(()),
         other => Err(format!("{other:?}")),
     });
     eventually(|| match client.ask_tcp(address("169.254.0.7:80")) {

@@ -147,15 +147,15 @@ fn rejected_calls_get_ehostunreach_and_are_counted() {
         let udp = world.plane.publish(Protocol::Udp, to, alone(reject.clone()));
         for how in [Connect::Blocking, Connect::NonBlocking] {
             let socket = client.open(family.tcp());
-            assert_eq!(client.connect_by(how, socket, to), Err(Errno::EHOSTUNREACH), "{family:?} {how:?}");
+            assert_eq!(client.connect_by(how, socket, to), Err(dataplane::refusal()), "{family:?} {how:?}");
             assert_eq!(client.peer_name(socket), Err(Errno::ENOTCONN));
         }
         assert_eq!(world.plane.counters(tcp, 0), Counters { no_backend: 2, ..Counters::default() });
         let socket = client.open(family.udp());
-        assert_eq!(client.connect(socket, to), Err(Errno::EHOSTUNREACH), "{family:?}");
-        assert_eq!(client.send_to(socket, to, "x"), Err(Errno::EHOSTUNREACH), "{family:?}");
-        assert_eq!(client.send_msg(socket, Some(to), "x"), Err(Errno::EHOSTUNREACH), "{family:?}");
-        assert_eq!(client.send_mmsg(socket, &[(to, "x")]), Err(Errno::EHOSTUNREACH), "{family:?}");
+        assert_eq!(client.connect(socket, to), Err(dataplane::refusal()), "{family:?}");
+        assert_eq!(client.send_to(socket, to, "x"), Err(dataplane::refusal()), "{family:?}");
+        assert_eq!(client.send_msg(socket, Some(to), "x"), Err(dataplane::refusal()), "{family:?}");
+        assert_eq!(client.send_mmsg(socket, &[(to, "x")]), Err(dataplane::refusal()), "{family:?}");
         assert_eq!(world.plane.counters(udp, 0), Counters { no_backend: 4, ..Counters::default() });
         // In one sendmmsg the messages before it are sent.
         let sent =
@@ -180,7 +180,7 @@ fn the_second_layer_rejects_what_the_first_leaves() {
     for (family, protocol) in Family::ALL.into_iter().flat_map(|f| PROTOCOLS.map(|p| (f, p))) {
         let entry = above(layer(1, &[]), Layer { reject: true, ..layer(2, &[]) });
         world.plane.publish(protocol, family.frontend(1), entry);
-        assert_eq!(ask(&mut client, protocol, family.frontend(1)), Err(Errno::EHOSTUNREACH), "{family:?}");
+        assert_eq!(ask(&mut client, protocol, family.frontend(1)), Err(dataplane::refusal()), "{family:?}");
     }
 }
 
@@ -309,7 +309,7 @@ fn exempt_clients_are_never_redirected() {
             assert_eq!(exempt.ask_tcp(reject).as_deref(), Ok("direct2"), "{family:?}");
         }
         assert_eq!(client.ask_tcp(to).as_deref(), Ok("backend1"), "{family:?}");
-        assert_eq!(client.ask_tcp(reject), Err(Errno::EHOSTUNREACH));
+        assert_eq!(client.ask_tcp(reject), Err(dataplane::refusal()));
         world.plane.tables.set_exempt(&[exempt[1]].into()).unwrap();
         assert_eq!(by_netns.ask_tcp(to).as_deref(), Ok("backend1"), "{family:?}");
         assert_eq!(by_cgroup.ask_tcp(to).as_deref(), Ok("direct1"), "{family:?}");

@@ -56,7 +56,7 @@ fn marked_sockets_are_not_redirected_in_pods_and_on_hosts() {
     for cgroup in [&pod, &host] {
         let mut client = network.client(cgroup);
         for family in Family::ALL {
-            let ordinary = [Ok("backend1".to_owned()), Err(Errno::EHOSTUNREACH)];
+            let ordinary = [Ok("backend1".to_owned()), Err(dataplane::refusal())];
             let own = [Ok("direct1".to_owned()), Ok("direct2".to_owned())];
             for how in [Connect::Blocking, Connect::NonBlocking] {
                 assert_eq!(asked(&mut client, family, Some(OWN_PRIORITY), how), own, "{family:?}");
@@ -83,6 +83,6 @@ fn a_socket_whose_mark_is_taken_away_is_an_ordinary_one() {
         assert_eq!(client.peer_name(socket), Ok(family.frontend(2)), "{family:?}");
         client.set_priority(socket, 0).unwrap();
         client.disconnect(socket).unwrap();
-        assert_eq!(client.connect(socket, family.frontend(2)), Err(Errno::EHOSTUNREACH), "{family:?}");
+        assert_eq!(client.connect(socket, family.frontend(2)), Err(dataplane::refusal()), "{family:?}");
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! The table holds one word a client: backend and last use. CPUs that meet change it by comparison, and whoever comes second
 //! takes what the first one left: so all connections of a client agree, also the first ones.
+//!
+//! A full table may give a client's place to another one between looking and comparing. Where that one has the same backend and was
+//! used at the same tick, its word is changed; it has the right one after its next connection.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 use balancing_abi::sockets::{Affinity, AffinityKey, Frontend, SetHead, Slot, stat};

@@ -202,7 +202,7 @@ seLinuxOptions: {{ toJson . }}
 {{- /* What a schema cannot say. */ -}}
 {{- define "balancing.validate" -}}
 {{- $cni := .Values.balancingAgent.cni }}
-{{- if has .Release.Namespace (list "default" "kube-node-lease" "kube-public" "kube-system") }}
+{{- if and (has .Release.Namespace (list "default" "kube-node-lease" "kube-public" "kube-system")) (not .Values.balancingAgent.remove) }}
 {{- fail (printf "namespace %s: the rules of admission take every other ServiceAccount of the release's namespace for that of a host outside the cluster, and refuse its Leases and Events; use a namespace of its own, such as --namespace balancing-system --create-namespace" .Release.Namespace) }}
 {{- end }}
 {{- if and $cni.install $cni.uninstall }}
