@@ -9,6 +9,7 @@
 # file anew. Server, CA and tls-server-name are those of the context; a proxy-url is not taken
 # over.
 #
+# SERVER names the API server where the host reaches it at another address than the context says.
 # DURATION (720h) is how long the token shall be valid; the API server may allow less. NAMESPACE is the agents', balancing-system.
 set -euo pipefail
 umask 077
@@ -32,7 +33,7 @@ case $account in default | balancing-agent | balancing-controller | balancing-ex
 esac
 
 others=$(kubectl get externalhosts -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.serviceAccountName}{"\n"}{end}' |
-    awk -v name="$name" -v account="$account" '$2 == account && $1 != name { print $1 }')
+    awk -v name="$name" -v account="$account" '$2 "" == account "" && $1 "" != name "" { print $1 }')
 if [ -n "$others" ]; then
     echo "ServiceAccount $account is also that of ExternalHost ${others//$'\n'/, }; each could write for the other: give $name one of its own" >&2
     exit 1
@@ -56,7 +57,7 @@ fi
 
 # of_cluster FIELD: of the cluster that the context names.
 of_cluster() { kubectl config view --raw --minify --flatten -o "jsonpath={.clusters[0].cluster.$1}"; }
-server=$(of_cluster server)
+server=${SERVER:-$(of_cluster server)}
 authority=$(of_cluster certificate-authority-data)
 tls_name=$(of_cluster tls-server-name)
 proxy=$(of_cluster proxy-url)
@@ -65,18 +66,21 @@ if [ "$(of_cluster insecure-skip-tls-verify)" = true ]; then
     exit 1
 fi
 case $server in
-    https://127.* | https://localhost* | "https://[::1]"*)
-        echo "the context's server is $server: the host would look for it on itself; use the context of the API server's own address" >&2
-        exit 1
+    https://127.*.*.*[:/]* | https://localhost[:/]* | https://0.0.0.0[:/]* | "https://[::1]"*)
+        echo "the server is $server: the host will look for it on itself; SERVER=https://... names another address" >&2
         ;;
     https://*) ;;
     *)
-        echo "the context's server is $server: the token would go there in the clear; use a context with https" >&2
+        echo "the server is $server: an agent's token goes over https:// only; use another context, or SERVER=https://..." >&2
         exit 1
         ;;
 esac
 [ -z "$proxy" ] || echo "the context's proxy-url is not taken over: the host reaches $server itself, or has HTTPS_PROXY" >&2
 
+if [ -d "$file" ]; then
+    echo "$file is a directory; name a file" >&2
+    exit 1
+fi
 # Before anything is made in the cluster. Not through the command line, which every process may read.
 next=$(mktemp "$file.XXXXXX")
 trap 'rm -f "$next"' EXIT
@@ -125,5 +129,5 @@ users:
   - name: $account
     user: {token: $token}
 YAML
-mv -T "$next" "$file"
+mv "$next" "$file"
 echo "$file: ServiceAccount $namespace/$account at $server, valid until $expires"

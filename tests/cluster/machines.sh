@@ -25,7 +25,7 @@ start_machine() {
     local number=$1 disk="$work/disk-$1"
     [ -e "$disk" ] || qemu-img create -q -f qcow2 -b "$work/base.ext4" -F raw "$disk"
     # Under emulation: kernel 6.12 does not survive 16-byte exchanges of more than one CPU in QEMU 7.
-    daemon "machine$number" "$cache/cluster/qemu/run" -accel tcg,thread=multi,tb-size=256 -cpu max,-cx16,-la57,-pku \
+    daemon "machine$number" "$cache/cluster/qemu/run" -accel tcg,thread=multi,tb-size=256 -cpu max,-la57,-pku \
         -smp 2 -m "$2" -nodefaults -no-user-config -display none -kernel "$work/vmlinuz" -initrd "$work/initrd" \
         -append "console=ttyS0 quiet net.ifnames=0 mitigations=off nokaslr audit=0 apparmor=0 random.trust_cpu=on tsc=reliable systemd.show_status=0 panic=5" \
         -drive "if=none,id=disk,file=$disk,format=qcow2,cache=unsafe" -device virtio-blk-pci,drive=disk \

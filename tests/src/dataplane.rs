@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
 };
 
 use balancing_dataplane::{
@@ -15,7 +14,7 @@ use balancing_dataplane::{
     loader::{self, HostScope, Loaded, Options, Sizes},
     model::{Backend, FrontendKey},
     probe::Features,
-    tables::{Counters, Reader, Tables},
+    tables::{self, Counters, Reader, Tables},
 };
 
 use nix::{
@@ -98,16 +97,13 @@ impl DataPlane {
 
     fn attach(&self, programs: &links::Programs, cgroup: &Cgroup, kind: &str) {
         let directory = CgroupDir::open(cgroup.path()).must("open a cgroup");
-        links::attach(programs, &directory, &self.links(cgroup, kind)).must("attach the programs");
+        let pins = self.layout.pods().join(format!("{kind}-{}", cgroup.id()));
+        links::attach(programs, &directory, &pins).must("attach the programs");
     }
 
-    fn links(&self, cgroup: &Cgroup, kind: &str) -> PathBuf {
-        self.layout.pods().join(format!("{kind}-{}", cgroup.id()))
-    }
-
-    /// Ends redirection of a pod's cgroup, as the first step of a removal.
-    pub fn stop_redirecting(&self, pod: &Cgroup) {
-        assert!(links::stop_redirecting(&self.links(pod, "pod")).must("detach the programs"));
+    /// Ends redirection, as the first step of a removal.
+    pub fn stop(&self) {
+        tables::stop(&self.layout).must("stop the programs");
     }
 
     /// Opens the tables anew, as an agent does that takes over. What was opened before is gone.

@@ -248,7 +248,7 @@ fn what_was_redirected_keeps_its_name_when_nothing_is_redirected_any_more() {
         assert_eq!(client.send_to(socket, family.frontend(1), "question"), Ok(()));
         (family, socket)
     });
-    world.plane.stop_redirecting(&world.pod);
+    world.plane.stop();
     for (family, kind, socket) in asked {
         assert_eq!(client.peer_name(socket), Ok(family.frontend(1)), "{family:?} {kind:?}");
         let socket = client.open(kind);
@@ -263,6 +263,17 @@ fn what_was_redirected_keeps_its_name_when_nothing_is_redirected_any_more() {
         let answer = client.receive(socket).unwrap();
         assert!(answer.data.starts_with("backend1"), "{family:?}: {answer:?}");
         assert_eq!(answer.from, Some(family.frontend(1)), "{family:?}");
+        // What dials the backend itself hears its own name.
+        assert_eq!(client.send_to(socket, family.backend(1), "again"), Ok(()));
+        assert_eq!(client.receive(socket).unwrap().from, Some(family.backend(1)), "{family:?}");
+    }
+    world.plane.take_over();
+    for family in Family::ALL {
+        let socket = client.open(family.udp());
+        assert_eq!(client.connect(socket, family.frontend(1)), Ok(()));
+        assert_eq!(client.peer_name(socket), Ok(family.frontend(1)), "{family:?}");
+        assert_eq!(client.send(socket, "question"), Ok(()));
+        assert!(client.receive(socket).unwrap().data.starts_with("backend1"), "{family:?}");
     }
 }
 

@@ -1,8 +1,8 @@
 //! `balancing-agent cleanup`: detaches and removes everything of ours on this host.
 //!
 //! The plugin may be at work with a pod meanwhile, and pods go on starting: the programs go first, so that no call finds any;
-//! then the links, each under its pod's lock, so that a call which had found them has ended. Of those, first the ones that redirect,
-//! on every cgroup; the ones that name stay for what is on its way.
+//! then the links, each under its pod's lock, so that a call which had found them has ended. Before the links go, the programs are told
+//! to redirect nothing and to go on naming, for what is on its way.
 
 use std::{
     fs, io,
@@ -12,9 +12,11 @@ use std::{
 };
 
 use balancing_dataplane::{
+    ABI,
     cgroup::PodUid,
     layout::Layout,
     links::{self, Locks, Programs},
+    tables,
 };
 use balancing_kube::source::stored::STATE_FILE;
 
@@ -93,9 +95,7 @@ pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
     for uid in locks.held()? {
         drop(locks.acquire(&uid, PATIENCE)?);
     }
-    if stop_redirecting(&layouts, &locks)? {
-        thread::sleep(ON_THE_WAY);
-    }
+    stop_redirecting(&Layout::new(&place.bpffs, ABI))?;
     let mut failed = Vec::new();
     for layout in &layouts {
         for (uid, dir) in links::pods(layout)? {
@@ -134,18 +134,15 @@ fn remove_state(dir: &Path) -> Result<bool, CleanupError> {
     Ok(true)
 }
 
-/// Whether anything was redirected until now. What fails here is told where it is removed.
-fn stop_redirecting(layouts: &[Layout], locks: &Locks) -> Result<bool, CleanupError> {
-    let mut stopped = false;
-    for layout in layouts {
-        for (uid, dir) in links::pods(layout)? {
-            if let Ok(_lock) = locks.acquire(&uid, PATIENCE) {
-                stopped |= links::stop_redirecting(&dir).unwrap_or(false);
-            }
-        }
-        stopped |= links::stop_redirecting(&layout.host()).unwrap_or(false);
+/// Ends redirection where something is hooked, and waits for answers. An end in the middle leaves programs that only name; the next
+/// agent redirects again. Tables of other ABIs are not ours to write.
+fn stop_redirecting(layout: &Layout) -> Result<(), CleanupError> {
+    let is_hooked = layout.host().is_dir() || !links::pods(layout)?.is_empty();
+    if is_hooked && tables::stop(layout).is_ok() {
+        tracing::info!("redirection has ended; the names of what was redirected go in {ON_THE_WAY:?}");
+        thread::sleep(ON_THE_WAY);
     }
-    Ok(stopped)
+    Ok(())
 }
 
 fn detach(locks: &Locks, uid: &PodUid, dir: &Path) -> Result<bool, CleanupError> {

@@ -46,12 +46,6 @@ impl Hook {
         Self::Connect6,
     ];
 
-    /// Whether it changes where a call goes; the others tell the application what it dialled.
-    #[must_use]
-    pub fn redirects(self) -> bool {
-        matches!(self, Self::Sendmsg4 | Self::Sendmsg6 | Self::Connect4 | Self::Connect6)
-    }
-
     /// Name of the program, of its pin and of its links' pins.
     #[must_use]
     pub fn name(self) -> &'static str {

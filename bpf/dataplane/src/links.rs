@@ -321,22 +321,6 @@ pub fn attached(cgroup: &CgroupDir, hook: Hook) -> Result<Vec<u32>, Error> {
     Ok(found.map_err(io_error("ask what is attached to", cgroup.path()))?.programs)
 }
 
-/// Detaches the hooks that redirect, and leaves those that name: what is dialled from now on goes its own way, and answers to
-/// what was redirected before bear the names that were dialled. [`remove`] ends the rest. `false`: nothing was there.
-///
-/// # Errors
-/// [`Error::Io`], [`Error::Foreign`].
-pub fn stop_redirecting(dir: &Path) -> Result<bool, Error> {
-    let mut stopped = false;
-    for hook in Hook::ALL.into_iter().filter(|hook| hook.redirects()) {
-        if let Some((link, _)) = open_link(dir, hook)? {
-            sys::link_detach(link.as_fd()).map_err(io_error("detach", &dir.join(hook.name())))?;
-            stopped = true;
-        }
-    }
-    Ok(stopped)
-}
-
 /// Detaches and removes a link directory, and what an interrupted call left of it. `false`: nothing was there.
 ///
 /// The directory disappears with one rename, so nobody sees half of it.

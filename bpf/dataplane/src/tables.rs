@@ -122,6 +122,17 @@ impl TableError {
     }
 }
 
+/// Ends redirection by whatever programs use these tables, on every cgroup at once, until the next [`Tables::open`]. They go on telling
+/// applications what they dialled. The caller is alone: no agent is at work.
+///
+/// # Errors
+/// There are no tables, or they cannot be opened.
+pub fn stop(layout: &Layout) -> Result<(), TableError> {
+    let mut control = pins::memory(layout, maps::CONTROL, true)?;
+    pins::set_control(&mut control, control::STOPPED, true);
+    Ok(())
+}
+
 /// One layer as it stands in the kernel.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
@@ -176,7 +187,8 @@ impl Tables {
     /// # Errors
     /// A pin that cannot be opened or read.
     pub fn open(layout: &Layout, sizes: Sizes) -> Result<Self, TableError> {
-        let pins = Pins::open(layout, true)?;
+        let mut pins = Pins::open(layout, true)?;
+        pins.set_control(control::STOPPED, false);
         let mut tables = Self {
             policies: pins.policies()?,
             pins,

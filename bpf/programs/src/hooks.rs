@@ -135,6 +135,9 @@ fn decide<F: Family>(
     hook: u32,
 ) -> Answer {
     let switches = event::switches();
+    if switches & control::STOPPED != 0 {
+        return Answer::Exempt;
+    }
     let mut case = Case { dialled, switches, service_id: 0, backend: ([0; 4], 0) };
     let answer = ask(ctx, frontend, call, &mut case);
     let outcome = match answer {

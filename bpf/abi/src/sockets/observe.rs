@@ -71,6 +71,8 @@ pub mod control {
     pub const EVENTS: u32 = 1;
     /// The skip table has rows for every policy.
     pub const EXEMPT: u32 = 1 << 1;
+    /// Nothing is redirected any more. Programs go on naming what was, and forget what is dialled itself.
+    pub const STOPPED: u32 = 1 << 2;
 }
 
 /// One resolution, as a listener sees it.

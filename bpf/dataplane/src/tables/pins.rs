@@ -80,6 +80,12 @@ pub(crate) fn memory<T: Plain>(layout: &Layout, name: &str, writable: bool) -> R
     opened.map_err(|source| TableError::Open { path, source: Box::new(MapError::IoError(source)) })
 }
 
+/// Sets a bit of [`Control::flags`]. There is one writer.
+pub(crate) fn set_control(control: &mut Memory<Control>, bit: u32, on: bool) {
+    let flags = control.load32(0, FLAGS);
+    control.store32(0, FLAGS, if on { flags | bit } else { flags & !bit });
+}
+
 pub(super) fn operation(
     operation: &'static str,
     table: &'static str,
@@ -307,8 +313,7 @@ impl Pins {
     }
 
     pub(crate) fn set_control(&mut self, bit: u32, on: bool) {
-        let flags = self.control.load32(0, FLAGS);
-        self.control.store32(0, FLAGS, if on { flags | bit } else { flags & !bit });
+        set_control(&mut self.control, bit, on);
     }
 
     pub(crate) fn has_control(&self, bit: u32) -> bool {

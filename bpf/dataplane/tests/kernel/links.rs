@@ -58,29 +58,6 @@ fn attached_once_however_often_it_is_asked_for() {
 }
 
 #[test]
-fn naming_goes_on_when_nothing_is_redirected_any_more() {
-    let Some(fixture) = Fixture::new("naming") else { return };
-    let programs = fixture.pin_programs(1);
-    let cgroup = fixture.make_pod(UID);
-    let dir = fixture.pod_dir(1, UID);
-    assert!(!links::stop_redirecting(&dir).unwrap());
-    links::attach(&programs, &cgroup, &dir).unwrap();
-    for _ in 0..2 {
-        assert!(links::stop_redirecting(&dir).unwrap());
-        for hook in Hook::ALL {
-            assert_eq!(attached(&cgroup, hook), usize::from(!hook.redirects()), "{}", hook.name());
-        }
-    }
-    // Whoever goes on after all finds dead links, and makes them anew.
-    let expected =
-        Hook::ALL.map(|hook| (hook, if hook.redirects() { Change::Recreated } else { Change::Kept }));
-    assert_eq!(links::attach(&programs, &cgroup, &dir).unwrap(), expected.into());
-    fs::remove_dir(cgroup.path()).unwrap();
-    assert!(links::stop_redirecting(&dir).unwrap());
-    assert!(links::remove(&dir).unwrap());
-}
-
-#[test]
 fn e11_new_programs_are_put_into_the_same_links() {
     let Some(fixture) = Fixture::new("update") else { return };
     let cgroup = fixture.make_pod(UID);
