@@ -143,10 +143,8 @@ fn very_many_flows_to_a_pod_that_is_gone_are_ended_in_parts() {
     scene.declare(&[0]);
     let front = address(FRONTS[0]);
     let flows = || -> u16 {
-        let count = || std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack");
-        let text = scene.host.run(count).unwrap();
-        let entries = text.lines().nth(1).and_then(|line| line.split_whitespace().next()).unwrap();
-        u16::from_str_radix(entries, 16).unwrap()
+        let count = || std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
+        scene.host.run(count).unwrap().trim().parse().unwrap()
     };
     // The queue of a device may overflow.
     wait_until(PATIENCE, || {
