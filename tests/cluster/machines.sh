@@ -29,7 +29,7 @@ start_machine() {
     [ -e "$disk" ] || qemu-img create -q -f qcow2 -b "$work/base.ext4" -F raw "$disk"
     # Exchanges of 16 bytes stop all emulated CPUs. Without them kernels since 7 find memory for a socket's storage only where the
     # allocator checks itself.
-    [ "$(kernel_major)" -lt 7 ] || more="slab_debug=F,kmalloc-*"
+    [ "$(kernel_major)" -lt 7 ] || more="slab_debug=F,kmalloc-* damon_stat.enabled=0"
     daemon "machine$number" "$cache/cluster/qemu/run" -accel tcg,thread=multi,tb-size=256 -cpu max,-cx16,-la57,-pku \
         -smp 2 -m "$2" -nodefaults -no-user-config -display none -kernel "$work/vmlinuz" -initrd "$work/initrd" \
         -append "console=ttyS0 quiet net.ifnames=0 mitigations=off nokaslr audit=0 apparmor=0 random.trust_cpu=on tsc=reliable systemd.show_status=0 panic=5 $more" \
