@@ -65,6 +65,7 @@ for text in --install-cni --cni-bin-dir=/host/var/lib/rancher/k3s/data/cni '--cr
     has cni "$text"
 done
 render remove --set balancingAgent.remove=true
+"$helm" template balancing "$chart" --namespace default --set balancingAgent.remove=true >/dev/null 2>&1 || fail "a release in a system namespace cannot be removed"
 for text in 'name: cni-uninstall' 'args: [cleanup]' 'name: removed'; do has remove "$text"; done
 lacks remove 'name: agent'
 render uninstall --set balancingAgent.cni.uninstall=true
@@ -93,6 +94,8 @@ has plain 'name: node-local-dns'
 lacks plain balancing-system
 
 # What it does not know.
+refuses 'is not a power of two; use 131072' --set balancingAgent.tables.connections=70000
+refuses apiServerHost --set feature.apiServerHost=https://192.0.2.1:6443
 refuses "additional properties 'nodeEntryInterface' not allowed" --set balancingAgent.nodeEntryInterface=eth0
 refuses "additional properties 'nodeLocalDns' not allowed" --set nodeLocalDns.enabled=true
 refuses "at '/feature/enableIPv6': value must be true" --set feature.enableIPv6=false

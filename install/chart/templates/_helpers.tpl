@@ -205,6 +205,14 @@ seLinuxOptions: {{ toJson . }}
 {{- if and (has .Release.Namespace (list "default" "kube-node-lease" "kube-public" "kube-system")) (not .Values.balancingAgent.remove) }}
 {{- fail (printf "namespace %s: the rules of admission take every other ServiceAccount of the release's namespace for that of a host outside the cluster, and refuse its Leases and Events; use a namespace of its own, such as --namespace balancing-system --create-namespace" .Release.Namespace) }}
 {{- end }}
+{{- with .Values.balancingAgent.tables.connections }}
+{{- $wanted := int64 . }}
+{{- $power := int64 1 }}
+{{- range until 31 }}{{ if lt $power $wanted }}{{ $power = mul $power 2 }}{{ end }}{{ end }}
+{{- if ne $power $wanted }}
+{{- fail (printf "balancingAgent.tables.connections: %d is not a power of two; use %d" $wanted $power) }}
+{{- end }}
+{{- end }}
 {{- if and $cni.install $cni.uninstall }}
 {{- fail "balancingAgent.cni.install and uninstall exclude each other" }}
 {{- end }}

@@ -114,10 +114,14 @@ fn refused(engine: &Engine, key: &FrontendKey, policy: &PolicyRef, invalid: &Inv
 }
 
 fn withdrawn(engine: &Engine, policy: &PolicyRef, resolution: &Resolution) -> String {
-    match engine.id_winner_over(policy).and_then(|senior| engine.senior(senior, policy)) {
-        Some(senior) => {
-            format!("conflict: its service id {} belongs to {senior}", resolution.service_id)
-        }
-        None => format!("its port has no partner: {}", resolution.notes.join("; ")),
+    let senior_of = |senior| engine.senior(senior, policy);
+    if let Some(senior) = engine.id_winner_over(policy).and_then(senior_of) {
+        return format!("conflict: its service id {} belongs to {senior}", resolution.service_id);
     }
+    if let Some(((port, protocol), senior)) = engine.port_winner_over(policy)
+        && let Some(senior) = senior_of(senior)
+    {
+        return format!("conflict: its proxy port {port}/{protocol} belongs to {senior}");
+    }
+    format!("its port has no partner: {}", resolution.notes.join("; "))
 }

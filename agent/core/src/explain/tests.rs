@@ -4,7 +4,10 @@ use balancing_abi::model::{ClientId::NetnsCookie, Clients};
 
 use super::{Deviation, Explanation, explain};
 use crate::{
-    objects::{ObjectRef, Pod, Policy, RedirectMode::PodEndpoint},
+    objects::{
+        ObjectRef, Pod, Policy,
+        RedirectMode::{NodeProxy, PodEndpoint},
+    },
     resolve::{Settings, fixtures::*},
 };
 
@@ -272,4 +275,16 @@ fn weight_zero_everywhere_without_reject_falls_through() {
     let explanation = ask(&Lab::of([policy.into()]), None);
     assert_eq!(winner(&explanation), None);
     assert_has(&explanation.decision, &["weight 0", "goes where it was dialled"]);
+}
+
+#[test]
+fn a_policy_whose_proxy_port_belongs_to_another_says_so() {
+    let policy = |name, created, app, front| {
+        let mut pods = web_pods(&[("", 20080, Tcp)]);
+        pods.selector = selector(&[("app", app)]);
+        mk_balancing(name, at_address(front, &[("", 80, Tcp)]), pods, NodeProxy).created(Some(created))
+    };
+    let lab = Lab::of([policy("old", 1, "x", "10.9.9.1").into(), policy("new", 2, "y", FRONT).into()]);
+    let explanation = ask(&lab, None);
+    assert_has(why(&explanation, "new"), &["conflict", "proxy port 20080/TCP", "old"]);
 }

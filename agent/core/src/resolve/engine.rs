@@ -16,7 +16,7 @@ use crate::{
     objects::{LabelSelector, Node, Object, ObjectKey, Policy, PolicyRef, PolicySpec},
     plan::{Entry, Layer, Verdict},
     resolve::{
-        Resolution, Role, Settings, Standing,
+        ProxyPort, Resolution, Role, Settings, Standing,
         ids::{Bid, Ids},
         needs::{lacks, needs},
         proxy_ports::ProxyPorts,
@@ -169,6 +169,11 @@ impl Engine {
     #[must_use]
     pub fn id_winner_over(&self, policy: &PolicyRef) -> Option<&PolicyRef> {
         self.ids.winner_over(policy)
+    }
+
+    /// A port of this policy at the proxy addresses that a policy which comes first leads to other pods, and that policy.
+    pub(crate) fn port_winner_over(&self, policy: &PolicyRef) -> Option<(ProxyPort, &PolicyRef)> {
+        self.proxy_ports.winner_over(policy)
     }
 
     /// The service id of a policy: chosen or derived.

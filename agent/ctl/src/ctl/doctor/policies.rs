@@ -106,8 +106,12 @@ impl Wrong {
             Self::Failing => "",
             Self::NotAccepted => "correct the field that the message names",
             Self::NotResolved => "create the Service with a ClusterIP, or correct serviceMatcher",
-            Self::NotPaired => "give frontend and backend ports equal names and protocols",
-            Self::Conflicted => "change the frontend or the serviceId of one of the two",
+            Self::NotPaired => {
+                "give frontend and backend ports equal names and protocols, and only ports that the Service has"
+            }
+            Self::Conflicted => {
+                "change in one of the two what the message names: frontend, serviceId or proxy port"
+            }
             Self::NoBackends => "make a backend ready, or correct spec.backend",
         }
     }
