@@ -161,8 +161,8 @@ impl<'a> Pool<'a> {
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let pods = match self.spec {
-            BackendSpec::LocalPods(_) => Some(self.place),
-            BackendSpec::Pods { .. } => Some(""),
+            BackendSpec::LocalPods(pods) => Some((self.place, pods)),
+            BackendSpec::Pods { pods, .. } => Some(("", pods)),
             BackendSpec::Addresses { addresses, .. } => {
                 if addresses.iter().all(|a| a.weight == 0) {
                     notes.push("every address has weight 0".to_owned());
@@ -174,10 +174,12 @@ impl<'a> Pool<'a> {
             Some(_) if self.selected.is_empty() && self.is_listed => {
                 notes.push("the controller lists no pod for it; the policy's status tells why".to_owned());
             }
-            Some(place) if self.selected.is_empty() => {
-                notes.push(format!("no pod{place} matches spec.backend's endpointSelector"));
+            Some((place, pods)) if self.selected.is_empty() => {
+                let namespace = pods.namespace.iter().map(|namespace| format!(" in namespace {namespace}"));
+                let namespace: String = namespace.collect();
+                notes.push(format!("no pod{namespace}{place} matches spec.backend's endpointSelector"));
             }
-            Some(place) if self.eligible.is_empty() => {
+            Some((place, _)) if self.eligible.is_empty() => {
                 // A pod of both families is listed twice.
                 let count = self.selected.iter().map(|pod| pod.name()).collect::<BTreeSet<_>>().len();
                 let mut note =

@@ -21,6 +21,7 @@ use kube::{
 use tokio::time::{error::Elapsed, sleep, sleep_until, timeout};
 
 use super::{ClusterStats, rate_limit::jitter};
+use crate::source::cause;
 use balancing_core::names::{FIELD_MANAGER, LEASE};
 
 /// After so long without a renewal the Lease is free.
@@ -44,7 +45,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ElectionError {
     /// The API server refuses it or cannot be reached.
-    #[error("Lease {LEASE}: {0}")]
+    #[error("Lease {LEASE}: {}", cause(.0))]
     Request(#[from] Box<kube::Error>),
     /// No answer.
     #[error("Lease {LEASE}: the API server does not answer")]

@@ -267,6 +267,15 @@ fn no_backend_rejects_at_an_address_and_falls_back_at_a_service() {
 }
 
 #[test]
+fn a_namespace_without_such_pods_is_named() {
+    let mut pods = web_pods(&[("", 80, Tcp)]);
+    pods.namespace = Some("elsewhere".to_owned());
+    let lab =
+        Lab::of([mk_balancing("b", front(), pods, PodEndpoint).into(), mk_pod("a", &["10.0.0.1"]).into()]);
+    assert!(message(&lab).contains("no pod in namespace elsewhere matches"), "{}", message(&lab));
+}
+
+#[test]
 fn affinity_belongs_to_balancing_and_limits_to_local_redirect() {
     let mut settings = mk_settings();
     settings.qos_limit = limit(100);
