@@ -13,7 +13,6 @@ use balancing_dataplane::{
     links,
     loader::{self, HostScope, Loaded, Options, Sizes},
     model::{Backend, FrontendKey},
-    probe::Features,
     tables::{self, Counters, Reader, Tables},
 };
 
@@ -38,10 +37,14 @@ pub const SIZES: Sizes = Sizes {
     policies: 64,
 };
 
-/// What an application gets that is refused; before Linux 5.18 no program chooses it.
+/// What an application gets that is refused; before Linux 5.18 no program chooses it. By the kernel's version, so that it does not
+/// depend on what the product finds out.
 #[must_use]
 pub fn refusal() -> Errno {
-    if Features::probe().set_retval { Errno::EHOSTUNREACH } else { Errno::EPERM }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").must("read the kernel's version");
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= (5, 18) { Errno::EHOSTUNREACH } else { Errno::EPERM }
 }
 
 /// Loaded programs, opened tables, links. Everything goes on drop.

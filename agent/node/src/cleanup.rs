@@ -138,9 +138,15 @@ fn remove_state(dir: &Path) -> Result<bool, CleanupError> {
 /// agent redirects again. Tables of other ABIs are not ours to write.
 fn stop_redirecting(layout: &Layout) -> Result<(), CleanupError> {
     let is_hooked = layout.host().is_dir() || !links::pods(layout)?.is_empty();
-    if is_hooked && tables::stop(layout).is_ok() {
-        tracing::info!("redirection has ended; the names of what was redirected go in {ON_THE_WAY:?}");
-        thread::sleep(ON_THE_WAY);
+    if !is_hooked {
+        return Ok(());
+    }
+    match tables::stop(layout) {
+        Ok(()) => {
+            tracing::info!("redirection has ended; the names of what was redirected go in {ON_THE_WAY:?}");
+            thread::sleep(ON_THE_WAY);
+        }
+        Err(error) => tracing::warn!("names go at once with redirection: {error}"),
     }
     Ok(())
 }

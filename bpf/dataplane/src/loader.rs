@@ -29,7 +29,7 @@ use balancing_abi::sockets::{
 use crate::{
     layout::{Hook, Layout},
     links::{self, Programs},
-    probe::Features,
+    probe::{Features, load_patiently},
     tables::{TableError, pins},
 };
 
@@ -336,17 +336,12 @@ fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut CgroupSockAddr, LoadError
         .map_err(|_other_type: ProgramError| missing())
 }
 
-/// Loads a program, again where the verifier gave up for a signal that waits for this thread: EAGAIN.
-pub(crate) fn load_patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
-    const TRIES: usize = 5;
-    for _ in 1..TRIES {
-        match load() {
-            Err(ProgramError::LoadError { io_error, .. })
-                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
-            done => return done,
-        }
+/// The kernel's answer to a load, where it is one.
+pub(crate) fn errno(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
+        _ => None,
     }
-    load()
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<(Hook, OwnedFd)>, LoadError> {
@@ -355,7 +350,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<(Hook, OwnedFd)>, LoadError> {
         .map(|hook| {
             let failed = |source| LoadError::Program { name: hook.name(), source: Box::new(source) };
             let program = program(ebpf, hook)?;
-            load_patiently(|| program.load()).map_err(failed)?;
+            load_patiently(|| program.load(), errno).map_err(failed)?;
             let fd = program.fd().map_err(failed)?;
             let fd = fd.as_fd().try_clone_to_owned().map_err(|e| failed(ProgramError::IOError(e)))?;
             Ok((hook, fd))
@@ -377,9 +372,9 @@ mod tests {
             let mut tried = 0;
             let load = || {
                 tried += 1;
-                Err(refusal(code))
+                Err::<(), _>(refusal(code))
             };
-            assert!(load_patiently(load).is_err());
+            assert!(load_patiently(load, errno).is_err());
             assert_eq!(tried, tries);
         }
     }

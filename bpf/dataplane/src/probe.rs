@@ -68,6 +68,21 @@ const fn instruction(code: u8, destination: u8, source: u8, offset: i16, immedia
     u64::from_ne_bytes([code, source << 4 | destination, o0, o1, i0, i1, i2, i3])
 }
 
+/// Loads a program, again where the verifier gave up for a signal that waits for this thread: EAGAIN.
+pub(crate) fn load_patiently<T, E>(
+    mut load: impl FnMut() -> Result<T, E>,
+    errno: impl Fn(&E) -> Option<i32>,
+) -> Result<T, E> {
+    const TRIES: usize = 5;
+    for _ in 1..TRIES {
+        match load() {
+            Err(error) if errno(&error) == Some(libc::EAGAIN) => {}
+            done => return done,
+        }
+    }
+    load()
+}
+
 fn loads(attach_type: u32, instructions: &[u64]) -> io::Result<()> {
     let program = ProgramSpec {
         prog_type: PROG_TYPE_CGROUP_SOCK_ADDR,
@@ -75,14 +90,6 @@ fn loads(attach_type: u32, instructions: &[u64]) -> io::Result<()> {
         name: "balancing_probe",
         instructions,
     };
-    // A signal that waits for the thread ends the verifier's work, and says nothing of the kernel.
-    const TRIES: usize = 5;
-    let mut loaded = prog_load(&program, None);
-    for _ in 1..TRIES {
-        if !matches!(&loaded, Err(error) if error.raw_os_error() == Some(libc::EAGAIN)) {
-            break;
-        }
-        loaded = prog_load(&program, None);
-    }
-    loaded.map(drop)
+    // An interruption says nothing of the kernel.
+    load_patiently(|| prog_load(&program, None), io::Error::raw_os_error).map(drop)
 }

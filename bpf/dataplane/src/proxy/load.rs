@@ -16,7 +16,8 @@ use balancing_abi::proxy::{
 
 use super::{Error, Options, Sizes};
 use crate::{
-    loader::{chain, load_patiently},
+    loader::{chain, errno},
+    probe::load_patiently,
     sys,
 };
 
@@ -51,7 +52,7 @@ fn program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
         || Error::Load(format!("the object has no program {name}: build it and the agent from one checkout"));
     let program: &mut SchedClassifier =
         ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(refused)?;
-    load_patiently(|| program.load()).map_err(refused)?;
+    load_patiently(|| program.load(), errno).map_err(refused)?;
     let fd = program.fd().map_err(refused)?;
     fd.as_fd().try_clone_to_owned().map_err(|error| refused(ProgramError::IOError(error)))
 }
