@@ -110,8 +110,9 @@ pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniErro
         tracing::info!("the plugin is taken out of the network configuration, and its binary is removed");
     } else {
         let reasons: Vec<String> = held.iter().map(ToString::to_string).collect();
+        let binary = if config.bin_dir.join(PLUGIN).exists() { "stays" } else { "is gone, but should stay" };
         tracing::warn!(
-            "the plugin is taken out of the network configuration; its binary stays: {}. Run this again afterwards",
+            "the plugin is taken out of the network configuration; its binary {binary}: {}. Run this again afterwards",
             reasons.join("; ")
         );
     }

@@ -1,7 +1,8 @@
 //! What libcni remembers of ADD: a runtime may call our plugin for a pod although no configuration names it any more.
 //!
 //! CRI-O's DEL uses the configuration of the pod's ADD from there; a plugin that is missing then keeps the pod Terminating. So does
-//! Multus, in a cache of its own.
+//! Multus, in a cache of its own. containerd's DEL goes by the configuration of now (go-cni, `Network.Remove`), so that its pods need
+//! nothing of what is remembered.
 
 use std::{fs, io::ErrorKind, path::Path};
 
@@ -19,41 +20,64 @@ const RESULTS: &str = "var/lib/cni/results";
 /// results below it.
 const MULTUS: [&str; 2] = ["var/lib/cni/multus", "var/lib/cni/multus/results"];
 
-/// Names of the results whose configuration names our plugin, and of what Multus remembers. What cannot be read counts.
+/// Something remembered that names our plugin.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reference {
+    /// The file's name; with its directory where Multus remembers it.
+    pub name: String,
+    /// The pod for which the node's runtime has called the plugin, as its arguments say: namespace and name.
+    pub pod: Option<String>,
+}
+
+/// The results whose configuration names our plugin, and what Multus remembers. What cannot be read counts.
 ///
 /// # Errors
 /// When not all of them can be listed. From a container the host's directory is there only where it is mounted. Where Multus has
 /// none it is not used.
-pub(crate) fn references(host: &Path) -> Result<Vec<String>, Error> {
-    let mut names = naming_ours(&host.join(RESULTS))?;
+pub(crate) fn references(host: &Path) -> Result<Vec<Reference>, Error> {
+    let mut found = naming_ours(&host.join(RESULTS))?;
     for (place, of) in MULTUS.into_iter().zip(["multus", "multus/results"]) {
         match naming_ours(&host.join(place)) {
-            Ok(found) => names.extend(found.into_iter().map(|name| format!("{of}/{name}"))),
+            // Its own caller is Multus, whatever pod that is for.
+            Ok(theirs) => found.extend(
+                theirs.into_iter().map(|one| Reference { name: format!("{of}/{}", one.name), pod: None }),
+            ),
             Err(error) if error.source.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(names)
+    Ok(found)
 }
 
-/// Names of a directory's files that name ours.
-fn naming_ours(directory: &Path) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
+/// A directory's files that name ours.
+fn naming_ours(directory: &Path) -> Result<Vec<Reference>, Error> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed("read", directory))? {
         let entry = entry.map_err(failed("read", directory))?;
         let path = entry.path();
-        if !path.is_dir() && fs::read(&path).map_or(true, |text| names_ours(&text)) {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+        if path.is_dir() {
+            continue;
+        }
+        let value = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        if value.as_ref().is_none_or(names_ours) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            found.push(Reference { name, pod: value.as_ref().and_then(pod) });
         }
     }
-    names.sort();
-    Ok(names)
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
 }
 
-fn names_ours(text: &[u8]) -> bool {
-    let Ok(value) = serde_json::from_slice::<Value>(text) else { return true };
+fn names_ours(value: &Value) -> bool {
     let is_unread = |config: &Value| config.as_str().is_none_or(|config| STANDARD.decode(config).is_err());
-    value.get("config").is_some_and(is_unread) || is_in(&value)
+    value.get("config").is_some_and(is_unread) || is_in(value)
+}
+
+/// The pod of a result: libcni keeps `CNI_ARGS` as pairs (`cniArgs`), in which a runtime of Kubernetes names it.
+fn pod(result: &Value) -> Option<String> {
+    let pairs = result.get("cniArgs")?.as_array()?;
+    let of = |key: &str| pairs.iter().find(|pair| pair[0] == *key)?[1].as_str();
+    Some(format!("{}/{}", of("K8S_POD_NAMESPACE")?, of("K8S_POD_NAME")?))
 }
 
 /// Whether a text of the value is our plugin's name, or a configuration with it: Go writes bytes in base64.
@@ -72,6 +96,10 @@ fn is_in(value: &Value) -> bool {
 mod tests {
     use super::*;
 
+    fn names(host: &Path) -> Vec<String> {
+        references(host).unwrap().into_iter().map(|found| found.name).collect()
+    }
+
     #[test]
     fn only_results_of_our_plugin_count() {
         let host = tempfile::tempdir().unwrap();
@@ -87,7 +115,24 @@ mod tests {
         }
         fs::write(results.join("net-c-eth0"), "{").unwrap();
         fs::write(results.join("net-d-eth0"), r#"{"config":"no base64"}"#).unwrap();
-        assert_eq!(references(host.path()).unwrap(), ["net-a-eth0", "net-c-eth0", "net-d-eth0"]);
+        assert_eq!(names(host.path()), ["net-a-eth0", "net-c-eth0", "net-d-eth0"]);
+    }
+
+    #[test]
+    fn h10_a_result_tells_its_pod() {
+        let host = tempfile::tempdir().unwrap();
+        let results = host.path().join(RESULTS);
+        fs::create_dir_all(&results).unwrap();
+        let config = STANDARD.encode(r#"{"plugins":[{"type":"balancing-cni"}]}"#);
+        let of_kubernetes = r#"[["IgnoreUnknown","1"],["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","web"]]"#;
+        for (name, args) in
+            [("a", of_kubernetes), ("b", r#"[["K8S_POD_NAME","web"]]"#), ("c", "{}"), ("d", "[[],7]")]
+        {
+            let text = format!(r#"{{"config":"{config}","cniArgs":{args}}}"#);
+            fs::write(results.join(name), text).unwrap();
+        }
+        let pods: Vec<_> = references(host.path()).unwrap().into_iter().map(|found| found.pod).collect();
+        assert_eq!(pods, [Some("shop/web".to_owned()), None, None, None]);
     }
 
     #[test]
@@ -112,8 +157,8 @@ mod tests {
             fs::write(path(name), text).unwrap();
         }
         let named = ["multus/aaa", "multus/ccc", "multus/results/net-a-eth0"];
-        assert_eq!(references(host.path()).unwrap(), named);
+        assert_eq!(names(host.path()), named);
         fs::remove_dir_all(path("multus")).unwrap();
-        assert_eq!(references(host.path()).unwrap(), [""; 0]);
+        assert_eq!(names(host.path()), [""; 0]);
     }
 }

@@ -11,6 +11,8 @@ mod diff;
 pub mod directory;
 pub mod entry;
 pub mod fight;
+#[cfg(test)]
+mod fixtures;
 pub mod keeper;
 mod lock;
 pub mod placement;

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Held {
     /// Results of pods that started with it.
-    #[error("the runtime calls it when these pods end, so wait for that: {}", .0.join(", "))]
+    #[error("it is called when the pods of these results end, so wait for that: {}", .0.join(", "))]
     Pods(Vec<String>),
     /// Files that a runtime may read.
     #[error("{} still has it, or cannot be read: take it out there", .0.join(", "))]
@@ -95,19 +95,25 @@ impl Settings {
         ))
     }
 
-    /// Whether the runtime remembers pods of ours.
+    /// Whether pods that started with ours still need it. Those of containerd do not, which calls what it has loaded, so that there
+    /// a cache that is not there is none, too.
     fn remembered(&self) -> Option<Held> {
+        let is_containerd = self.runtime_is_known && self.runtime == Runtime::Containerd;
         match cache::references(&self.host) {
-            Ok(names) if names.is_empty() => None,
-            Ok(names) => Some(Held::Pods(names)),
-            // containerd's DEL goes by the configuration of now, so a cache that is not there is none.
-            Err(error)
-                if error.source.kind() == ErrorKind::NotFound
-                    && self.runtime_is_known
-                    && self.runtime == Runtime::Containerd =>
-            {
-                None
+            Ok(found) => {
+                let counts = |one: &cache::Reference| one.pod.is_none() || !is_containerd;
+                let names: Vec<String> = found.into_iter().filter(counts).map(in_words).collect();
+                match (names.is_empty(), self.runtime_is_known) {
+                    (true, _) => None,
+                    (false, true) => Some(Held::Pods(names)),
+                    (false, false) => Some(Held::Unseen(format!(
+                        "CRI-O calls it when the pods of these results end, containerd does not: wait for that, or say --cni-runtime \
+                         containerd where that is the runtime: {}",
+                        names.join(", ")
+                    ))),
+                }
             }
+            Err(error) if error.source.kind() == ErrorKind::NotFound && is_containerd => None,
             Err(error) => {
                 let else_named = if self.runtime_is_known {
                     ""
@@ -120,6 +126,13 @@ impl Settings {
     }
 }
 
+fn in_words(found: cache::Reference) -> String {
+    match found.pod {
+        Some(pod) => format!("{} ({pod})", found.name),
+        None => found.name,
+    }
+}
+
 /// Files that still name ours: those in which it is alone, broken ones, copies that others have made of a list, drop-ins of others.
 fn named(seen: &Directory, drop_ins: &[File]) -> Option<Held> {
     let needle = format!("\"{PLUGIN}\"");
@@ -129,3 +142,6 @@ fn named(seen: &Directory, drop_ins: &[File]) -> Option<Held> {
     let names: Vec<String> = counted.filter(names).map(|file| file.name.clone()).collect();
     (!names.is_empty()).then_some(Held::Named(names))
 }
+
+#[cfg(test)]
+mod tests;

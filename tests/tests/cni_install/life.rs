@@ -306,17 +306,24 @@ fn h10_a_binary_that_a_runtime_remembers_stays_and_answers() {
     let list = kept.host.read("10-net.conflist");
     fs::write(
         results.join("net-c1-eth0"),
-        json!({"kind": "cniCacheV1", "config": base64(&list)}).to_string(),
+        json!({"kind": "cniCacheV1", "config": base64(&list), "cniArgs": [["K8S_POD_NAMESPACE", "default"], ["K8S_POD_NAME", "pod"]]})
+            .to_string(),
     )
     .unwrap();
     kept.node.agent().terminate();
-    let told = said(&kept.host.succeed("uninstall", &[]));
-    assert!(told.contains("its binary stays") && told.contains("net-c1-eth0"), "{told}");
+    let told = said(&kept.host.succeed("uninstall", &["--cni-runtime=cri-o"]));
+    assert!(told.contains("its binary stays") && told.contains("net-c1-eth0 (default/pod)"), "{told}");
     assert_eq!(kept.host.read("10-net.conflist"), LIST);
     plugin.succeed("DEL", &pod, "c1", &netns.path());
     plugin.succeed("DEL", &pod, "c1", &netns.path());
+    // Somebody has removed it too early.
+    let binary = kept.host.path("bin").join(OURS);
+    fs::rename(&binary, kept.host.path("aside")).unwrap();
+    let told = said(&kept.host.succeed("uninstall", &["--cni-runtime=cri-o"]));
+    assert!(told.contains("its binary is gone, but should stay"), "{told}");
+    fs::rename(kept.host.path("aside"), &binary).unwrap();
     fs::remove_file(results.join("net-c1-eth0")).unwrap();
-    kept.host.succeed("uninstall", &[]);
+    kept.host.succeed("uninstall", &["--cni-runtime=cri-o"]);
     assert!(kept.host.names("bin").is_empty());
 }
 

@@ -7,57 +7,11 @@ use std::{
 
 use super::*;
 use crate::{
-    entry::Entry,
+    fixtures::{BINARY, Host, LIST},
     lock::LOCK,
-    uninstall::{Held, Told},
 };
 
-const LIST: &str = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge"}]}"#;
-const BINARY: &str = "#!/bin/sh\necho '{\"supportedVersions\":[\"1.0.0\"]}'\n";
 const LATE: Duration = Duration::from_secs(20);
-
-struct Host {
-    place: tempfile::TempDir,
-}
-
-impl Host {
-    fn new() -> Self {
-        let host = Self { place: tempfile::tempdir().unwrap() };
-        for name in ["net.d", "bin", "run"] {
-            fs::create_dir(host.path(name)).unwrap();
-        }
-        fs::write(host.path("source"), BINARY).unwrap();
-        fs::set_permissions(host.path("source"), fs::Permissions::from_mode(0o755)).unwrap();
-        host
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            host: self.place.path().to_owned(),
-            net_dir: self.path("net.d"),
-            bin_dir: self.path("bin"),
-            origins: ["--cni-net-dir", "--cni-bin-dir"].map(str::to_owned),
-            binary: self.path("source"),
-            run_dir: self.path("run"),
-            choice: Choice::Auto,
-            runtime: Runtime::Containerd,
-            runtime_is_known: true,
-            runtime_is_awaited: false,
-            network: None,
-            reads_drop_ins: None,
-            entry: Entry::default().to_json(),
-            place: Place::Last,
-        }
-    }
-
-    fn list(&self) -> PathBuf {
-        self.path("net.d/10-net.conflist")
-    }
-}
 
 fn inode(path: &Path) -> u64 {
     fs::metadata(path).unwrap().ino()
@@ -354,20 +308,6 @@ fn g49_a_list_whose_name_runtimes_do_not_take_is_told_and_not_joined() {
 }
 
 #[test]
-fn h23_beside_a_keeper_nothing_is_uninstalled() {
-    let host = Host::new();
-    fs::write(host.list(), LIST).unwrap();
-    let mut keeper = Keeper::new(host.settings());
-    keeper.round(Instant::now());
-    keeper.round(Instant::now());
-    let refused = host.settings().uninstall(|| None).unwrap_err().to_string();
-    assert!(refused.contains("--install-cni"), "{refused}");
-    assert!(host.settings().standing().is_ready());
-    drop(keeper);
-    assert_eq!(host.settings().uninstall(|| None).unwrap(), []);
-}
-
-#[test]
 fn g33_the_program_comes_back_also_in_a_fight() {
     let host = Host::new();
     let mut keeper = Keeper::new(host.settings());
@@ -408,66 +348,6 @@ fn g33_without_a_program_no_list_names_it() {
         keeper.round(now + Duration::from_secs(3));
         assert!(keeper.standing().is_ready(), "{:?}", keeper.standing());
     }
-}
-
-#[test]
-fn uninstalled_nothing_is_left_but_a_binary_that_is_called() {
-    let host = Host::new();
-    fs::write(host.list(), LIST).unwrap();
-    let settings = host.settings();
-    settings.install().unwrap();
-    fs::create_dir_all(host.path("var/lib/cni/results")).unwrap();
-    let cached = host.path("var/lib/cni/results/net-a-eth0");
-    fs::write(&cached, "unreadable").unwrap();
-    assert_eq!(settings.uninstall(|| None).unwrap(), [Held::Pods(vec!["net-a-eth0".to_owned()])]);
-    assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
-    assert!(host.path("bin").join(PLUGIN).exists());
-    fs::remove_file(&cached).unwrap();
-    assert!(settings.uninstall(|| None).unwrap().is_empty());
-    assert!(!host.path("bin").join(PLUGIN).exists());
-    // Also when nothing is there at all, if the runtime tells so.
-    fs::remove_dir_all(host.path("net.d")).unwrap();
-    fs::remove_dir_all(host.path("bin")).unwrap();
-    assert!(settings.uninstall(|| Some(Told::Without)).unwrap().is_empty());
-}
-
-#[test]
-fn h21_a_directory_of_configurations_that_is_not_there_keeps_the_binary() {
-    let host = Host::new();
-    fs::write(host.list(), LIST).unwrap();
-    host.settings().install().unwrap();
-    // The directory is not mounted into the container that asks, or it is another one.
-    let elsewhere = Settings { net_dir: host.path("missing"), ..host.settings() };
-    let held = elsewhere.uninstall(|| None).unwrap();
-    let told = held.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    assert!(
-        held.len() == 1 && told.contains("missing is not there") && told.contains("--cni-net-dir"),
-        "{told}"
-    );
-    assert!(host.path("bin").join(PLUGIN).exists());
-    assert_eq!(elsewhere.uninstall(|| Some(Told::Without)).unwrap(), []);
-    assert!(!host.path("bin").join(PLUGIN).exists());
-}
-
-#[test]
-fn h22_drop_ins_of_others_that_name_ours_keep_the_binary() {
-    let host = Host::new();
-    fs::write(host.list(), LIST).unwrap();
-    host.settings().install().unwrap();
-    fs::create_dir(host.path("net.d/net")).unwrap();
-    for (name, text) in
-        [("50-ours.conf", Entry::default().to_json()), ("60-x.conf", r#"{"type":"x"}"#.to_owned())]
-    {
-        fs::write(host.path("net.d/net").join(name), text).unwrap();
-    }
-    assert_eq!(
-        host.settings().uninstall(|| None).unwrap(),
-        [Held::Named(vec!["net/50-ours.conf".to_owned()])]
-    );
-    assert!(host.path("bin").join(PLUGIN).exists());
-    fs::rename(host.path("net.d/net/50-ours.conf"), host.path("net.d/net/50-ours.bak")).unwrap();
-    assert_eq!(host.settings().uninstall(|| None).unwrap(), []);
-    assert!(!host.path("bin").join(PLUGIN).exists());
 }
 
 #[test]
@@ -632,84 +512,4 @@ fn g29_a_runtime_that_is_late_takes_no_drop_in_away() {
     assert!(drop_in.exists());
     Settings { reads_drop_ins: None, ..host.settings() }.install().unwrap();
     assert!(!drop_in.exists(), "one that never answers reads none for sure");
-}
-
-#[test]
-fn h21_what_cannot_be_seen_keeps_the_binary() {
-    let host = Host::new();
-    let results = host.path("var/lib/cni/results");
-    let unknown = Settings { runtime_is_known: false, ..host.settings() };
-    let crio = Settings { runtime: Runtime::Crio, ..host.settings() };
-    let held = |settings: &Settings| {
-        settings.uninstall(|| None).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    };
-    fs::write(host.list(), LIST).unwrap();
-    host.settings().install().unwrap();
-    // The directory is not mounted into the container that asks.
-    for settings in [&unknown, &crio] {
-        let told = held(settings);
-        assert!(told.contains("cannot be seen") && told.contains("var/lib/cni/results"), "{told}");
-        assert!(told.contains("mount that directory"), "{told}");
-        assert_eq!(told.contains("--cni-runtime containerd"), !settings.runtime_is_known, "{told}");
-        assert!(host.path("bin").join(PLUGIN).exists());
-    }
-    // It is no directory: also with containerd nothing is proved.
-    fs::create_dir_all(results.parent().unwrap()).unwrap();
-    fs::write(&results, "").unwrap();
-    assert!(held(&host.settings()).contains("cannot be seen"));
-    fs::remove_file(&results).unwrap();
-    assert_eq!(held(&host.settings()), "");
-    host.settings().install().unwrap();
-    fs::create_dir(&results).unwrap();
-    assert_eq!(held(&crio), "");
-    assert!(!host.path("bin").join(PLUGIN).exists());
-}
-
-#[test]
-fn h22_what_still_names_ours_keeps_the_binary() {
-    let host = Host::new();
-    let ours = format!("{{\"type\":\"{PLUGIN}\"}}");
-    let delegates =
-        format!(r#"{{"cniVersion":"0.3.1","type":"multus","delegates":[{{"plugins":[{ours}]}}]}}"#);
-    let alone = LIST.replace(r#"{"type":"bridge"}"#, &ours);
-    for (name, text) in [
-        ("00-multus.conf", &delegates[..]),
-        ("20-x.conflist", &alone),
-        ("30-y.conf", &alone[..alone.len() - 2]),
-    ] {
-        fs::write(host.list(), LIST).unwrap();
-        host.settings().install().unwrap();
-        let file = host.path("net.d").join(name);
-        // Somebody writes it while the runtime is awaited.
-        let write = || {
-            fs::write(&file, text).unwrap();
-            None
-        };
-        assert_eq!(host.settings().uninstall(write).unwrap(), [Held::Named(vec![name.to_owned()])]);
-        assert!(host.path("bin").join(PLUGIN).exists(), "{name}");
-        // A backup is nothing that a runtime reads.
-        fs::rename(&file, file.with_extension("bak")).unwrap();
-        assert_eq!(host.settings().uninstall(|| None).unwrap(), []);
-        assert!(!host.path("bin").join(PLUGIN).exists(), "{name}");
-    }
-}
-
-#[test]
-fn h22_what_the_runtime_has_loaded_or_just_remembered_keeps_the_binary() {
-    let host = Host::new();
-    fs::write(host.list(), LIST).unwrap();
-    host.settings().install().unwrap();
-    assert_eq!(host.settings().uninstall(|| Some(Told::Held(Held::Loaded))).unwrap(), [Held::Loaded]);
-    assert!(host.path("bin").join(PLUGIN).exists());
-    // The ADD of a pod ends after ours left the list.
-    let results = host.path("var/lib/cni/results");
-    let remember = || {
-        assert!(!fs::read_to_string(host.list()).unwrap().contains(PLUGIN));
-        fs::create_dir_all(&results).unwrap();
-        fs::write(results.join("net-a-eth0"), "{").unwrap();
-        None
-    };
-    let held = host.settings().uninstall(remember).unwrap();
-    assert_eq!(held, [Held::Pods(vec!["net-a-eth0".to_owned()])]);
-    assert!(host.path("bin").join(PLUGIN).exists());
 }
