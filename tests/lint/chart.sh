@@ -81,6 +81,9 @@ for text in 'kind: LocalRedirectPolicy' 'lameduck 20s' 'terminationGracePeriodSe
 done
 render numbers --set nodeLocalDNS.enabled=true,nodeLocalDNS.cacheSeconds=86400
 for text in 'cache 86400' 'lameduck 30s' 'terminationGracePeriodSeconds: 40'; do has numbers "$text"; done
+render upstreams --set 'nodeLocalDNS.enabled=true,nodeLocalDNS.upstreams={192.0.2.1,192.0.2.1:5353,2001:db8::1,[2001:db8::1]:53,tls://192.0.2.2}'
+has upstreams 'forward . 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53 tls://192.0.2.2'
+lacks remove balancing-doctor
 render monitoring --set serviceMonitor.enabled=true,prometheusRule.enabled=true,grafanaDashboard.enabled=true
 for text in 'kind: ServiceMonitor' 'kind: PrometheusRule' 'alert: BalancingAgentAway' grafana_dashboard; do has monitoring "$text"; done
 render external --set externalHosts.enabled=true
@@ -107,6 +110,15 @@ for namespace in default kube-node-lease kube-public kube-system; do
     refuses "use a namespace of its own" --namespace "$namespace"
 done
 refuses "install and uninstall exclude each other" --set balancingAgent.cni.install=true,balancingAgent.cni.uninstall=true
+refuses "is the port at feature.apiServerHost; set that, too" --set feature.apiServerPort=6443
+refuses "is the port at balancingController.apiServerHost" --set balancingController.apiServerPort=6443
+for host in 127.0.0.1 localhost ::1; do
+    refuses "set balancingController.apiServerHost" --set "feature.apiServerHost=$host"
+done
+refuses "check-values.yaml" --set balancingAgent.metricsPort=10250
+refuses "10250 is the kubelet's" --set balancingAgent.healthPort=10250
+refuses "at '/nodeLocalDNS/upstreams/0'" --set 'nodeLocalDNS.upstreams={dns.example.com}'
+refuses "got 0, want 1" --set nodeLocalDNS.runAsUser=0
 refuses "set tag or digest" --set nodeLocalDNS.enabled=true,nodeLocalDNS.image.tag=
 refuses "at '/feature/apiServerPort'" --set-string feature.apiServerPort=99999
 refuses "at '/balancingAgent/cni/netDir'" --set balancingAgent.cni.netDir=/

@@ -225,6 +225,22 @@ seLinuxOptions: {{ toJson . }}
 {{- if eq (int .Values.balancingAgent.healthPort) (int .Values.balancingAgent.metricsPort) }}
 {{- fail "balancingAgent.healthPort and metricsPort must differ" }}
 {{- end }}
+{{- $feature := .Values.feature }}
+{{- $controller := .Values.balancingController }}
+{{- if and $feature.apiServerPort (not $feature.apiServerHost) }}
+{{- fail "feature.apiServerPort: it is the port at feature.apiServerHost; set that, too" }}
+{{- end }}
+{{- if and $controller.apiServerPort (not (or $controller.apiServerHost $feature.apiServerHost)) }}
+{{- fail "balancingController.apiServerPort: it is the port at balancingController.apiServerHost; set that, too" }}
+{{- end }}
+{{- if regexMatch "^(127[.]|localhost$|\\[?::1\\]?$)" ($controller.apiServerHost | default $feature.apiServerHost) }}
+{{- fail "feature.apiServerHost: an address of loopback is that of each node, and the controller runs in a network of its own; set balancingController.apiServerHost, such as kubernetes.default.svc with balancingController.apiServerPort=443" }}
+{{- end }}
+{{- range $name := list "healthPort" "metricsPort" }}
+{{- if eq (int (index $.Values.balancingAgent $name)) 10250 }}
+{{- fail (printf "balancingAgent.%s: 10250 is the kubelet's on every node" $name) }}
+{{- end }}
+{{- end }}
 {{- if eq (int .Values.balancingController.healthPort) (int .Values.balancingController.metricsPort) }}
 {{- fail "balancingController.healthPort and metricsPort must differ" }}
 {{- end }}
