@@ -159,6 +159,10 @@ pub fn resolve_policy(
         }
         (Ok(spec), Standing::Active | Standing::Invalid) => {
             resolve_active(&policy.id, spec, &mut resolution, snapshot, settings);
+            if settings.role == Role::Cluster && !is_for_a_node(spec, snapshot) {
+                let note = "; it applies on hosts outside the cluster only (enableOutCluster)";
+                resolution.notes.insert(0, why_not_selected(policy.id.kind, settings) + note);
+            }
         }
     }
     if let Some(Wait::Next(generation)) = wait {
@@ -185,9 +189,7 @@ pub(crate) fn standing(policy: &Policy, snapshot: &Snapshot, settings: &Settings
         Role::External => policy.id.kind == PolicyKind::Balancing && spec.out_cluster,
         Role::Cluster => {
             let outside = policy.id.kind == PolicyKind::Balancing && spec.out_cluster;
-            outside
-                || spec.node_selector == LabelSelector::default()
-                || snapshot.nodes().any(|node| spec.node_selector.matches(&node.labels))
+            outside || is_for_a_node(spec, snapshot)
         }
         Role::Node => {
             spec.node_selector == LabelSelector::default()
@@ -197,6 +199,12 @@ pub(crate) fn standing(policy: &Policy, snapshot: &Snapshot, settings: &Settings
         }
     };
     if selected { Standing::Active } else { Standing::NotSelected }
+}
+
+/// Whether a node of the cluster is meant, seen from the whole of it.
+fn is_for_a_node(spec: &PolicySpec, snapshot: &Snapshot) -> bool {
+    spec.node_selector == LabelSelector::default()
+        || snapshot.nodes().any(|node| spec.node_selector.matches(&node.labels))
 }
 
 impl Resolution {

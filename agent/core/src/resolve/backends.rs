@@ -282,17 +282,28 @@ impl<'a> Pool<'a> {
                     Family::V4 => ANNOTATION_PROXY_IPV4,
                     Family::V6 => ANNOTATION_PROXY_IPV6,
                 };
-                format!("node without an {family} proxy address in its annotation {annotation}")
+                format!(
+                    "node without an {family} proxy address in its annotation {annotation}, which a TunnelFabric writes, so that only \
+                     its own clients reach its pods"
+                )
             }
             Obstacle::NoTargetPort => format!("no container port for the targetPort of port {port}"),
         };
         let name = match obstacle {
             Obstacle::NoProxyAddress if pod.node.is_empty() => "(no node)".to_owned(),
             Obstacle::NoProxyAddress => pod.node.clone(),
+            Obstacle::NoHostPort => format!("{}/{}{}", pod.namespace, pod.name, host_ports(pod)),
             _ => format!("{}/{}", pod.namespace, pod.name),
         };
         self.left_out.entry(why).or_default().insert(name);
     }
+}
+
+/// The ports that the pod opens on its node, as a remark on it.
+fn host_ports(pod: &Pod) -> String {
+    let ports = pod.ports.iter().filter_map(|port| Some(format!("{}/{}", port.host_port?, port.protocol)));
+    let ports: BTreeSet<String> = ports.collect();
+    if ports.is_empty() { String::new() } else { format!(" (which has {})", shorten(&ports)) }
 }
 
 fn custom(addresses: &[WeightedAddress], port: u16, family: Family) -> Vec<Backend> {

@@ -64,7 +64,9 @@ fn waits_for_ports(policy: &Policy, snapshot: &Snapshot, settings: &Settings) ->
 pub(super) fn waits(policy: &Policy, snapshot: &Snapshot, settings: &Settings) -> String {
     let lacks: Vec<String> = lacks(policy, snapshot, settings).iter().map(ToString::to_string).collect();
     if lacks.is_empty() && policy.lacks_ports() {
-        return "waits for the controller to choose its ports at the proxy addresses, of the proxyPorts of a TunnelFabric".to_owned();
+        return "waits for the controller to choose its ports at the proxy addresses, of the proxyPorts of a TunnelFabric; `kubectl get \
+                tunnelfabrics` shows whether there is one"
+            .to_owned();
     }
     if lacks.is_empty() {
         let slices = format!("waits for the EndpointSlices of generation {}", policy.generation);

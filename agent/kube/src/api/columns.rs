@@ -67,6 +67,11 @@ fn policy() -> Vec<CustomResourceColumnDefinition> {
         text("Accepted", &condition("Accepted", "status"), "Whether the policy is valid."),
         text("Conflicted", &condition("Conflicted", "status"), "Whether another policy wins."),
         column("Backends", "integer", ".status.backends", Some("Backends of the cluster.")),
+        wide(text(
+            "Resolved",
+            &condition("ResolvedRefs", "status"),
+            "Whether Service and ports of the policy are known and pair.",
+        )),
         wide(text("Reason", &condition("Programmed", "reason"), "Why the policy is or is not in force.")),
         age(),
     ]

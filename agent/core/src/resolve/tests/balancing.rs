@@ -64,7 +64,8 @@ fn host_port_mode_uses_node_addresses_of_pods_that_open_the_port() {
         message(&lab)
     );
     assert!(
-        message(&lab).contains("no hostPort 20080/TCP declared: default/silent, default/wrong"),
+        message(&lab)
+            .contains("no hostPort 20080/TCP declared: default/silent, default/wrong (which has 20081/TCP)"),
         "{}",
         message(&lab)
     );
@@ -116,7 +117,7 @@ fn node_proxy_counts_a_node_once_per_pod_and_names_nodes_without_an_address() {
         mk_node("node-c", &[], &["fd09::3"]).into(),
     ]);
     assert_eq!(shows(&lab), "192.168.9.1:20080*2 192.168.9.2:20080");
-    let why = "IPv4 proxy address in its annotation balancing.elf.io/nodeProxyIpv4: node-c";
+    let why = "IPv4 proxy address in its annotation balancing.elf.io/nodeProxyIpv4, which a TunnelFabric writes, so that only its own clients reach its pods: node-c";
     assert!(message(&lab).contains(why), "{}", message(&lab));
     let backends = &lab.entry(key(FRONT, 80, Tcp)).layers[0].backends;
     assert_eq!((backends[0].pod.clone(), backends[0].node.as_deref()), (None, Some(THERE)));

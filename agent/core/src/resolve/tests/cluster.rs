@@ -85,8 +85,12 @@ fn balancing_policies_meet_outside_the_cluster_too() {
     assert_eq!(losers(&lab), ["b"], "hosts outside apply both");
     lab.put(pool("b", 2).with(|spec| spec.out_cluster = false));
     assert_eq!(losers(&lab), [""; 0]);
+    assert_eq!(lab.verdict(&balancing("a")).message, "1 frontend, 1 backend");
     lab.put(mk_labelled(HERE, &[]));
-    assert_eq!(lab.verdict(&balancing("a")).reason, Reason::Applied, "still for hosts outside");
+    let verdict = lab.verdict(&balancing("a"));
+    assert_eq!(verdict.reason, Reason::Applied, "still for hosts outside");
+    let note = "spec.config.nodeLabelSelector matches the labels of no node; it applies on hosts outside the cluster only";
+    assert!(verdict.message.contains(note), "{}", verdict.message);
 }
 
 #[test]

@@ -22,6 +22,7 @@ enum Wrong {
     NotPaired,
     Conflicted,
     NoBackends,
+    Waiting,
 }
 
 pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
@@ -58,16 +59,17 @@ fn judge(policies: &[PolicyView]) -> Vec<Finding> {
 }
 
 impl Wrong {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Failing,
         Self::NotAccepted,
         Self::NotResolved,
         Self::NotPaired,
         Self::Conflicted,
         Self::NoBackends,
+        Self::Waiting,
     ];
 
-    /// The worst of what is wrong; `None` also for a policy that is not meant to do anything here, or waits.
+    /// The worst of what is wrong; `None` also for a policy that is not meant to do anything here.
     fn of(policy: &PolicyView) -> Option<Self> {
         let reason = policy.reason.as_str();
         if FailureReason::ALL.iter().any(|failure| failure.as_str() == reason) {
@@ -80,6 +82,8 @@ impl Wrong {
             Some(Self::NotResolved)
         } else if policy.conflicted {
             Some(Self::Conflicted)
+        } else if reason == Reason::Pending.as_str() {
+            Some(Self::Waiting)
         } else {
             (reason == "NoBackends").then_some(Self::NoBackends)
         }
@@ -97,6 +101,7 @@ impl Wrong {
             Self::NotPaired => "have ports that do not pair",
             Self::Conflicted => "lost to another policy",
             Self::NoBackends => "have no backend",
+            Self::Waiting => "wait",
         }
     }
 
@@ -113,6 +118,7 @@ impl Wrong {
                 "change in one of the two what the message names: frontend, serviceId or proxy port"
             }
             Self::NoBackends => "make a backend ready, or correct spec.backend",
+            Self::Waiting => "if it still does after a minute, see the log of what it waits for",
         }
     }
 }
@@ -151,8 +157,8 @@ mod tests {
             (policy("fine", "Applied"), None),
             (policy("off", "Disabled"), None),
             (policy("elsewhere", "NotSelected"), None),
-            // The source is told to lack something.
-            (policy("waits", "Pending"), None),
+            (policy("waits", "Pending"), Some(Level::Warning)),
+            // That the agent has not read everything yet is told once, and not of each.
             (policy("early", "NotSynced"), None),
         ];
         for (policy, level) in table {
