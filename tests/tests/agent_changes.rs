@@ -13,7 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancing_dataplane::{ABI, layout::Layout, links, model::PolicyKind, tables::Reader};
+use balancing_dataplane::{
+    ABI,
+    layout::Layout,
+    links,
+    model::PolicyKind,
+    tables::{self, Reader},
+};
 use balancing_tests::*;
 use serde_json::json;
 
@@ -532,6 +538,28 @@ fn cleanup_removes_everything() {
     // And a new agent begins again.
     world.node.start();
     assert!(world.clients[0].ask_tcp(address(FRONTEND)).unwrap().starts_with('b'));
+}
+
+#[test]
+fn a_cleanup_that_did_not_end_is_told_until_an_agent_goes_on() {
+    if !require_kernel() {
+        return;
+    }
+    let mut world = World::start("cleanup-cut");
+    world.node.agent().kill();
+    let ask = |world: &mut World| world.clients[0].ask_tcp(address(FRONTEND)).unwrap();
+    assert!(ask(&mut world).starts_with('b'));
+    let says = |world: &World, command: &str| {
+        let output = world.node.ctl(&[command]);
+        String::from_utf8(output.stdout).unwrap().contains("did not come to its end")
+    };
+    assert!(!says(&world, "doctor") && !says(&world, "status"));
+    tables::stop(&world.node.layout(ABI)).unwrap();
+    assert_eq!(ask(&mut world), "original");
+    assert!(says(&world, "doctor") && says(&world, "status"));
+    world.node.start();
+    assert!(ask(&mut world).starts_with('b'));
+    assert!(!says(&world, "doctor") && !says(&world, "status"));
 }
 
 #[test]

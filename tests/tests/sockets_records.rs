@@ -267,13 +267,18 @@ fn what_was_redirected_keeps_its_name_when_nothing_is_redirected_any_more() {
         assert_eq!(client.send_to(socket, family.backend(1), "again"), Ok(()));
         assert_eq!(client.receive(socket).unwrap().from, Some(family.backend(1)), "{family:?}");
     }
+    // An agent that starts then, before and after it knows what is wanted.
     world.plane.take_over();
-    for family in Family::ALL {
-        let socket = client.open(family.udp());
-        assert_eq!(client.connect(socket, family.frontend(1)), Ok(()));
-        assert_eq!(client.peer_name(socket), Ok(family.frontend(1)), "{family:?}");
-        assert_eq!(client.send(socket, "question"), Ok(()));
-        assert!(client.receive(socket).unwrap().data.starts_with("backend1"), "{family:?}");
+    for (is_filled, server) in [(false, "direct1"), (true, "backend1")] {
+        assert_eq!(world.plane.reader().is_stopped(), !is_filled);
+        for family in Family::ALL {
+            let socket = client.open(family.udp());
+            assert_eq!(client.connect(socket, family.frontend(1)), Ok(()));
+            assert_eq!(client.peer_name(socket), Ok(family.frontend(1)), "{family:?}");
+            assert_eq!(client.send(socket, "question"), Ok(()));
+            assert!(client.receive(socket).unwrap().data.starts_with(server), "{family:?}");
+        }
+        world.plane.resume();
     }
 }
 

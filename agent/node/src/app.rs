@@ -41,7 +41,9 @@ pub fn main(abi: u32) -> ExitCode {
         }
         Ok(Action::Cleanup(place)) => {
             log(&place.log);
-            finish(cleanup(&place).map(|removed| tell(&place, removed)).map_err(|error| error.to_string()))
+            finish(
+                cleanup(&place, abi).map(|removed| tell(&place, removed)).map_err(|error| error.to_string()),
+            )
         }
         Ok(Action::Cni(work, config, place)) => {
             log(&place.log);

@@ -12,7 +12,6 @@ use std::{
 };
 
 use balancing_dataplane::{
-    ABI,
     cgroup::PodUid,
     layout::Layout,
     links::{self, Locks, Programs},
@@ -74,11 +73,12 @@ pub struct Removed {
     pub is_busy: bool,
 }
 
-/// Detaches every link, removes all pins of all ABIs and the run directory. Nothing there is no failure.
+/// Detaches every link, removes all pins of all ABIs and the run directory; `abi` is that of the tables that this program knows.
+/// Nothing there is no failure.
 ///
 /// # Errors
 /// A running agent, or the first thing that cannot be removed; the command can be run again.
-pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
+pub fn cleanup(place: &Place, abi: u32) -> Result<Removed, CleanupError> {
     let base = Layout::new(&place.bpffs, 0).base();
     // Held until the end. Where a directory is missing, no agent is at work.
     let _locks = (
@@ -95,7 +95,16 @@ pub fn cleanup(place: &Place) -> Result<Removed, CleanupError> {
     for uid in locks.held()? {
         drop(locks.acquire(&uid, PATIENCE)?);
     }
-    stop_redirecting(&Layout::new(&place.bpffs, ABI))?;
+    for layout in layouts.iter().filter(|layout| layout.abi() != abi) {
+        if is_hooked(layout)? {
+            let abi = layout.abi();
+            tracing::warn!(
+                abi,
+                "names go at once with redirection: the programs are those of another version"
+            );
+        }
+    }
+    stop_redirecting(&Layout::new(&place.bpffs, abi))?;
     let mut failed = Vec::new();
     for layout in &layouts {
         for (uid, dir) in links::pods(layout)? {
@@ -134,11 +143,16 @@ fn remove_state(dir: &Path) -> Result<bool, CleanupError> {
     Ok(true)
 }
 
+/// Whether the host or a pod has links.
+fn is_hooked(layout: &Layout) -> Result<bool, CleanupError> {
+    let is_host = fs::read_dir(layout.host()).is_ok_and(|mut links| links.next().is_some());
+    Ok(is_host || !links::pods(layout)?.is_empty())
+}
+
 /// Ends redirection where something is hooked, and waits for answers. An end in the middle leaves programs that only name; the next
-/// agent redirects again. Tables of other ABIs are not ours to write.
+/// agent redirects again once it knows what is wanted. Tables of other ABIs are not ours to write.
 fn stop_redirecting(layout: &Layout) -> Result<(), CleanupError> {
-    let is_hooked = layout.host().is_dir() || !links::pods(layout)?.is_empty();
-    if !is_hooked {
+    if !is_hooked(layout)? {
         return Ok(());
     }
     match tables::stop(layout) {

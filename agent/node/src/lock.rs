@@ -19,9 +19,10 @@ pub type Lock = Flock<File>;
 /// Why the right is not given.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another agent.
+    /// Another agent, or a cleanup.
     #[error(
-        "another agent holds {path}: stop it first, or use another --run-dir and another --bpffs",
+        "another agent holds {path}, or a cleanup that is not finished: stop it first, or use another --run-dir and another --bpffs for a second \
+         agent",
         path = path.display()
     )]
     Held {

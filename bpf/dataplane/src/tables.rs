@@ -122,7 +122,7 @@ impl TableError {
     }
 }
 
-/// Ends redirection by whatever programs use these tables, on every cgroup at once, until the next [`Tables::open`]. They go on telling
+/// Ends redirection by whatever programs use these tables, on every cgroup at once, until [`Tables::resume`]. They go on telling
 /// applications what they dialled. The caller is alone: no agent is at work.
 ///
 /// # Errors
@@ -187,8 +187,7 @@ impl Tables {
     /// # Errors
     /// A pin that cannot be opened or read.
     pub fn open(layout: &Layout, sizes: Sizes) -> Result<Self, TableError> {
-        let mut pins = Pins::open(layout, true)?;
-        pins.set_control(control::STOPPED, false);
+        let pins = Pins::open(layout, true)?;
         let mut tables = Self {
             policies: pins.policies()?,
             pins,
@@ -366,6 +365,12 @@ impl Tables {
     #[must_use]
     pub fn policies(&self) -> &BTreeMap<u32, PolicyName> {
         &self.policies
+    }
+
+    /// Takes back what [`stop`] did, where it was called and its caller did not come to its end. What the tables hold must be what is
+    /// wanted: it may be from long before.
+    pub fn resume(&mut self) {
+        self.pins.set_control(control::STOPPED, false);
     }
 
     /// Switches events on or off.

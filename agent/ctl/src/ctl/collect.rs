@@ -18,7 +18,7 @@ use balancing_dataplane::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    doctor::differences,
+    doctor::{STOPPED, differences},
     rights,
     tables_dir::{self, SearchError},
 };
@@ -147,6 +147,7 @@ struct TablesView {
     overwritten: u64,
     events_lost: u64,
     errors: BTreeMap<&'static str, u64>,
+    is_stopped: bool,
 }
 
 impl TablesView {
@@ -162,6 +163,7 @@ impl TablesView {
             overwritten: reader.overwritten()?,
             events_lost: reader.events_lost()?,
             errors: reader.hook_errors()?.into_iter().collect(),
+            is_stopped: reader.is_stopped(),
         })
     }
 }
@@ -228,7 +230,8 @@ impl Host {
             problems.push(error.to_string());
             None
         });
-        let TablesView { tables, overwritten, events_lost, errors } = tables.unwrap_or_default();
+        let TablesView { tables, overwritten, events_lost, errors, is_stopped } = tables.unwrap_or_default();
+        problems.extend(is_stopped.then(|| STOPPED.to_owned()));
         Ok(StatusView {
             node: agent.as_ref().map(|a| a.node.clone()),
             role: agent.as_ref().map(|a| a.role.clone()),

@@ -12,6 +12,7 @@ use balancing_core::{
 use balancing_dataplane::{
     layout::Layout,
     settings::{NodeSettings, PluginSettings, Told},
+    tables::Reader,
 };
 use serde::Serialize;
 
@@ -64,6 +65,8 @@ struct Host<'a> {
     plugin: Option<PluginSettings>,
     /// The newest directory on bpffs.
     layout: Option<Layout>,
+    /// A cleanup has ended redirection there.
+    is_stopped: bool,
 }
 
 impl Finding {
@@ -100,6 +103,10 @@ impl fmt::Display for Level {
 
 pub(super) use plugin::differences;
 
+/// What is so where a cleanup has ended redirection, and has not removed what it was ended for.
+pub(super) const STOPPED: &str =
+    "nothing is redirected, for a `balancing-agent cleanup` did not come to its end";
+
 /// Looks at everything.
 pub(super) fn examine(run_dir: &Path, bpffs: &Path) -> Vec<Finding> {
     if !rights::may_look() {
@@ -114,7 +121,9 @@ pub(super) fn examine(run_dir: &Path, bpffs: &Path) -> Vec<Finding> {
         findings.push(Finding::of(Level::Problem, "bpffs", error.to_string(), ""));
         None
     });
+    let reader = layout.as_ref().and_then(|layout| Reader::open(layout).ok());
     let host = Host {
+        is_stopped: reader.is_some_and(|reader| reader.is_stopped()),
         bpffs,
         run_dir,
         agent,

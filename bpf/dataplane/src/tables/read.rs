@@ -287,6 +287,12 @@ impl Reader {
         self.pins.has_control(control::EVENTS)
     }
 
+    /// Whether nothing is redirected, whatever the tables hold ([`super::stop`]).
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.pins.has_control(control::STOPPED)
+    }
+
     /// Events that found the buffer full.
     ///
     /// # Errors

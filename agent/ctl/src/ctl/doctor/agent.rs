@@ -13,12 +13,12 @@ const QUIET: Duration = Duration::from_secs(180);
 pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
     match &host.agent {
         Ok(agent) => judge(agent),
-        Err(error) => vec![down(error, host.layout.is_some())],
+        Err(error) => vec![down(error, host.layout.is_some() && !host.is_stopped)],
     }
 }
 
-fn down(error: &AskError, has_tables: bool) -> Finding {
-    let means = if has_tables {
+fn down(error: &AskError, redirects: bool) -> Finding {
+    let means = if redirects {
         "redirection goes on as it was, and nothing is looked at: no change, no new pod"
     } else {
         "nothing is redirected"

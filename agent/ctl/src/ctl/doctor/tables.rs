@@ -5,7 +5,7 @@ use balancing_dataplane::{
     tables::{Reader, Usage},
 };
 
-use super::{Finding, Host, Level};
+use super::{Finding, Host, Level, STOPPED};
 
 /// From this part on a table is nearly full, in percent.
 const NEARLY: u64 = 80;
@@ -32,6 +32,13 @@ pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
         .map(|usage| Usage { dropped: usage.dropped.or_else(|| told?.get(usage.name).copied()), ..usage })
         .collect();
     let mut findings = judge(&usage);
+    if host.is_stopped {
+        let remedy = host.mended_by_agent(
+            "it goes on as soon as the agent has read everything; its log says what is missing",
+            "run `balancing-agent cleanup` again, or start balancing-agent",
+        );
+        findings.push(Finding::of(Level::Problem, "tables", STOPPED, remedy));
+    }
     for (hook, count) in errors.into_iter().filter(|(_, count)| *count > 0) {
         let message = format!("{hook}: {count} calls met an error and went where they were dialled");
         findings.push(Finding::of(Level::Warning, "tables", message, ""));
