@@ -9,7 +9,8 @@
 # file anew. Server, CA and tls-server-name are those of the context; a proxy-url is not taken
 # over.
 #
-# SERVER names the API server where the host reaches it at another address than the context says.
+# API_SERVER (https://...) names it where the host reaches it at another address than the context says; TLS_SERVER_NAME is a name that
+# its certificate has, where it does not have that address.
 # DURATION (720h) is how long the token shall be valid; the API server may allow less. NAMESPACE is the agents', balancing-system.
 set -euo pipefail
 umask 077
@@ -57,24 +58,21 @@ fi
 
 # of_cluster FIELD: of the cluster that the context names.
 of_cluster() { kubectl config view --raw --minify --flatten -o "jsonpath={.clusters[0].cluster.$1}"; }
-server=${SERVER:-$(of_cluster server)}
+server=${API_SERVER:-$(of_cluster server)}
 authority=$(of_cluster certificate-authority-data)
-tls_name=$(of_cluster tls-server-name)
+tls_name=${TLS_SERVER_NAME:-$(of_cluster tls-server-name)}
 proxy=$(of_cluster proxy-url)
 if [ "$(of_cluster insecure-skip-tls-verify)" = true ]; then
     echo "the context does not verify its server (insecure-skip-tls-verify); a host gets no such kubeconfig: use one with the CA" >&2
     exit 1
 fi
-case $server in
-    https://127.*.*.*[:/]* | https://localhost[:/]* | https://0.0.0.0[:/]* | "https://[::1]"*)
-        echo "the server is $server: the host will look for it on itself; SERVER=https://... names another address" >&2
-        ;;
-    https://*) ;;
-    *)
-        echo "the server is $server: an agent's token goes over https:// only; use another context, or SERVER=https://..." >&2
-        exit 1
-        ;;
-esac
+if [[ $server != https://* ]]; then
+    echo "the server is $server: an agent's token goes over https:// only; use another context, or API_SERVER=https://..." >&2
+    exit 1
+fi
+if [[ $server =~ ^https://(localhost|0\.0\.0\.0|127(\.[0-9]+){3}|\[::1?\])([:/]|$) ]]; then
+    echo "the server is $server: the host will look for it on itself; API_SERVER=https://... names another address" >&2
+fi
 [ -z "$proxy" ] || echo "the context's proxy-url is not taken over: the host reaches $server itself, or has HTTPS_PROXY" >&2
 
 if [ -d "$file" ]; then
@@ -92,11 +90,11 @@ binding() {
 apiVersion: rbac.authorization.k8s.io/v1
 kind: $1
 metadata:
-  name: $3
-  namespace: $2
+  name: "$3"
+  namespace: "$2"
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: $4, name: $5}
 subjects:
-  - {kind: ServiceAccount, name: $account, namespace: $namespace}
+  - {kind: ServiceAccount, name: "$account", namespace: "$namespace"}
 YAML
 }
 {
@@ -104,8 +102,8 @@ YAML
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: $account
-  namespace: $namespace
+  name: "$account"
+  namespace: "$namespace"
 automountServiceAccountToken: false
 YAML
     binding ClusterRoleBinding "" "balancing-external-host-$account" ClusterRole balancing-external-host
@@ -115,19 +113,21 @@ YAML
 
 answer=$(kubectl create token "$account" --namespace "$namespace" --duration "$duration" -o 'jsonpath={.status.token} {.status.expirationTimestamp}')
 read -r token expires <<<"$answer"
+# A here-document takes the quotes out of ${name:+"text"}.
+verify=${authority:+", certificate-authority-data: $authority"}${tls_name:+", tls-server-name: \"$tls_name\""}
 cat >"$next" <<YAML
 apiVersion: v1
 kind: Config
 current-context: balancing
 contexts:
   - name: balancing
-    context: {cluster: balancing, user: $account, namespace: $namespace}
+    context: {cluster: balancing, user: "$account", namespace: "$namespace"}
 clusters:
   - name: balancing
-    cluster: {server: "$server"${authority:+, certificate-authority-data: $authority}${tls_name:+, tls-server-name: "$tls_name"}}
+    cluster: {server: "$server"$verify}
 users:
-  - name: $account
-    user: {token: $token}
+  - name: "$account"
+    user: {token: "$token"}
 YAML
 mv "$next" "$file"
 echo "$file: ServiceAccount $namespace/$account at $server, valid until $expires"

@@ -81,6 +81,9 @@ for text in 'kind: LocalRedirectPolicy' 'lameduck 20s' 'terminationGracePeriodSe
 done
 render numbers --set nodeLocalDNS.enabled=true,nodeLocalDNS.cacheSeconds=86400
 for text in 'cache 86400' 'lameduck 30s' 'terminationGracePeriodSeconds: 40'; do has numbers "$text"; done
+render address --set balancingController.apiServerHost=2001:db8::1,balancingController.apiServerPort=6443
+has address 'value: 2001:db8::1'
+render unfit --set balancingAgent.remove=true,balancingAgent.tables.connections=70000,feature.apiServerPort=6443
 render upstreams --set 'nodeLocalDNS.enabled=true,nodeLocalDNS.upstreams={192.0.2.1,192.0.2.1:5353,2001:db8::1,[2001:db8::1]:53,tls://192.0.2.2}'
 has upstreams 'forward . 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53 tls://192.0.2.2'
 lacks remove balancing-doctor
@@ -98,7 +101,10 @@ lacks plain balancing-system
 
 # What it does not know.
 refuses 'is not a power of two; use 131072' --set balancingAgent.tables.connections=70000
-refuses apiServerHost --set feature.apiServerHost=https://192.0.2.1:6443
+for host in https://192.0.2.1:6443 192.0.2.1:6443 'a b'; do
+    refuses "at '/feature/apiServerHost'" --set "feature.apiServerHost=$host"
+done
+refuses "at '/balancingAgent/tables/connections'" --set balancingAgent.tables.connections=134217728
 refuses "additional properties 'nodeEntryInterface' not allowed" --set balancingAgent.nodeEntryInterface=eth0
 refuses "additional properties 'nodeLocalDns' not allowed" --set nodeLocalDns.enabled=true
 refuses "at '/feature/enableIPv6': value must be true" --set feature.enableIPv6=false

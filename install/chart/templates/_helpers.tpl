@@ -199,10 +199,16 @@ seLinuxOptions: {{ toJson . }}
 {{- end }}
 {{- end }}
 
-{{- /* What a schema cannot say. */ -}}
+{{- /* What a schema cannot say. A release that is being removed was installed with what it has. */ -}}
 {{- define "balancing.validate" -}}
+{{- if not .Values.balancingAgent.remove }}
+{{- include "balancing.refuse" . }}
+{{- end }}
+{{- end }}
+
+{{- define "balancing.refuse" -}}
 {{- $cni := .Values.balancingAgent.cni }}
-{{- if and (has .Release.Namespace (list "default" "kube-node-lease" "kube-public" "kube-system")) (not .Values.balancingAgent.remove) }}
+{{- if has .Release.Namespace (list "default" "kube-node-lease" "kube-public" "kube-system") }}
 {{- fail (printf "namespace %s: the rules of admission take every other ServiceAccount of the release's namespace for that of a host outside the cluster, and refuse its Leases and Events; use a namespace of its own, such as --namespace balancing-system --create-namespace" .Release.Namespace) }}
 {{- end }}
 {{- with .Values.balancingAgent.tables.connections }}

@@ -299,6 +299,23 @@ fn a_host_outside_is_set_up_as_documented() {
             assert!(made.ok && made.stdout.contains("valid until 20"), "{} {}", made.stdout, made.stderr);
             println!("{}{}", made.stderr, made.stdout);
         }
+        let elsewhere = |server: &str, file: &str| {
+            let line =
+                format!("API_SERVER={server} TLS_SERVER_NAME=api.test {} edge-1 {file}", script.display());
+            world.plane.shell(&line, files.path())
+        };
+        let warned = |server: &str| {
+            let made = elsewhere(server, "other.kubeconfig");
+            assert!(made.ok, "{server}: {}", made.stderr);
+            let written = fs::read_to_string(files.path().join("other.kubeconfig")).unwrap();
+            assert!(written.contains(&format!(r#"server: "{server}""#)), "{written}");
+            assert!(written.contains(r#"tls-server-name: "api.test""#), "{written}");
+            made.stderr.contains("the host will look for it on itself")
+        };
+        assert!(warned("https://localhost") && warned("https://127.0.0.1/") && warned("https://[::1]:6443"));
+        assert!(!warned("https://127.0.0.1.example.com:6443") && !warned("https://192.0.2.1"));
+        let refused = elsewhere("http://192.0.2.1", "none.kubeconfig");
+        assert!(!refused.ok && refused.stderr.contains("over https:// only"), "{}", refused.stderr);
         files.path().join("edge-1.kubeconfig")
     });
     let mode = fs::metadata(files.path().join("edge-1.kubeconfig")).unwrap().permissions().mode();

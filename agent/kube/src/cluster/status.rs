@@ -5,8 +5,8 @@
 //!
 //! - `Accepted`: the spec keeps the rules. `False`: `InvalidSpec`, the message lists every broken rule.
 //! - `ResolvedRefs`: Service and ports exist and pair. `Unknown` for a policy that claims nothing (`InvalidSpec`,
-//!   `Disabled`, `NotSelected`), because its references are not looked at then.
-//! - `Conflicted`: an older policy has some of its frontends or its service id.
+//!   `Disabled`, `NotSelected`, `Pending`), because its references are not looked at then.
+//! - `Conflicted`: a policy that comes first has some of its frontends, its service id or its proxy port.
 //! - `Programmed`: it leads at least one frontend to a backend. Whether a node could put that into force is told by Events and
 //!   metrics of that node.
 
@@ -196,8 +196,7 @@ fn resolved_refs(verdict: &Verdict) -> (&'static str, &'static str, String) {
 
 fn conflicted(verdict: &Verdict) -> (&'static str, &'static str, String) {
     if verdict.conflicts_with.is_empty() {
-        let message =
-            "no policy that comes first has its service id or one of its frontends on the same node";
+        let message = "no policy that comes first has its service id, one of its frontends or its proxy port on the same node";
         return ("False", "NoConflict", message.to_owned());
     }
     // It names the winners, and what they won.

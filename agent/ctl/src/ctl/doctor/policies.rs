@@ -112,7 +112,7 @@ impl Wrong {
             Self::NotAccepted => "correct the field that the message names",
             Self::NotResolved => "create the Service with a ClusterIP, or correct serviceMatcher",
             Self::NotPaired => {
-                "give frontend and backend ports equal names and protocols, and only ports that the Service has"
+                "give frontend and backend ports equal names and protocols, and only TCP and UDP ports that the Service has"
             }
             Self::Conflicted => {
                 "change in one of the two what the message names: frontend, serviceId or proxy port"
