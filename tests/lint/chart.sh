@@ -83,9 +83,11 @@ render numbers --set nodeLocalDNS.enabled=true,nodeLocalDNS.cacheSeconds=86400
 for text in 'cache 86400' 'lameduck 30s' 'terminationGracePeriodSeconds: 40'; do has numbers "$text"; done
 render address --set balancingController.apiServerHost=2001:db8::1,balancingController.apiServerPort=6443
 has address 'value: 2001:db8::1'
+render nohost --set feature.apiServerHost=null,feature.apiServerPort=null
+render env --set 'feature.apiServerHost=127.0.0.1,balancingController.extraEnv[0].name=KUBERNETES_SERVICE_HOST,balancingController.extraEnv[0].value=192.0.2.1'
 render unfit --set balancingAgent.remove=true,balancingAgent.tables.connections=70000,feature.apiServerPort=6443
-render upstreams --set 'nodeLocalDNS.enabled=true,nodeLocalDNS.upstreams={192.0.2.1,192.0.2.1:5353,2001:db8::1,[2001:db8::1]:53,tls://192.0.2.2}'
-has upstreams 'forward . 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53 tls://192.0.2.2'
+render upstreams --set 'nodeLocalDNS.enabled=true,nodeLocalDNS.upstreams={192.0.2.1,192.0.2.1:5353,2001:db8::1,[2001:db8::1]:53,tls://192.0.2.2%dns.example.com}'
+has upstreams 'forward . 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53 tls://192.0.2.2%dns.example.com'
 lacks remove balancing-doctor
 render monitoring --set serviceMonitor.enabled=true,prometheusRule.enabled=true,grafanaDashboard.enabled=true
 for text in 'kind: ServiceMonitor' 'kind: PrometheusRule' 'alert: BalancingAgentAway' grafana_dashboard; do has monitoring "$text"; done

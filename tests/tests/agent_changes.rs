@@ -551,7 +551,7 @@ fn a_cleanup_that_did_not_end_is_told_until_an_agent_goes_on() {
     assert!(ask(&mut world).starts_with('b'));
     let says = |world: &World, command: &str| {
         let output = world.node.ctl(&[command]);
-        String::from_utf8(output.stdout).unwrap().contains("did not come to its end")
+        String::from_utf8(output.stdout).unwrap().contains("has not come to its end")
     };
     assert!(!says(&world, "doctor") && !says(&world, "status"));
     tables::stop(&world.node.layout(ABI)).unwrap();

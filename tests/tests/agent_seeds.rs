@@ -166,7 +166,7 @@ fn balancing_to_pods_host_ports_proxies_and_addresses() {
     node.apply(&Object::node("n2", "192.0.2.2"));
     reached_by(&mut host, "10.96.0.22:80", &["pod-10.1.0.1:80"]);
     let view = node.wait_backends("test-service-nodeproxy", 1);
-    let wanted = "its annotation balancing.elf.io/nodeProxyIpv4, which a TunnelFabric writes, so that only its own clients reach its pods: n2";
+    let wanted = "its annotation balancing.elf.io/nodeProxyIpv4, which a TunnelFabric or you write, and its own clients alone reach its pods: n2";
     assert!(view.message.contains(wanted), "{}", view.message);
 }
 

@@ -32,7 +32,7 @@ pub enum AskError {
         path: PathBuf,
     },
     /// Somebody served the socket, and is gone.
-    #[error("the agent at {path} ended before it answered; redirection goes on without it", path = path.display())]
+    #[error("the agent at {path} ended before it answered", path = path.display())]
     Ended {
         /// The socket.
         path: PathBuf,

@@ -150,7 +150,7 @@ fn is_hooked(layout: &Layout) -> Result<bool, CleanupError> {
 }
 
 /// Ends redirection where something is hooked, and waits for answers. An end in the middle leaves programs that only name; the next
-/// agent redirects again once it knows what is wanted. Tables of other ABIs are not ours to write.
+/// agent begins with empty tables. Tables of other ABIs are not ours to write.
 fn stop_redirecting(layout: &Layout) -> Result<(), CleanupError> {
     if !is_hooked(layout)? {
         return Ok(());

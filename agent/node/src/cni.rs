@@ -100,7 +100,7 @@ pub(crate) fn status(config: &CniConfig, place: &Place) -> Result<(), CniError> 
 pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniError> {
     let runtime = Runtime::new(config)?;
     let held = runtime.settings(config, &place.run_dir).uninstall(|| runtime.settle())?;
-    if held.is_empty() && !config.bin_dir.is_dir() {
+    if !config.bin_dir.is_dir() {
         tracing::warn!(
             "the plugin is taken out of the network configuration; no binary is removed, for {} is not there: name the runtime's \
              directory of plugins (--cni-bin-dir), in a container mount it",
@@ -110,11 +110,17 @@ pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniErro
         tracing::info!("the plugin is taken out of the network configuration, and its binary is removed");
     } else {
         let reasons: Vec<String> = held.iter().map(ToString::to_string).collect();
-        let binary = if config.bin_dir.join(PLUGIN).exists() { "stays" } else { "is gone, but should stay" };
-        tracing::warn!(
-            "the plugin is taken out of the network configuration; its binary {binary}: {}. Run this again afterwards",
-            reasons.join("; ")
-        );
+        let reasons = reasons.join("; ");
+        if config.bin_dir.join(PLUGIN).exists() {
+            tracing::warn!(
+                "the plugin is taken out of the network configuration; its binary stays: {reasons}. Run this again afterwards"
+            );
+        } else {
+            let place = config.bin_dir.display();
+            tracing::warn!(
+                "the plugin is taken out of the network configuration; {place} has no binary of it, though something may call it: {reasons}"
+            );
+        }
     }
     Ok(())
 }
@@ -266,7 +272,15 @@ impl Runtime {
         };
         // What is called until now is remembered when it ends.
         thread::sleep(GRACE);
-        chain.map(|_| Told::Without)
+        chain.map(|_| Told::Without { is_containerd_alone: self.is_containerd_alone() })
+    }
+
+    /// Whether the one socket that is there is containerd's. Beside another runtime nobody knows which one the kubelet uses.
+    fn is_containerd_alone(&self) -> bool {
+        let mut there = self.sockets.iter().filter(|socket| socket.exists());
+        let (Some(socket), None) = (there.next(), there.next()) else { return false };
+        let known = self.tokio.block_on(cri::known(socket)).ok();
+        known.and_then(|known| known.runtime) == Some(balancing_cni_install::directory::Runtime::Containerd)
     }
 
     /// Where the runtime has answered, or may do so again; `None` = there is none to ask.

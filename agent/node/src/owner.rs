@@ -208,11 +208,6 @@ impl Owner {
         self.tables.set_events(on)
     }
 
-    /// The tables are filled: what a cleanup ended that was not finished begins again.
-    pub fn resume(&mut self) {
-        self.tables.resume();
-    }
-
     /// Resolves what changed and programs what is pending, once the source's complete list has arrived. `true` when
     /// nothing is left to do.
     pub fn program(&mut self) -> bool {

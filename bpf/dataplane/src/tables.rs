@@ -122,7 +122,7 @@ impl TableError {
     }
 }
 
-/// Ends redirection by whatever programs use these tables, on every cgroup at once, until [`Tables::resume`]. They go on telling
+/// Ends redirection by whatever programs use these tables, on every cgroup at once, until the next [`Tables::open`]. They go on telling
 /// applications what they dialled. The caller is alone: no agent is at work.
 ///
 /// # Errors
@@ -182,7 +182,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Opens the pinned tables and takes over what they hold.
+    /// Opens the pinned tables and takes over what they hold. Where redirection was ended ([`stop`]) it begins anew, with nothing: what
+    /// they hold may be from long before.
     ///
     /// # Errors
     /// A pin that cannot be opened or read.
@@ -207,6 +208,12 @@ impl Tables {
             refused: BTreeMap::new(),
         };
         tables.adopt()?;
+        if tables.pins.has_control(control::STOPPED) {
+            for key in tables.entries.keys().copied().collect::<Vec<_>>() {
+                tables.remove(&key)?;
+            }
+            tables.pins.set_control(control::STOPPED, false);
+        }
         Ok(tables)
     }
 
@@ -365,12 +372,6 @@ impl Tables {
     #[must_use]
     pub fn policies(&self) -> &BTreeMap<u32, PolicyName> {
         &self.policies
-    }
-
-    /// Takes back what [`stop`] did, where it was called and its caller did not come to its end. What the tables hold must be what is
-    /// wanted: it may be from long before.
-    pub fn resume(&mut self) {
-        self.pins.set_control(control::STOPPED, false);
     }
 
     /// Switches events on or off.

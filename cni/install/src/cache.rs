@@ -25,7 +25,7 @@ const MULTUS: [&str; 2] = ["var/lib/cni/multus", "var/lib/cni/multus/results"];
 pub(crate) struct Reference {
     /// The file's name; with its directory where Multus remembers it.
     pub name: String,
-    /// The pod for which the node's runtime has called the plugin, as its arguments say: namespace and name.
+    /// The pod for which a runtime of Kubernetes has called the plugin, as its arguments say: namespace and name.
     pub pod: Option<String>,
 }
 
@@ -73,10 +73,12 @@ fn names_ours(value: &Value) -> bool {
     value.get("config").is_some_and(is_unread) || is_in(value)
 }
 
-/// The pod of a result: libcni keeps `CNI_ARGS` as pairs (`cniArgs`), in which a runtime of Kubernetes names it.
+/// The pod of a result: libcni keeps `CNI_ARGS` as pairs (`cniArgs`), in which a runtime of Kubernetes names it. Others that name
+/// one, as Podman did, know no uid.
 fn pod(result: &Value) -> Option<String> {
     let pairs = result.get("cniArgs")?.as_array()?;
     let of = |key: &str| pairs.iter().find(|pair| pair[0] == *key)?[1].as_str();
+    of("K8S_POD_UID").filter(|uid| !uid.is_empty())?;
     Some(format!("{}/{}", of("K8S_POD_NAMESPACE")?, of("K8S_POD_NAME")?))
 }
 
@@ -124,15 +126,21 @@ mod tests {
         let results = host.path().join(RESULTS);
         fs::create_dir_all(&results).unwrap();
         let config = STANDARD.encode(r#"{"plugins":[{"type":"balancing-cni"}]}"#);
-        let of_kubernetes = r#"[["IgnoreUnknown","1"],["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","web"]]"#;
-        for (name, args) in
-            [("a", of_kubernetes), ("b", r#"[["K8S_POD_NAME","web"]]"#), ("c", "{}"), ("d", "[[],7]")]
-        {
+        let of_podman = r#"["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","web"]"#;
+        let of_kubernetes = format!(r#"[["IgnoreUnknown","1"],{of_podman},["K8S_POD_UID","u"]]"#);
+        let of_podman = format!(r#"[{of_podman},["K8S_POD_UID",""]]"#);
+        for (name, args) in [
+            ("a", &of_kubernetes[..]),
+            ("b", &of_podman),
+            ("c", r#"[["K8S_POD_NAME","web"]]"#),
+            ("d", "{}"),
+            ("e", "[[],7]"),
+        ] {
             let text = format!(r#"{{"config":"{config}","cniArgs":{args}}}"#);
             fs::write(results.join(name), text).unwrap();
         }
         let pods: Vec<_> = references(host.path()).unwrap().into_iter().map(|found| found.pod).collect();
-        assert_eq!(pods, [Some("shop/web".to_owned()), None, None, None]);
+        assert_eq!(pods, [Some("shop/web".to_owned()), None, None, None, None]);
     }
 
     #[test]

@@ -17,8 +17,17 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Held {
     /// Results of pods that started with it.
-    #[error("it is called when the pods of these results end, so wait for that: {}", .0.join(", "))]
+    #[error(
+        "CRI-O calls it when the pods of these results end, containerd does not where it is the only runtime and tells what it has \
+         loaded: wait for that, or name its socket (--cri-socket): {}", .0.join(", ")
+    )]
     Pods(Vec<String>),
+    /// Results of something else, or that cannot be read.
+    #[error(
+        "it is named by these, which are of no pod or cannot be read: wait until their containers have ended, and remove those of none: \
+         {}", .0.join(", ")
+    )]
+    Results(Vec<String>),
     /// Files that a runtime may read.
     #[error("{} still has it, or cannot be read: take it out there", .0.join(", "))]
     Named(Vec<String>),
@@ -34,7 +43,10 @@ pub enum Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// It has loaded a network without ours.
-    Without,
+    Without {
+        /// It is containerd, and no other runtime is there.
+        is_containerd_alone: bool,
+    },
     /// The binary stays.
     Held(Held),
 }
@@ -61,15 +73,17 @@ impl Settings {
                  still wanted and no other file has it, else remove it"
             );
         }
-        let (loaded, is_told) = match settle() {
-            Some(Told::Held(held)) => (Some(held), false),
-            told => (None, told.is_some()),
+        let (loaded, is_told, is_containerd_alone) = match settle() {
+            Some(Told::Held(held)) => (Some(held), false, false),
+            Some(Told::Without { is_containerd_alone }) => (None, true, is_containerd_alone),
+            None => (None, false, false),
         };
         let named = match self.present()? {
             Some(seen) => named(&seen, &store::drop_ins(&self.net_dir)),
             None => (!is_told).then(|| self.unseen()),
         };
-        let held: Vec<Held> = [loaded, named, self.remembered()].into_iter().flatten().collect();
+        let remembered = self.remembered(is_containerd_alone);
+        let held: Vec<Held> = loaded.into_iter().chain(named).chain(remembered).collect();
         if held.is_empty() && self.bin_dir.is_dir() {
             binary::remove(&self.bin_dir)?;
         }
@@ -95,32 +109,32 @@ impl Settings {
         ))
     }
 
-    /// Whether pods that started with ours still need it. Those of containerd do not, which calls what it has loaded, so that there
-    /// a cache that is not there is none, too.
-    fn remembered(&self) -> Option<Held> {
-        let is_containerd = self.runtime_is_known && self.runtime == Runtime::Containerd;
+    /// Whether containers that started with ours still need it. The pods of containerd do not, which calls what it has loaded; that
+    /// it is the runtime at all is proved by itself only (`is_containerd_alone`).
+    fn remembered(&self, is_containerd_alone: bool) -> Vec<Held> {
         match cache::references(&self.host) {
             Ok(found) => {
-                let counts = |one: &cache::Reference| one.pod.is_none() || !is_containerd;
-                let names: Vec<String> = found.into_iter().filter(counts).map(in_words).collect();
-                match (names.is_empty(), self.runtime_is_known) {
-                    (true, _) => None,
-                    (false, true) => Some(Held::Pods(names)),
-                    (false, false) => Some(Held::Unseen(format!(
-                        "CRI-O calls it when the pods of these results end, containerd does not: wait for that, or say --cni-runtime \
-                         containerd where that is the runtime: {}",
-                        names.join(", ")
-                    ))),
-                }
+                let (pods, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.pod.is_some());
+                let names = |found: Vec<cache::Reference>| found.into_iter().map(in_words).collect();
+                let pods = (!pods.is_empty() && !is_containerd_alone).then(|| Held::Pods(names(pods)));
+                let others = (!others.is_empty()).then(|| Held::Results(names(others)));
+                pods.into_iter().chain(others).collect()
             }
-            Err(error) if error.source.kind() == ErrorKind::NotFound && is_containerd => None,
+            // A cache that is not there is none where nobody asks it.
+            Err(error)
+                if error.source.kind() == ErrorKind::NotFound
+                    && self.runtime_is_known
+                    && self.runtime == Runtime::Containerd =>
+            {
+                Vec::new()
+            }
             Err(error) => {
                 let else_named = if self.runtime_is_known {
                     ""
                 } else {
                     ", or say --cni-runtime containerd where that is the runtime"
                 };
-                Some(Held::Unseen(format!("{error}: mount that directory (read-only is enough){else_named}")))
+                vec![Held::Unseen(format!("{error}: mount that directory (read-only is enough){else_named}"))]
             }
         }
     }

@@ -233,14 +233,18 @@ seLinuxOptions: {{ toJson . }}
 {{- end }}
 {{- $feature := .Values.feature }}
 {{- $controller := .Values.balancingController }}
-{{- if and $feature.apiServerPort (not $feature.apiServerHost) }}
+{{- $hosts := dict "agent" false "controller" false }}
+{{- range .Values.balancingAgent.extraEnv }}{{ if eq .name "KUBERNETES_SERVICE_HOST" }}{{ $_ := set $hosts "agent" true }}{{ end }}{{ end }}
+{{- range $controller.extraEnv }}{{ if eq .name "KUBERNETES_SERVICE_HOST" }}{{ $_ := set $hosts "controller" true }}{{ end }}{{ end }}
+{{- if and $feature.apiServerPort (not $feature.apiServerHost) (not $hosts.agent) }}
 {{- fail "feature.apiServerPort: it is the port at feature.apiServerHost; set that, too" }}
 {{- end }}
-{{- if and $controller.apiServerPort (not (or $controller.apiServerHost $feature.apiServerHost)) }}
+{{- if and $controller.apiServerPort (not (or $controller.apiServerHost $feature.apiServerHost $hosts.controller)) }}
 {{- fail "balancingController.apiServerPort: it is the port at balancingController.apiServerHost; set that, too" }}
 {{- end }}
-{{- if regexMatch "^(127[.]|localhost$|\\[?::1\\]?$)" ($controller.apiServerHost | default $feature.apiServerHost) }}
-{{- fail "feature.apiServerHost: an address of loopback is that of each node, and the controller runs in a network of its own; set balancingController.apiServerHost, such as kubernetes.default.svc with balancingController.apiServerPort=443" }}
+{{- $host := $controller.apiServerHost | default $feature.apiServerHost | default "" }}
+{{- if and (not $hosts.controller) (regexMatch "^(127[.]|localhost$|\\[?::1\\]?$)" $host) }}
+{{- fail "balancingController.apiServerHost, else feature.apiServerHost: an address of loopback is that of each node, and the controller runs in a network of its own; set balancingController.apiServerHost, such as kubernetes.default.svc with balancingController.apiServerPort=443" }}
 {{- end }}
 {{- range $name := list "healthPort" "metricsPort" }}
 {{- if eq (int (index $.Values.balancingAgent $name)) 10250 }}

@@ -45,7 +45,7 @@ prove() {
     starting=$!
     trap 'kill $starting 2>/dev/null || true' EXIT
     helm upgrade balancing "$repository/install/chart" -n balancing-system --reuse-values \
-        --set balancingAgent.remove=true --set balancingAgent.cni.runtime=containerd --set balancingAgent.pauseImage="$registry/pause:1" >"$work/log/helm" 2>&1 ||
+        --set balancingAgent.remove=true --set balancingAgent.cni.criSocket=/run/containerd/containerd.sock --set balancingAgent.pauseImage="$registry/pause:1" >"$work/log/helm" 2>&1 ||
         { cat "$work/log/helm" && return 1; }
     kubectl rollout status -n balancing-system daemonset/balancing-agent --timeout 5m
     kubectl -n balancing-system logs -l app.kubernetes.io/name=balancing-agent -c cni-uninstall --tail 5

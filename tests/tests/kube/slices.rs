@@ -132,7 +132,7 @@ fn host_ports_and_node_proxies() {
     world.wait_condition(&named("closed"), "Programmed", ("False", "NoBackends"), why);
     // A ready pod whose node has no proxy address, beside one whose node has.
     let here = world.plane.run_pod(&Object::pod("here", "web", &["10.1.0.1"]).with("/spec/nodeName", "n1"));
-    let why = "balancing.elf.io/nodeProxyIpv4, which a TunnelFabric writes, so that only its own clients reach its pods: n1";
+    let why = "balancing.elf.io/nodeProxyIpv4, which a TunnelFabric or you write, and its own clients alone reach its pods: n1";
     world.wait_condition(&named("proxy"), "Programmed", ("True", "Programmed"), why);
     // Its own node goes straight to it.
     node.wait_backends("proxy", 2);

@@ -282,9 +282,12 @@ impl<'a> Pool<'a> {
                     Family::V4 => ANNOTATION_PROXY_IPV4,
                     Family::V6 => ANNOTATION_PROXY_IPV6,
                 };
+                let alone = match family.pick(&pod.ips) {
+                    Some(_) if !pod.node.is_empty() => ", and its own clients alone reach its pods",
+                    _ => "",
+                };
                 format!(
-                    "node without an {family} proxy address in its annotation {annotation}, which a TunnelFabric writes, so that only \
-                     its own clients reach its pods"
+                    "node without an {family} proxy address in its annotation {annotation}, which a TunnelFabric or you write{alone}"
                 )
             }
             Obstacle::NoTargetPort => format!("no container port for the targetPort of port {port}"),

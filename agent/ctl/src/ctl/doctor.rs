@@ -103,9 +103,9 @@ impl fmt::Display for Level {
 
 pub(super) use plugin::differences;
 
-/// What is so where a cleanup has ended redirection, and has not removed what it was ended for.
+/// What is so where a cleanup has ended redirection, and is at work still or was killed.
 pub(super) const STOPPED: &str =
-    "nothing is redirected, for a `balancing-agent cleanup` did not come to its end";
+    "nothing is redirected, for a `balancing-agent cleanup` has not come to its end";
 
 /// Looks at everything.
 pub(super) fn examine(run_dir: &Path, bpffs: &Path) -> Vec<Finding> {

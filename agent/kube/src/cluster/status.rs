@@ -181,7 +181,10 @@ fn accepted(verdict: &Verdict) -> (&'static str, &'static str, String) {
 fn resolved_refs(verdict: &Verdict) -> (&'static str, &'static str, String) {
     let reason = verdict.reason.as_str();
     match verdict.reason {
-        Reason::InvalidSpec | Reason::Disabled | Reason::NotSelected | Reason::Pending => {
+        // One that waits may go on with what it was before.
+        Reason::InvalidSpec | Reason::Disabled | Reason::NotSelected | Reason::Pending
+            if verdict.frontends.is_empty() =>
+        {
             ("Unknown", reason, "the policy claims nothing, so its references are not looked at".to_owned())
         }
         _ if !verdict.resolved_refs => ("False", reason, verdict.message.clone()),

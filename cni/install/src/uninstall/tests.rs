@@ -30,7 +30,7 @@ fn uninstalled_nothing_is_left_but_a_binary_that_is_called() {
     fs::create_dir_all(host.path("var/lib/cni/results")).unwrap();
     let cached = host.path("var/lib/cni/results/net-a-eth0");
     fs::write(&cached, "unreadable").unwrap();
-    assert_eq!(settings.uninstall(|| None).unwrap(), [Held::Pods(vec!["net-a-eth0".to_owned()])]);
+    assert_eq!(settings.uninstall(|| None).unwrap(), [Held::Results(vec!["net-a-eth0".to_owned()])]);
     assert_eq!(fs::read_to_string(host.list()).unwrap(), LIST);
     assert!(host.path("bin").join(PLUGIN).exists());
     fs::remove_file(&cached).unwrap();
@@ -39,7 +39,7 @@ fn uninstalled_nothing_is_left_but_a_binary_that_is_called() {
     // Also when nothing is there at all, if the runtime tells so.
     fs::remove_dir_all(host.path("net.d")).unwrap();
     fs::remove_dir_all(host.path("bin")).unwrap();
-    assert!(settings.uninstall(|| Some(Told::Without)).unwrap().is_empty());
+    assert!(settings.uninstall(|| Some(Told::Without { is_containerd_alone: false })).unwrap().is_empty());
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn h21_a_directory_of_configurations_that_is_not_there_keeps_the_binary() {
         "{told}"
     );
     assert!(host.path("bin").join(PLUGIN).exists());
-    assert_eq!(elsewhere.uninstall(|| Some(Told::Without)).unwrap(), []);
+    assert_eq!(elsewhere.uninstall(|| Some(Told::Without { is_containerd_alone: false })).unwrap(), []);
     assert!(!host.path("bin").join(PLUGIN).exists());
 }
 
@@ -117,26 +117,26 @@ fn h10_pods_of_containerd_do_not_need_the_binary() {
     let host = Host::new();
     let result =
         |args: &str| format!(r#"{{"config":{{"plugins":[{{"type":"{PLUGIN}"}}]}},"cniArgs":{args}}}"#);
-    let of_a_pod = result(r#"[["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","web"]]"#);
+    let of_a_pod = result(r#"[["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","web"],["K8S_POD_UID","u"]]"#);
+    let of_podman = result("[]");
     let crio = Settings { runtime: Runtime::Crio, ..host.settings() };
-    let unknown = Settings { runtime_is_known: false, ..host.settings() };
-    for (settings, text, held) in [
-        (&crio, &of_a_pod, "when the pods of these results end, so wait for that: net-a-eth0 (shop/web)"),
-        (
-            &unknown,
-            &of_a_pod,
-            "say --cni-runtime containerd where that is the runtime: net-a-eth0 (shop/web)",
-        ),
-        // Of something else beside the runtime, such as Podman, whose DEL goes by its configuration.
-        (&host.settings(), &result("[]"), "when the pods of these results end, so wait for that: net-a-eth0"),
-        (&host.settings(), &of_a_pod, ""),
+    let containerd = host.settings();
+    let told = |is_containerd_alone| Some(Told::Without { is_containerd_alone });
+    for (settings, told, text, held) in [
+        (&crio, told(false), &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
+        // Somebody says that it is containerd, and it does not, or another runtime is there, too.
+        (&containerd, None, &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
+        (&containerd, told(false), &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
+        // Of something else beside the runtime, whose DEL goes by its configuration.
+        (&containerd, told(true), &of_podman, "and remove those of none: net-a-eth0"),
+        (&containerd, told(true), &of_a_pod, ""),
     ] {
         fs::write(host.list(), LIST).unwrap();
         host.settings().install().unwrap();
         let results = host.path("var/lib/cni/results");
         fs::create_dir_all(&results).unwrap();
         fs::write(results.join("net-a-eth0"), text).unwrap();
-        let told = settings.uninstall(|| None).unwrap();
+        let told = settings.uninstall(|| told).unwrap();
         let told = told.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         assert!(told.ends_with(held) && told.is_empty() == held.is_empty(), "{told}");
         assert_eq!(host.path("bin").join(PLUGIN).exists(), !held.is_empty(), "{told}");
@@ -188,6 +188,6 @@ fn h22_what_the_runtime_has_loaded_or_just_remembered_keeps_the_binary() {
         None
     };
     let held = host.settings().uninstall(remember).unwrap();
-    assert_eq!(held, [Held::Pods(vec!["net-a-eth0".to_owned()])]);
+    assert_eq!(held, [Held::Results(vec!["net-a-eth0".to_owned()])]);
     assert!(host.path("bin").join(PLUGIN).exists());
 }

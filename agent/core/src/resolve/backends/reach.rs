@@ -48,10 +48,8 @@ pub fn address(
             told.or_else(|| family.pick(&node?.ips)).ok_or(Obstacle::NoNodeAddress)
         }
         RedirectMode::NodeProxy => {
-            let address = node.and_then(|node| family.pick(&node.proxy_ips));
-            let address = address.ok_or(Obstacle::NoProxyAddress)?;
             self::port(port, pod, service).ok_or(Obstacle::NoTargetPort)?;
-            Ok(address)
+            node.and_then(|node| family.pick(&node.proxy_ips)).ok_or(Obstacle::NoProxyAddress)
         }
     }
 }

@@ -117,7 +117,7 @@ fn node_proxy_counts_a_node_once_per_pod_and_names_nodes_without_an_address() {
         mk_node("node-c", &[], &["fd09::3"]).into(),
     ]);
     assert_eq!(shows(&lab), "192.168.9.1:20080*2 192.168.9.2:20080");
-    let why = "IPv4 proxy address in its annotation balancing.elf.io/nodeProxyIpv4, which a TunnelFabric writes, so that only its own clients reach its pods: node-c";
+    let why = "IPv4 proxy address in its annotation balancing.elf.io/nodeProxyIpv4, which a TunnelFabric or you write, and its own clients alone reach its pods: node-c";
     assert!(message(&lab).contains(why), "{}", message(&lab));
     let backends = &lab.entry(key(FRONT, 80, Tcp)).layers[0].backends;
     assert_eq!((backends[0].pod.clone(), backends[0].node.as_deref()), (None, Some(THERE)));

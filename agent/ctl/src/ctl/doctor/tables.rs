@@ -33,10 +33,7 @@ pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
         .collect();
     let mut findings = judge(&usage);
     if host.is_stopped {
-        let remedy = host.mended_by_agent(
-            "it goes on as soon as the agent has read everything; its log says what is missing",
-            "run `balancing-agent cleanup` again, or start balancing-agent",
-        );
+        let remedy = host.mended_by_agent("", "if none is at work, run it again or start balancing-agent");
         findings.push(Finding::of(Level::Problem, "tables", STOPPED, remedy));
     }
     for (hook, count) in errors.into_iter().filter(|(_, count)| *count > 0) {
