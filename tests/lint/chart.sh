@@ -67,6 +67,8 @@ done
 render remove --set balancingAgent.remove=true
 "$helm" template balancing "$chart" --namespace default --set balancingAgent.remove=true >/dev/null 2>&1 || fail "a release in a system namespace cannot be removed"
 for text in 'name: cni-uninstall' 'args: [cleanup]' 'name: removed'; do has remove "$text"; done
+render socket --set balancingAgent.remove=true,balancingAgent.cni.criSocket=/run/containerd/containerd.sock
+has socket '{path: /run/containerd, type: DirectoryOrCreate}'
 lacks remove 'name: agent'
 render uninstall --set balancingAgent.cni.uninstall=true
 for text in 'name: cni-uninstall' 'name: agent'; do has uninstall "$text"; done
@@ -84,10 +86,11 @@ for text in 'cache 86400' 'lameduck 30s' 'terminationGracePeriodSeconds: 40'; do
 render address --set balancingController.apiServerHost=2001:db8::1,balancingController.apiServerPort=6443
 has address 'value: 2001:db8::1'
 render nohost --set feature.apiServerHost=null,feature.apiServerPort=null
-render env --set 'feature.apiServerHost=127.0.0.1,balancingController.extraEnv[0].name=KUBERNETES_SERVICE_HOST,balancingController.extraEnv[0].value=192.0.2.1'
+render env --set 'feature.apiServerHost=127.0.0.1,balancingController.extraEnv[0].name=KUBERNETES_SERVICE_HOST,balancingController.extraEnv[0].value=192.0.2.1' \
+    --set 'balancingController.extraEnv[1].name=KUBERNETES_SERVICE_PORT' --set-string 'balancingController.extraEnv[1].value=443'
 render unfit --set balancingAgent.remove=true,balancingAgent.tables.connections=70000,feature.apiServerPort=6443
-render upstreams --set 'nodeLocalDNS.enabled=true,nodeLocalDNS.upstreams={192.0.2.1,192.0.2.1:5353,2001:db8::1,[2001:db8::1]:53,tls://192.0.2.2%dns.example.com}'
-has upstreams 'forward . 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53 tls://192.0.2.2%dns.example.com'
+render upstreams --set 'nodeLocalDNS.enabled=true,nodeLocalDNS.upstreams={192.0.2.1,192.0.2.1:5353,2001:db8::1,[2001:db8::1]:53,tls://192.0.2.2}'
+has upstreams 'forward . 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53 tls://192.0.2.2'
 lacks remove balancing-doctor
 render monitoring --set serviceMonitor.enabled=true,prometheusRule.enabled=true,grafanaDashboard.enabled=true
 for text in 'kind: ServiceMonitor' 'kind: PrometheusRule' 'alert: BalancingAgentAway' grafana_dashboard; do has monitoring "$text"; done

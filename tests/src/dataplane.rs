@@ -109,6 +109,11 @@ impl DataPlane {
         tables::stop(&self.layout).must("stop the programs");
     }
 
+    /// Redirects again, as an agent does that has filled the tables.
+    pub fn resume(&mut self) {
+        self.tables.resume();
+    }
+
     /// Opens the tables anew, as an agent does that takes over. What was opened before is gone.
     pub fn take_over(&mut self) {
         self.tables = Tables::open(&self.layout, self.sizes).must("open the tables again");

@@ -61,6 +61,8 @@ pub struct Verdict {
     pub generation: i64,
     /// Condition `Accepted`.
     pub accepted: bool,
+    /// It takes part, so that its references were looked at.
+    pub takes_part: bool,
     /// Condition `ResolvedRefs`.
     pub resolved_refs: bool,
     /// External addresses of the Service that are not claimed because they belong to somebody else, in words.

@@ -362,6 +362,7 @@ mod tests {
             service_id: 1,
             generation: 1,
             accepted: true,
+            takes_part: true,
             resolved_refs: true,
             left_alone: Vec::new(),
             conflicts_with: BTreeSet::new(),

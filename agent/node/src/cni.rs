@@ -55,6 +55,8 @@ const GRACE: Duration = Duration::from_secs(2);
 struct Runtime {
     tokio: tokio::runtime::Runtime,
     sockets: Vec<PathBuf>,
+    /// Where CRI-O's usually is.
+    crio: PathBuf,
     /// The one of them that has answered last.
     answered: RefCell<Option<PathBuf>>,
     /// When it was silent last.
@@ -101,9 +103,10 @@ pub(crate) fn uninstall(config: &CniConfig, place: &Place) -> Result<(), CniErro
     let runtime = Runtime::new(config)?;
     let held = runtime.settings(config, &place.run_dir).uninstall(|| runtime.settle())?;
     if !config.bin_dir.is_dir() {
+        let also: String = held.iter().map(|reason| format!("; {reason}")).collect();
         tracing::warn!(
             "the plugin is taken out of the network configuration; no binary is removed, for {} is not there: name the runtime's \
-             directory of plugins (--cni-bin-dir), in a container mount it",
+             directory of plugins (--cni-bin-dir), in a container mount it{also}",
             config.bin_dir.display()
         );
     } else if held.is_empty() {
@@ -197,8 +200,8 @@ fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settin
 impl Runtime {
     fn new(config: &CniConfig) -> io::Result<Self> {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let sockets = config.sockets.clone();
-        Ok(Self { tokio, sockets, answered: RefCell::default(), silent: Cell::default() })
+        let (sockets, crio) = (config.sockets.clone(), config.crio.clone());
+        Ok(Self { tokio, sockets, crio, answered: RefCell::default(), silent: Cell::default() })
     }
 
     /// What the runtime tells of itself: the first that answers.
@@ -270,17 +273,19 @@ impl Runtime {
             }
             thread::sleep(ASK);
         };
+        let was_alone = self.is_containerd_alone();
         // What is called until now is remembered when it ends.
         thread::sleep(GRACE);
-        chain.map(|_| Told::Without { is_containerd_alone: self.is_containerd_alone() })
+        chain.map(|_| Told::Without { is_containerd_alone: was_alone && self.is_containerd_alone() })
     }
 
-    /// Whether the one socket that is there is containerd's. Beside another runtime nobody knows which one the kubelet uses.
+    /// Whether containerd answers, and CRI-O, which goes by what is remembered, has no socket: with both nobody knows which one the
+    /// kubelet uses.
     fn is_containerd_alone(&self) -> bool {
-        let mut there = self.sockets.iter().filter(|socket| socket.exists());
-        let (Some(socket), None) = (there.next(), there.next()) else { return false };
-        let known = self.tokio.block_on(cri::known(socket)).ok();
-        known.and_then(|known| known.runtime) == Some(balancing_cni_install::directory::Runtime::Containerd)
+        let known = self.place().and_then(|socket| self.tokio.block_on(cri::known(&socket)).ok());
+        let is_containerd = known.and_then(|known| known.runtime)
+            == Some(balancing_cni_install::directory::Runtime::Containerd);
+        is_containerd && !self.crio.exists()
     }
 
     /// Where the runtime has answered, or may do so again; `None` = there is none to ask.
@@ -331,6 +336,7 @@ mod tests {
         let runtime = Runtime {
             tokio,
             sockets: vec![socket.clone()],
+            crio: PathBuf::new(),
             answered: RefCell::new(Some(socket)),
             silent: Cell::default(),
         };

@@ -208,6 +208,11 @@ impl Owner {
         self.tables.set_events(on)
     }
 
+    /// The tables are filled: redirects again where a cleanup had ended it.
+    pub fn resume(&mut self) {
+        self.tables.resume();
+    }
+
     /// Resolves what changed and programs what is pending, once the source's complete list has arrived. `true` when
     /// nothing is left to do.
     pub fn program(&mut self) -> bool {

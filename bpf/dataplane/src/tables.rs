@@ -122,7 +122,7 @@ impl TableError {
     }
 }
 
-/// Ends redirection by whatever programs use these tables, on every cgroup at once, until the next [`Tables::open`]. They go on telling
+/// Ends redirection by whatever programs use these tables, on every cgroup at once, until [`Tables::resume`]. They go on telling
 /// applications what they dialled. The caller is alone: no agent is at work.
 ///
 /// # Errors
@@ -182,8 +182,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Opens the pinned tables and takes over what they hold. Where redirection was ended ([`stop`]) it begins anew, with nothing: what
-    /// they hold may be from long before.
+    /// Opens the pinned tables and takes over what they hold. Where redirection was ended ([`stop`]) they are emptied: what they hold
+    /// may be from long before, and must not come back with [`Self::resume`].
     ///
     /// # Errors
     /// A pin that cannot be opened or read.
@@ -212,7 +212,7 @@ impl Tables {
             for key in tables.entries.keys().copied().collect::<Vec<_>>() {
                 tables.remove(&key)?;
             }
-            tables.pins.set_control(control::STOPPED, false);
+            tables.reclaim();
         }
         Ok(tables)
     }
@@ -372,6 +372,11 @@ impl Tables {
     #[must_use]
     pub fn policies(&self) -> &BTreeMap<u32, PolicyName> {
         &self.policies
+    }
+
+    /// Redirects again where [`stop`] had ended it: the tables hold what is wanted.
+    pub fn resume(&mut self) {
+        self.pins.set_control(control::STOPPED, false);
     }
 
     /// Switches events on or off.

@@ -24,8 +24,8 @@ pub enum Held {
     Pods(Vec<String>),
     /// Results of something else, or that cannot be read.
     #[error(
-        "it is named by these, which are of no pod or cannot be read: wait until their containers have ended, and remove those of none: \
-         {}", .0.join(", ")
+        "it may be called when the containers of these end, which are not of the runtime (Multus, Podman) or cannot be read, so wait for \
+         that: {}", .0.join(", ")
     )]
     Results(Vec<String>),
     /// Files that a runtime may read.
@@ -112,11 +112,12 @@ impl Settings {
     /// Whether containers that started with ours still need it. The pods of containerd do not, which calls what it has loaded; that
     /// it is the runtime at all is proved by itself only (`is_containerd_alone`).
     fn remembered(&self, is_containerd_alone: bool) -> Vec<Held> {
+        let is_containerd = is_containerd_alone && self.runtime == Runtime::Containerd;
         match cache::references(&self.host) {
             Ok(found) => {
                 let (pods, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.pod.is_some());
                 let names = |found: Vec<cache::Reference>| found.into_iter().map(in_words).collect();
-                let pods = (!pods.is_empty() && !is_containerd_alone).then(|| Held::Pods(names(pods)));
+                let pods = (!pods.is_empty() && !is_containerd).then(|| Held::Pods(names(pods)));
                 let others = (!others.is_empty()).then(|| Held::Results(names(others)));
                 pods.into_iter().chain(others).collect()
             }

@@ -194,8 +194,9 @@ seLinuxOptions: {{ toJson . }}
 # Where the runtime looks for plugins.
 - {name: cni-bin, hostPath: {path: {{ $places.binDir }}, type: DirectoryOrCreate}}
 {{- with $cni.criSocket }}
-# The runtime's socket; its directory, because a runtime that is started again makes a new one.
-- {name: cri, hostPath: {path: {{ dir . }}, type: Directory}}
+# The runtime's socket; its directory, because a runtime that is started again makes a new one. At a removal a node without that
+# runtime is cleaned up, too.
+- {name: cri, hostPath: {path: {{ dir . }}, type: {{ if include "balancing.cniUninstalls" $ }}DirectoryOrCreate{{ else }}Directory{{ end }}}}
 {{- end }}
 {{- end }}
 
@@ -233,17 +234,16 @@ seLinuxOptions: {{ toJson . }}
 {{- end }}
 {{- $feature := .Values.feature }}
 {{- $controller := .Values.balancingController }}
-{{- $hosts := dict "agent" false "controller" false }}
-{{- range .Values.balancingAgent.extraEnv }}{{ if eq .name "KUBERNETES_SERVICE_HOST" }}{{ $_ := set $hosts "agent" true }}{{ end }}{{ end }}
-{{- range $controller.extraEnv }}{{ if eq .name "KUBERNETES_SERVICE_HOST" }}{{ $_ := set $hosts "controller" true }}{{ end }}{{ end }}
-{{- if and $feature.apiServerPort (not $feature.apiServerHost) (not $hosts.agent) }}
+{{- $own := list }}
+{{- range $controller.extraEnv }}{{ $own = append $own .name }}{{ end }}
+{{- if and $feature.apiServerPort (not $feature.apiServerHost) }}
 {{- fail "feature.apiServerPort: it is the port at feature.apiServerHost; set that, too" }}
 {{- end }}
-{{- if and $controller.apiServerPort (not (or $controller.apiServerHost $feature.apiServerHost $hosts.controller)) }}
+{{- if and $controller.apiServerPort (not (or $controller.apiServerHost $feature.apiServerHost)) }}
 {{- fail "balancingController.apiServerPort: it is the port at balancingController.apiServerHost; set that, too" }}
 {{- end }}
 {{- $host := $controller.apiServerHost | default $feature.apiServerHost | default "" }}
-{{- if and (not $hosts.controller) (regexMatch "^(127[.]|localhost$|\\[?::1\\]?$)" $host) }}
+{{- if and (not (and (has "KUBERNETES_SERVICE_HOST" $own) (has "KUBERNETES_SERVICE_PORT" $own))) (regexMatch "^(127[.]|localhost$|\\[?::1\\]?$)" $host) }}
 {{- fail "balancingController.apiServerHost, else feature.apiServerHost: an address of loopback is that of each node, and the controller runs in a network of its own; set balancingController.apiServerHost, such as kubernetes.default.svc with balancingController.apiServerPort=443" }}
 {{- end }}
 {{- range $name := list "healthPort" "metricsPort" }}

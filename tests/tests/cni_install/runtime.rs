@@ -145,19 +145,22 @@ fn h22_a_runtime_that_has_it_loaded_keeps_the_binary() {
 fn h10_containerd_alone_proves_that_its_pods_do_not_need_the_binary() {
     for (second, stays) in [(Some(answers("cri-o", "1.33.1")), true), (None, false)] {
         let host = Host::with_list();
-        let flag = socket(&host);
-        host.succeed("install", &[&flag]);
+        host.succeed("install", &["--cri-socket=off"]);
         let results = host.path("var/lib/cni/results");
         std::fs::create_dir_all(&results).unwrap();
         let args = json!([["K8S_POD_NAMESPACE", "default"], ["K8S_POD_NAME", "web"], ["K8S_POD_UID", "u"]]);
         let result = json!({"config": {"plugins": [{"type": OURS}]}, "cniArgs": args});
         std::fs::write(results.join("net-a-eth0"), result.to_string()).unwrap();
-        let cri = Cri::start(&host.path("run/cri.sock"), answers("containerd", "1.7.28"));
+        let start = |name: &str, answers| {
+            let socket = host.path("run").join(name);
+            std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+            Cri::start(&socket, answers)
+        };
+        let cri = start("containerd/containerd.sock", answers("containerd", "1.7.28"));
         cri.set(|answers| answers.config = loaded(&["bridge"]));
         // That of the other runtime lies where the kubelet may use it.
-        let other = second.map(|answers| Cri::start(&host.path("run/crio/crio.sock"), answers));
-        let sockets = if other.is_some() { "--cri-socket=auto".to_owned() } else { flag };
-        let told = said(&host.succeed("uninstall", &[&sockets]));
+        let _other = second.map(|answers| start("crio/crio.sock", answers));
+        let told = said(&host.succeed("uninstall", &["--cri-socket=auto"]));
         assert_eq!(told.contains("net-a-eth0 (default/web)"), stays, "{told}");
         assert_eq!(host.names("bin").is_empty(), !stays, "{told}");
     }

@@ -68,6 +68,7 @@ pub(super) fn verdict(resolution: &Resolution, contest: &Contest) -> Verdict {
         service_id: resolution.service_id,
         generation: resolution.generation,
         accepted: resolution.standing != Standing::Invalid,
+        takes_part: resolution.standing == Standing::Active,
         resolved_refs: resolution.resolved_refs,
         left_alone: resolution.left_alone.clone(),
         conflicts_with,

@@ -183,7 +183,7 @@ fn resolved_refs(verdict: &Verdict) -> (&'static str, &'static str, String) {
     match verdict.reason {
         // One that waits may go on with what it was before.
         Reason::InvalidSpec | Reason::Disabled | Reason::NotSelected | Reason::Pending
-            if verdict.frontends.is_empty() =>
+            if !verdict.takes_part =>
         {
             ("Unknown", reason, "the policy claims nothing, so its references are not looked at".to_owned())
         }

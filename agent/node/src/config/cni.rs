@@ -16,7 +16,8 @@ use super::{Action, PlaceArgs, values::Problems};
 
 /// Where sockets of runtimes usually are. On a platform with one of its own that is asked and no other: Docker's containerd beside
 /// it knows nothing of pods.
-const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
+const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", CRIO];
+const CRIO: &str = "/run/crio/crio.sock";
 /// What the plugin takes for granted; other values are written into its configuration.
 const USUAL: (&str, &str) = ("/run/balancing", "/sys/fs/bpf");
 
@@ -126,6 +127,8 @@ pub struct CniConfig {
     pub network: Option<String>,
     /// Sockets at which the runtime may be asked.
     pub sockets: Vec<PathBuf>,
+    /// Where CRI-O's usually is.
+    pub crio: PathBuf,
 }
 
 impl Problems {
@@ -191,6 +194,7 @@ impl Problems {
                 "auto" => vec![on_host(preset.socket)],
                 path => vec![self.absolute("--cri-socket", PathBuf::from(path))],
             },
+            crio: on_host(CRIO),
             host,
         }
     }

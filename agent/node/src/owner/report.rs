@@ -125,6 +125,7 @@ mod tests {
             service_id: 1,
             generation: 1,
             accepted: reason != Reason::InvalidSpec,
+            takes_part: true,
             resolved_refs: reason != Reason::ServiceNotFound,
             conflicts_with: if reason == Reason::Conflicted { [policy(0)].into() } else { [].into() },
             reason,

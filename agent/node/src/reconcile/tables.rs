@@ -35,7 +35,12 @@ impl Reconciler<World> for TablesReconciler {
             Err(error) => return (Outcome::Failed(error.to_string()), News::NONE),
         }
         // Frontends that do not fit must not keep the others from being used.
-        let news = if world.filled { News::NONE } else { News::FILLED };
+        let news = if world.filled {
+            News::NONE
+        } else {
+            world.owner.resume();
+            News::FILLED
+        };
         world.filled = true;
         (if done { Outcome::Done } else { Outcome::Failed(world.owner.problems().join("; ")) }, news)
     }

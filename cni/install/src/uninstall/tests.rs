@@ -123,12 +123,12 @@ fn h10_pods_of_containerd_do_not_need_the_binary() {
     let containerd = host.settings();
     let told = |is_containerd_alone| Some(Told::Without { is_containerd_alone });
     for (settings, told, text, held) in [
-        (&crio, told(false), &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
+        (&crio, told(true), &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
         // Somebody says that it is containerd, and it does not, or another runtime is there, too.
         (&containerd, None, &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
         (&containerd, told(false), &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
         // Of something else beside the runtime, whose DEL goes by its configuration.
-        (&containerd, told(true), &of_podman, "and remove those of none: net-a-eth0"),
+        (&containerd, told(true), &of_podman, "so wait for that: net-a-eth0"),
         (&containerd, told(true), &of_a_pod, ""),
     ] {
         fs::write(host.list(), LIST).unwrap();

@@ -26,19 +26,20 @@ enum Wrong {
 }
 
 pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
-    let Ok(agent) = &host.agent else { return Vec::new() };
+    if host.agent.is_err() {
+        return Vec::new();
+    }
     match ask::<Vec<PolicyView>>(&socket_path(host.run_dir), &Request::Policies) {
-        // What the source cannot list is told of the source, and not of each that waits for it.
-        Ok(policies) => judge(&policies, agent.source.problems.is_empty()),
+        Ok(policies) => judge(&policies),
         Err(error) => {
             vec![Finding::of(Level::Problem, "policies", error.to_string(), "see the agent's log")]
         }
     }
 }
 
-fn judge(policies: &[PolicyView], tells_waiting: bool) -> Vec<Finding> {
+fn judge(policies: &[PolicyView]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for wrong in Wrong::ALL.into_iter().filter(|wrong| tells_waiting || *wrong != Wrong::Waiting) {
+    for wrong in Wrong::ALL {
         let of: Vec<&PolicyView> =
             policies.iter().filter(|policy| Wrong::of(policy) == Some(wrong)).collect();
         findings.extend(of.iter().take(FEW).map(|policy| {
@@ -117,7 +118,7 @@ impl Wrong {
                 "change in one of the two what the message names: frontend, serviceId or proxy port"
             }
             Self::NoBackends => "make a backend ready, or correct spec.backend",
-            Self::Waiting => "if it still does after a minute, see the log of what it waits for",
+            Self::Waiting => "the message says for what; if that lasts, see the logs of agent and controller",
         }
     }
 }
@@ -161,7 +162,7 @@ mod tests {
             (policy("early", "NotSynced"), None),
         ];
         for (policy, level) in table {
-            let found = judge(std::slice::from_ref(&policy), true);
+            let found = judge(std::slice::from_ref(&policy));
             assert_eq!(found[0].level, level.unwrap_or(Level::Ok), "{policy:?}");
             let named = format!("BalancingPolicy {0}: about {0}", policy.name);
             assert_eq!(found[0].message == named, level.is_some(), "{found:?}");
@@ -169,16 +170,9 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_source_that_lacks_something_is_not_told_again() {
-        let found = judge(&[policy("waits", "Pending"), policy("idle", "NoBackends")], false);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].message, "BalancingPolicy idle: about idle");
-    }
-
-    #[test]
     fn many_are_counted() {
         let policies: Vec<PolicyView> = (0..9).map(|n| policy(&format!("p{n}"), "NoBackends")).collect();
-        let found = judge(&policies, true);
+        let found = judge(&policies);
         assert_eq!(found.len(), 6);
         assert_eq!(found[5].message, "4 more have no backend");
     }

@@ -33,7 +33,10 @@ pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
         .collect();
     let mut findings = judge(&usage);
     if host.is_stopped {
-        let remedy = host.mended_by_agent("", "if none is at work, run it again or start balancing-agent");
+        let remedy = host.mended_by_agent(
+            "the agent goes on when it has read everything; its log says what is missing",
+            "if none is at work, run it again or start balancing-agent",
+        );
         findings.push(Finding::of(Level::Problem, "tables", STOPPED, remedy));
     }
     for (hook, count) in errors.into_iter().filter(|(_, count)| *count > 0) {

@@ -19,6 +19,10 @@ fn mk_verdict(reason: Reason) -> Verdict {
         service_id: 7,
         generation: 3,
         accepted: reason != Reason::InvalidSpec,
+        takes_part: !matches!(
+            reason,
+            Reason::InvalidSpec | Reason::Disabled | Reason::NotSelected | Reason::Pending
+        ),
         resolved_refs: !unresolved,
         conflicts_with: BTreeSet::new(),
         reason,
