@@ -92,5 +92,5 @@ pub use sock::{
 };
 pub use temp_dir::TempDir;
 pub use underlay::Underlay;
-pub use usage::{cpu, cpu_of_waiting, memory};
+pub use usage::{assert_waiting_costs_nothing, cpu, memory};
 pub use wait::{undisturbed, wait_for, wait_until, when_free};
