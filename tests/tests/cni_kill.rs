@@ -228,9 +228,9 @@ impl Node {
 
     /// As before the first installation.
     fn reset(&self) {
-        for directory in ["net.d", "bin", "run"] {
+        for directory in ["net.d", "bin", "run", "var/lib/cni/results"] {
             fs::remove_dir_all(self.path(directory)).ok();
-            fs::create_dir(self.path(directory)).unwrap();
+            fs::create_dir_all(self.path(directory)).unwrap();
         }
         self.files.write("net.d/10-net.conflist", LIST);
     }
@@ -266,7 +266,6 @@ impl Node {
             run_dir: self.path("run"),
             choice: Choice::Auto,
             runtime: Runtime::Containerd,
-            runtime_is_known: true,
             runtime_is_awaited: false,
             network: None,
             reads_drop_ins: None,

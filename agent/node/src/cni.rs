@@ -188,7 +188,6 @@ fn settings(config: &CniConfig, run_dir: &Path, known: Option<&Known>) -> Settin
         run_dir: run_dir.to_owned(),
         choice: config.choice,
         runtime: runtime.unwrap_or_default(),
-        runtime_is_known: runtime.is_some(),
         runtime_is_awaited: false,
         network: config.network.clone(),
         reads_drop_ins: known.map(|known| known.reads_drop_ins),

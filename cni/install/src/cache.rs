@@ -32,10 +32,13 @@ pub(crate) struct Reference {
 /// The results whose configuration names our plugin, and what Multus remembers. What cannot be read counts.
 ///
 /// # Errors
-/// When not all of them can be listed. From a container the host's directory is there only where it is mounted. Where Multus has
-/// none it is not used.
-pub(crate) fn references(host: &Path) -> Result<Vec<Reference>, Error> {
-    let mut found = naming_ours(&host.join(RESULTS))?;
+/// When not all of them can be listed. From a container the host's directory is there only where it is mounted: that it lacks is
+/// an error, too, unless it `may_lack`. Where Multus has none it is not used.
+pub(crate) fn references(host: &Path, may_lack: bool) -> Result<Vec<Reference>, Error> {
+    let mut found = match naming_ours(&host.join(RESULTS)) {
+        Err(error) if error.source.kind() == ErrorKind::NotFound && may_lack => Vec::new(),
+        results => results?,
+    };
     for (place, of) in MULTUS.into_iter().zip(["multus", "multus/results"]) {
         match naming_ours(&host.join(place)) {
             // Its own caller is Multus, whatever pod that is for.
@@ -99,13 +102,14 @@ mod tests {
     use super::*;
 
     fn names(host: &Path) -> Vec<String> {
-        references(host).unwrap().into_iter().map(|found| found.name).collect()
+        references(host, false).unwrap().into_iter().map(|found| found.name).collect()
     }
 
     #[test]
     fn only_results_of_our_plugin_count() {
         let host = tempfile::tempdir().unwrap();
-        assert!(references(host.path()).is_err(), "what is not there proves nothing");
+        assert!(references(host.path(), false).is_err(), "what is not there proves nothing");
+        assert_eq!(references(host.path(), true).unwrap(), []);
         let results = host.path().join(RESULTS);
         fs::create_dir_all(&results).unwrap();
         for (name, config) in [
@@ -139,7 +143,8 @@ mod tests {
             let text = format!(r#"{{"config":"{config}","cniArgs":{args}}}"#);
             fs::write(results.join(name), text).unwrap();
         }
-        let pods: Vec<_> = references(host.path()).unwrap().into_iter().map(|found| found.pod).collect();
+        let pods: Vec<_> =
+            references(host.path(), false).unwrap().into_iter().map(|found| found.pod).collect();
         assert_eq!(pods, [Some("shop/web".to_owned()), None, None, None, None]);
     }
 
@@ -166,6 +171,11 @@ mod tests {
         }
         let named = ["multus/aaa", "multus/ccc", "multus/results/net-a-eth0"];
         assert_eq!(names(host.path()), named);
+        // Multus calls it also where nobody goes by the results.
+        fs::remove_dir_all(path("results")).unwrap();
+        let found = references(host.path(), true).unwrap();
+        assert_eq!(found.iter().map(|one| &one.name[..]).collect::<Vec<_>>(), named);
+        fs::create_dir(path("results")).unwrap();
         fs::remove_dir_all(path("multus")).unwrap();
         assert_eq!(names(host.path()), [""; 0]);
     }

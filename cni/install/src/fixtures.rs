@@ -22,8 +22,8 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new() -> Self {
         let host = Self { place: tempfile::tempdir().unwrap() };
-        for name in ["net.d", "bin", "run"] {
-            fs::create_dir(host.path(name)).unwrap();
+        for name in ["net.d", "bin", "run", "var/lib/cni/results"] {
+            fs::create_dir_all(host.path(name)).unwrap();
         }
         fs::write(host.path("source"), BINARY).unwrap();
         fs::set_permissions(host.path("source"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -44,7 +44,6 @@ impl Host {
             run_dir: self.path("run"),
             choice: Choice::Auto,
             runtime: Runtime::Containerd,
-            runtime_is_known: true,
             runtime_is_awaited: false,
             network: None,
             reads_drop_ins: None,

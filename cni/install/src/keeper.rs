@@ -60,8 +60,6 @@ pub struct Settings {
     pub choice: Choice,
     /// How the runtime chooses its network.
     pub runtime: Runtime,
-    /// Which runtime it is was told or asked, not taken for granted.
-    pub runtime_is_known: bool,
     /// It has not answered yet, and may in a moment: a drop-in that is there stays.
     pub runtime_is_awaited: bool,
     /// The network that CRI-O is told to use (`cni_default_network`); `None` = the first one.

@@ -18,8 +18,8 @@ use crate::{
 pub enum Held {
     /// Results of pods that started with it.
     #[error(
-        "CRI-O calls it when the pods of these results end, containerd does not where it is the only runtime and tells what it has \
-         loaded: wait for that, or name its socket (--cri-socket): {}", .0.join(", ")
+        "CRI-O calls it when the pods of these results end, so wait for that; containerd does not, which is believed where it answers \
+         (--cri-socket) and CRI-O has no socket: {}", .0.join(", ")
     )]
     Pods(Vec<String>),
     /// Results of something else, or that cannot be read.
@@ -113,7 +113,8 @@ impl Settings {
     /// it is the runtime at all is proved by itself only (`is_containerd_alone`).
     fn remembered(&self, is_containerd_alone: bool) -> Vec<Held> {
         let is_containerd = is_containerd_alone && self.runtime == Runtime::Containerd;
-        match cache::references(&self.host) {
+        // Results that are not there are none where nobody goes by them.
+        match cache::references(&self.host, is_containerd) {
             Ok(found) => {
                 let (pods, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.pod.is_some());
                 let names = |found: Vec<cache::Reference>| found.into_iter().map(in_words).collect();
@@ -121,22 +122,10 @@ impl Settings {
                 let others = (!others.is_empty()).then(|| Held::Results(names(others)));
                 pods.into_iter().chain(others).collect()
             }
-            // A cache that is not there is none where nobody asks it.
-            Err(error)
-                if error.source.kind() == ErrorKind::NotFound
-                    && self.runtime_is_known
-                    && self.runtime == Runtime::Containerd =>
-            {
-                Vec::new()
-            }
-            Err(error) => {
-                let else_named = if self.runtime_is_known {
-                    ""
-                } else {
-                    ", or say --cni-runtime containerd where that is the runtime"
-                };
-                vec![Held::Unseen(format!("{error}: mount that directory (read-only is enough){else_named}"))]
-            }
+            Err(error) => vec![Held::Unseen(format!(
+                "{error}: mount that directory (read-only is enough); on a host that has none, and whose runtime is containerd, let it \
+                 answer (--cri-socket)"
+            ))],
         }
     }
 }

@@ -85,30 +85,34 @@ fn h22_drop_ins_of_others_that_name_ours_keep_the_binary() {
 fn h21_what_cannot_be_seen_keeps_the_binary() {
     let host = Host::new();
     let results = host.path("var/lib/cni/results");
-    let unknown = Settings { runtime_is_known: false, ..host.settings() };
     let crio = Settings { runtime: Runtime::Crio, ..host.settings() };
-    let held = |settings: &Settings| {
-        settings.uninstall(|| None).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let containerd = host.settings();
+    let told = |is_containerd_alone| Some(Told::Without { is_containerd_alone });
+    let held = |settings: &Settings, told: Option<Told>| {
+        let held = settings.uninstall(|| told).unwrap();
+        held.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
     fs::write(host.list(), LIST).unwrap();
     host.settings().install().unwrap();
     // The directory is not mounted into the container that asks.
-    for settings in [&unknown, &crio] {
-        let told = held(settings);
-        assert!(told.contains("cannot be seen") && told.contains("var/lib/cni/results"), "{told}");
-        assert!(told.contains("mount that directory"), "{told}");
-        assert_eq!(told.contains("--cni-runtime containerd"), !settings.runtime_is_known, "{told}");
+    fs::remove_dir(&results).unwrap();
+    // Also where somebody says that it is containerd, and it does not, or another runtime is there, too.
+    for (settings, told) in
+        [(&crio, None), (&crio, told(true)), (&containerd, None), (&containerd, told(false))]
+    {
+        let held = held(settings, told);
+        assert!(held.contains("cannot be seen") && held.contains("var/lib/cni/results"), "{held}");
+        assert!(held.contains("mount that directory"), "{held}");
         assert!(host.path("bin").join(PLUGIN).exists());
     }
     // It is no directory: also with containerd nothing is proved.
-    fs::create_dir_all(results.parent().unwrap()).unwrap();
     fs::write(&results, "").unwrap();
-    assert!(held(&host.settings()).contains("cannot be seen"));
+    assert!(held(&containerd, told(true)).contains("cannot be seen"));
     fs::remove_file(&results).unwrap();
-    assert_eq!(held(&host.settings()), "");
+    assert_eq!(held(&containerd, told(true)), "");
     host.settings().install().unwrap();
     fs::create_dir(&results).unwrap();
-    assert_eq!(held(&crio), "");
+    assert_eq!(held(&crio, None), "");
     assert!(!host.path("bin").join(PLUGIN).exists());
 }
 
@@ -123,10 +127,10 @@ fn h10_pods_of_containerd_do_not_need_the_binary() {
     let containerd = host.settings();
     let told = |is_containerd_alone| Some(Told::Without { is_containerd_alone });
     for (settings, told, text, held) in [
-        (&crio, told(true), &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
+        (&crio, told(true), &of_a_pod, "and CRI-O has no socket: net-a-eth0 (shop/web)"),
         // Somebody says that it is containerd, and it does not, or another runtime is there, too.
-        (&containerd, None, &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
-        (&containerd, told(false), &of_a_pod, "name its socket (--cri-socket): net-a-eth0 (shop/web)"),
+        (&containerd, None, &of_a_pod, "and CRI-O has no socket: net-a-eth0 (shop/web)"),
+        (&containerd, told(false), &of_a_pod, "and CRI-O has no socket: net-a-eth0 (shop/web)"),
         // Of something else beside the runtime, whose DEL goes by its configuration.
         (&containerd, told(true), &of_podman, "so wait for that: net-a-eth0"),
         (&containerd, told(true), &of_a_pod, ""),

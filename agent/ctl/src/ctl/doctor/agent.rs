@@ -12,7 +12,7 @@ const QUIET: Duration = Duration::from_secs(180);
 
 pub(super) fn look(host: &Host<'_>) -> Vec<Finding> {
     match &host.agent {
-        Ok(agent) => judge(agent),
+        Ok(agent) => judge(agent, host.is_stopped),
         Err(error) => vec![down(error, host.layout.is_some() && !host.is_stopped)],
     }
 }
@@ -31,7 +31,7 @@ fn down(error: &AskError, redirects: bool) -> Finding {
     Finding::of(Level::Problem, "agent", format!("{error}; {means}"), remedy)
 }
 
-fn judge(agent: &AgentView) -> Vec<Finding> {
+fn judge(agent: &AgentView, is_stopped: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let own = env!("CARGO_PKG_VERSION");
     findings.push(if agent.ready {
@@ -49,7 +49,7 @@ fn judge(agent: &AgentView) -> Vec<Finding> {
     for problem in &agent.problems {
         findings.push(Finding::of(Level::Problem, "agent", problem.clone(), ""));
     }
-    findings.extend(source(agent));
+    findings.extend(source(agent, is_stopped));
     findings.extend(agent.plugin.as_ref().map(plugin));
     findings
 }
@@ -74,7 +74,7 @@ fn plugin(plugin: &PluginView) -> Finding {
     }
 }
 
-fn source(agent: &AgentView) -> Vec<Finding> {
+fn source(agent: &AgentView, is_stopped: bool) -> Vec<Finding> {
     let (source, mut findings) = (&agent.source, Vec::new());
     let what = &source.description;
     if !source.synced {
@@ -94,7 +94,11 @@ fn source(agent: &AgentView) -> Vec<Finding> {
             Level::Problem,
             "source",
             format!("{what} has said nothing for {} s", age.as_secs()),
-            "see whether the API server is reachable from this host; redirection goes on as it was",
+            if is_stopped {
+                "see whether the API server is reachable from this host; until then nothing is redirected"
+            } else {
+                "see whether the API server is reachable from this host; redirection goes on as it was"
+            },
         )),
         Some(age) => {
             findings.push(Finding::ok("source", format!("{what} said something {} s ago", age.as_secs())))
@@ -128,7 +132,7 @@ mod tests {
     }
 
     fn levels(agent: &AgentView) -> Vec<Level> {
-        judge(agent).iter().map(|finding| finding.level).collect()
+        judge(agent, false).iter().map(|finding| finding.level).collect()
     }
 
     #[test]
@@ -138,6 +142,10 @@ mod tests {
         assert_eq!(levels(&agent(true, None, &[])), [Ok, Ok]);
         assert_eq!(levels(&agent(true, Some(181), &[])), [Ok, Problem]);
         assert_eq!(levels(&agent(false, Some(1), &["Services: forbidden"])), [Problem, Problem, Ok]);
+        for (is_stopped, means) in [(false, "redirection goes on"), (true, "nothing is redirected")] {
+            let found = judge(&agent(true, Some(181), &[]), is_stopped);
+            assert!(found[1].remedy.contains(means), "{}", found[1].remedy);
+        }
         let other = AgentView { version: "0.0.0".to_owned(), ..agent(true, None, &[]) };
         assert_eq!(levels(&other), [Ok, Note, Ok]);
     }
