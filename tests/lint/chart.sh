@@ -88,9 +88,10 @@ has address 'value: 2001:db8::1'
 render nohost --set feature.apiServerHost=null,feature.apiServerPort=null
 render env --set 'feature.apiServerHost=127.0.0.1,balancingController.extraEnv[0].name=KUBERNETES_SERVICE_HOST,balancingController.extraEnv[0].value=192.0.2.1' \
     --set 'balancingController.extraEnv[1].name=KUBERNETES_SERVICE_PORT' --set-string 'balancingController.extraEnv[1].value=443'
+render envhost --set "feature.apiServerHost=127.0.0.1,balancingController.extraEnv[0].name=KUBERNETES_SERVICE_HOST,balancingController.extraEnv[0].value=192.0.2.1"
 render unfit --set balancingAgent.remove=true,balancingAgent.tables.connections=70000,feature.apiServerPort=6443
-render upstreams --set 'nodeLocalDNS.enabled=true,nodeLocalDNS.upstreams={192.0.2.1,192.0.2.1:5353,2001:db8::1,[2001:db8::1]:53,tls://192.0.2.2}'
-has upstreams 'forward . 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53 tls://192.0.2.2'
+render upstreams --set 'nodeLocalDNS.enabled=true,nodeLocalDNS.upstreams={192.0.2.1,192.0.2.1:5353,2001:db8::1,[2001:db8::1]:53,fe80::1%eth0,[fe80::1%eth0]:53,tls://192.0.2.2}'
+has upstreams 'forward . 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53 fe80::1%eth0 [fe80::1%eth0]:53 tls://192.0.2.2'
 lacks remove balancing-doctor
 render monitoring --set serviceMonitor.enabled=true,prometheusRule.enabled=true,grafanaDashboard.enabled=true
 for text in 'kind: ServiceMonitor' 'kind: PrometheusRule' 'alert: BalancingAgentAway' grafana_dashboard; do has monitoring "$text"; done
@@ -126,9 +127,13 @@ refuses "is the port at balancingController.apiServerHost" --set balancingContro
 for host in 127.0.0.1 localhost ::1; do
     refuses "set balancingController.apiServerHost" --set "feature.apiServerHost=$host"
 done
+own=balancingController.extraEnv
+refuses "name KUBERNETES_SERVICE_PORT, too" --set "feature.apiServerHost=192.0.2.1,feature.apiServerPort=6443,$own[0].name=KUBERNETES_SERVICE_HOST,$own[0].value=api.example"
 refuses "check-values.yaml" --set balancingAgent.metricsPort=10250
 refuses "10250 is the kubelet's" --set balancingAgent.healthPort=10250
-refuses "at '/nodeLocalDNS/upstreams/0'" --set 'nodeLocalDNS.upstreams={dns.example.com}'
+for upstream in dns.example.com tls://192.0.2.2%dns.example.com 'tls://2001:db8::1%dns.example.com' '[2001:db8::1%eth0]:53'; do
+    refuses "at '/nodeLocalDNS/upstreams/0'" --set "nodeLocalDNS.upstreams={$upstream}"
+done
 refuses "got 0, want 1" --set nodeLocalDNS.runAsUser=0
 refuses "set tag or digest" --set nodeLocalDNS.enabled=true,nodeLocalDNS.image.tag=
 refuses "at '/feature/apiServerPort'" --set-string feature.apiServerPort=99999

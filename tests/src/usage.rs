@@ -20,8 +20,12 @@ const WAITING: Duration = Duration::from_millis(60);
 /// How much more a build for tests may take. Its client of the API server is not optimised, which costs three times as
 /// much; and a virtual machine whose host is busy is charged for what the host took from it, three times that again.
 const UNOPTIMISED: u32 = 10;
-/// How often the threads of an agent that waits may wake up in a second, whatever the speed of the machine: they do 2 to 4 times.
+/// How often the threads of an agent that waits may wake up in a second, whatever the speed of the machine: they do 2 to 4 times,
+/// up to 7 in a fabric.
 const WAKEUPS: u32 = 10;
+
+/// What can be told from a watch.
+const SHORTEST: Duration = Duration::from_secs(5);
 
 /// CPU time of all threads so far, those that have ended included (`clock_getcpuclockid(3)`).
 #[must_use]
@@ -44,20 +48,25 @@ pub fn memory(pid: u32, field: &str) -> f64 {
 /// Watches agents that have nothing to do but to wait for something.
 ///
 /// # Panics
-/// Where one takes more of the CPU, or wakes up more often, than waiting may, times `share`.
+/// Where one takes more of the CPU, or wakes up more often, than waiting may, times `share`; where one has ended; where `time` is too
+/// short to tell.
+#[allow(clippy::print_stdout, reason = "figures of a verdict")]
 pub fn assert_waiting_costs_nothing(agents: &[(&str, u32)], time: Duration, share: u32) {
+    assert!(time >= SHORTEST, "{time:?} of waiting tell nothing");
     let begin = Instant::now();
     let before: Vec<_> = agents.iter().map(|(_, pid)| (cpu(*pid), wakeups(*pid))).collect();
     thread::sleep(time);
     for ((name, pid), (cpu_before, wakeups_before)) in agents.iter().zip(before) {
         let (cpu, time) = (cpu(*pid) - cpu_before, begin.elapsed());
         let known = |thread: &str| wakeups_before.get(thread).copied().unwrap_or(0);
-        let wakeups: u64 = wakeups(*pid).iter().map(|(thread, count)| count - known(thread)).sum();
+        let wakeups: u64 =
+            wakeups(*pid).iter().map(|(thread, count)| count.saturating_sub(known(thread))).sum();
         println!("{name}: {cpu:?} of CPU and {wakeups} wake-ups in {time:?}");
         let bound = share * cpu_of_waiting(time);
         assert!(cpu <= bound, "{name}: {cpu:?} of CPU in {time:?}, not {bound:?}");
         let bound = u64::from(share * WAKEUPS) * time.as_secs();
         assert!(wakeups <= bound, "{name}: {wakeups} wake-ups in {time:?}, not {bound}");
+        assert!(wakeups > 0, "{name}: it has ended, or hangs");
     }
 }
 

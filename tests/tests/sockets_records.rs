@@ -268,8 +268,11 @@ fn what_was_redirected_keeps_its_name_when_nothing_is_redirected_any_more() {
         assert_eq!(client.receive(socket).unwrap().from, Some(family.backend(1)), "{family:?}");
     }
     assert!(world.plane.reader().is_stopped());
-    // An agent that starts then, before and after it knows what is wanted.
-    world.plane.take_over();
+    // Agents that start then: one that ends before it knows what is wanted, and the next, before and after it does.
+    for _ in 0..2 {
+        world.plane.take_over();
+        assert!(world.plane.reader().is_stopped());
+    }
     for server in ["direct1", "direct1", "backend1"] {
         for family in Family::ALL {
             if server == "backend1" {

@@ -55,7 +55,7 @@ const GRACE: Duration = Duration::from_secs(2);
 struct Runtime {
     tokio: tokio::runtime::Runtime,
     sockets: Vec<PathBuf>,
-    /// Where CRI-O's usually is.
+    /// A directory that is there where CRI-O has run.
     crio: PathBuf,
     /// The one of them that has answered last.
     answered: RefCell<Option<PathBuf>>,
@@ -278,13 +278,13 @@ impl Runtime {
         chain.map(|_| Told::Without { is_containerd_alone: was_alone && self.is_containerd_alone() })
     }
 
-    /// Whether containerd answers, and CRI-O, which goes by what is remembered, has no socket: with both nobody knows which one the
-    /// kubelet uses.
+    /// Whether containerd answers, and there is nothing of CRI-O, which goes by what is remembered: with both nobody knows which one
+    /// the kubelet uses, also while CRI-O is stopped.
     fn is_containerd_alone(&self) -> bool {
         let known = self.place().and_then(|socket| self.tokio.block_on(cri::known(&socket)).ok());
         let is_containerd = known.and_then(|known| known.runtime)
             == Some(balancing_cni_install::directory::Runtime::Containerd);
-        is_containerd && !self.crio.exists()
+        is_containerd && matches!(self.crio.try_exists(), Ok(false))
     }
 
     /// Where the runtime has answered, or may do so again; `None` = there is none to ask.

@@ -14,7 +14,9 @@ use crate::{
     replace::{Error, failed},
 };
 
-/// The directory, below the host's root (libcni, `CacheDir`).
+/// What libcni and Multus keep, below the host's root.
+const PARENT: &str = "var/lib/cni";
+/// The directory of results (libcni, `CacheDir`).
 const RESULTS: &str = "var/lib/cni/results";
 /// That of Multus (`cniDir`): a file for each container with the delegates that it has called, and the libcni of the daemon has its
 /// results below it.
@@ -32,11 +34,15 @@ pub(crate) struct Reference {
 /// The results whose configuration names our plugin, and what Multus remembers. What cannot be read counts.
 ///
 /// # Errors
-/// When not all of them can be listed. From a container the host's directory is there only where it is mounted: that it lacks is
-/// an error, too, unless it `may_lack`. Where Multus has none it is not used.
+/// When not all of them can be listed. From a container the host's directory is there only where it is mounted, so that results
+/// that are not there are an error, too, unless they `may_lack` and what is above them is there. Where Multus has none it is not used.
 pub(crate) fn references(host: &Path, may_lack: bool) -> Result<Vec<Reference>, Error> {
     let mut found = match naming_ours(&host.join(RESULTS)) {
-        Err(error) if error.source.kind() == ErrorKind::NotFound && may_lack => Vec::new(),
+        Err(error)
+            if error.source.kind() == ErrorKind::NotFound && may_lack && host.join(PARENT).is_dir() =>
+        {
+            Vec::new()
+        }
         results => results?,
     };
     for (place, of) in MULTUS.into_iter().zip(["multus", "multus/results"]) {
@@ -109,6 +115,9 @@ mod tests {
     fn only_results_of_our_plugin_count() {
         let host = tempfile::tempdir().unwrap();
         assert!(references(host.path(), false).is_err(), "what is not there proves nothing");
+        assert!(references(host.path(), true).is_err(), "nothing of the host is mounted");
+        fs::create_dir_all(host.path().join(PARENT)).unwrap();
+        assert!(references(host.path(), false).is_err());
         assert_eq!(references(host.path(), true).unwrap(), []);
         let results = host.path().join(RESULTS);
         fs::create_dir_all(&results).unwrap();

@@ -18,14 +18,14 @@ use crate::{
 pub enum Held {
     /// Results of pods that started with it.
     #[error(
-        "CRI-O calls it when the pods of these results end, so wait for that; containerd does not, which is believed where it answers \
-         (--cri-socket) and CRI-O has no socket: {}", .0.join(", ")
+        "CRI-O calls it when the pods of these results end: wait for that, and remove those of pods that are no more. containerd does \
+         not, which is believed where it answers (--cri-socket), has loaded a network without it, and there is no /run/crio: {}", .0.join(", ")
     )]
     Pods(Vec<String>),
     /// Results of something else, or that cannot be read.
     #[error(
-        "it may be called when the containers of these end, which are not of the runtime (Multus, Podman) or cannot be read, so wait for \
-         that: {}", .0.join(", ")
+        "it may be called when the containers of these end, which are not of the runtime (Multus, Podman) or cannot be read: wait for \
+         that, and remove those of containers that are no more: {}", .0.join(", ")
     )]
     Results(Vec<String>),
     /// Files that a runtime may read.
@@ -44,7 +44,7 @@ pub enum Held {
 pub enum Told {
     /// It has loaded a network without ours.
     Without {
-        /// It is containerd, and no other runtime is there.
+        /// It is containerd, and there is nothing of another runtime.
         is_containerd_alone: bool,
     },
     /// The binary stays.
@@ -123,8 +123,7 @@ impl Settings {
                 pods.into_iter().chain(others).collect()
             }
             Err(error) => vec![Held::Unseen(format!(
-                "{error}: mount that directory (read-only is enough); on a host that has none, and whose runtime is containerd, let it \
-                 answer (--cri-socket)"
+                "{error}: in a container mount that directory (read-only is enough); where the host has none, create it, empty"
             ))],
         }
     }

@@ -243,7 +243,12 @@ seLinuxOptions: {{ toJson . }}
 {{- fail "balancingController.apiServerPort: it is the port at balancingController.apiServerHost; set that, too" }}
 {{- end }}
 {{- $host := $controller.apiServerHost | default $feature.apiServerHost | default "" }}
-{{- if and (not (and (has "KUBERNETES_SERVICE_HOST" $own) (has "KUBERNETES_SERVICE_PORT" $own))) (regexMatch "^(127[.]|localhost$|\\[?::1\\]?$)" $host) }}
+{{- $port := $controller.apiServerPort | default $feature.apiServerPort }}
+{{- $hasHost := has "KUBERNETES_SERVICE_HOST" $own }}
+{{- if and $hasHost $port (not (has "KUBERNETES_SERVICE_PORT" $own)) }}
+{{- fail (printf "balancingController.extraEnv: it names KUBERNETES_SERVICE_HOST, and the port would be that of another host, %d; name KUBERNETES_SERVICE_PORT, too" (int $port)) }}
+{{- end }}
+{{- if and (not $hasHost) (regexMatch "^(127[.]|localhost$|\\[?::1\\]?$)" $host) }}
 {{- fail "balancingController.apiServerHost, else feature.apiServerHost: an address of loopback is that of each node, and the controller runs in a network of its own; set balancingController.apiServerHost, such as kubernetes.default.svc with balancingController.apiServerPort=443" }}
 {{- end }}
 {{- range $name := list "healthPort" "metricsPort" }}

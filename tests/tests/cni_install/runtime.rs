@@ -143,7 +143,8 @@ fn h22_a_runtime_that_has_it_loaded_keeps_the_binary() {
 
 #[test]
 fn h10_containerd_alone_proves_that_its_pods_do_not_need_the_binary() {
-    for (second, stays) in [(Some(answers("cri-o", "1.33.1")), true), (None, false)] {
+    let rows = [("auto", true), ("auto", false), ("named", true), ("named", false)];
+    for (flag, stays) in rows {
         let host = Host::with_list();
         host.succeed("install", &["--cri-socket=off"]);
         let results = host.path("var/lib/cni/results");
@@ -159,9 +160,11 @@ fn h10_containerd_alone_proves_that_its_pods_do_not_need_the_binary() {
         let cri = start("containerd/containerd.sock", answers("containerd", "1.7.28"));
         cri.set(|answers| answers.config = loaded(&["bridge"]));
         // That of the other runtime lies where the kubelet may use it.
-        let _other = second.map(|answers| start("crio/crio.sock", answers));
-        let told = said(&host.succeed("uninstall", &["--cri-socket=auto"]));
-        assert_eq!(told.contains("net-a-eth0 (default/web)"), stays, "{told}");
+        let _other = stays.then(|| start("crio/crio.sock", answers("cri-o", "1.33.1")));
+        let named = host.path("run/containerd/containerd.sock").display().to_string();
+        let socket = if flag == "named" { &named } else { flag };
+        let told = said(&host.succeed("uninstall", &[&format!("--cri-socket={socket}")]));
+        assert_eq!(told.contains("net-a-eth0 (default/web)"), stays, "{flag}: {told}");
         assert_eq!(host.names("bin").is_empty(), !stays, "{told}");
     }
 }

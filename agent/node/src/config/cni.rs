@@ -16,8 +16,9 @@ use super::{Action, PlaceArgs, values::Problems};
 
 /// Where sockets of runtimes usually are. On a platform with one of its own that is asked and no other: Docker's containerd beside
 /// it knows nothing of pods.
-const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", CRIO];
-const CRIO: &str = "/run/crio/crio.sock";
+const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
+/// What CRI-O makes, and leaves when it is stopped.
+const CRIO: &str = "/run/crio";
 /// What the plugin takes for granted; other values are written into its configuration.
 const USUAL: (&str, &str) = ("/run/balancing", "/sys/fs/bpf");
 
@@ -127,7 +128,7 @@ pub struct CniConfig {
     pub network: Option<String>,
     /// Sockets at which the runtime may be asked.
     pub sockets: Vec<PathBuf>,
-    /// Where CRI-O's usually is.
+    /// A directory that is there where CRI-O has run since the host started.
     pub crio: PathBuf,
 }
 

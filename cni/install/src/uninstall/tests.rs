@@ -102,7 +102,7 @@ fn h21_what_cannot_be_seen_keeps_the_binary() {
     {
         let held = held(settings, told);
         assert!(held.contains("cannot be seen") && held.contains("var/lib/cni/results"), "{held}");
-        assert!(held.contains("mount that directory"), "{held}");
+        assert!(held.contains("mount that directory") && held.contains("create it, empty"), "{held}");
         assert!(host.path("bin").join(PLUGIN).exists());
     }
     // It is no directory: also with containerd nothing is proved.
@@ -127,12 +127,12 @@ fn h10_pods_of_containerd_do_not_need_the_binary() {
     let containerd = host.settings();
     let told = |is_containerd_alone| Some(Told::Without { is_containerd_alone });
     for (settings, told, text, held) in [
-        (&crio, told(true), &of_a_pod, "and CRI-O has no socket: net-a-eth0 (shop/web)"),
+        (&crio, told(true), &of_a_pod, "there is no /run/crio: net-a-eth0 (shop/web)"),
         // Somebody says that it is containerd, and it does not, or another runtime is there, too.
-        (&containerd, None, &of_a_pod, "and CRI-O has no socket: net-a-eth0 (shop/web)"),
-        (&containerd, told(false), &of_a_pod, "and CRI-O has no socket: net-a-eth0 (shop/web)"),
+        (&containerd, None, &of_a_pod, "there is no /run/crio: net-a-eth0 (shop/web)"),
+        (&containerd, told(false), &of_a_pod, "there is no /run/crio: net-a-eth0 (shop/web)"),
         // Of something else beside the runtime, whose DEL goes by its configuration.
-        (&containerd, told(true), &of_podman, "so wait for that: net-a-eth0"),
+        (&containerd, told(true), &of_podman, "of containers that are no more: net-a-eth0"),
         (&containerd, told(true), &of_a_pod, ""),
     ] {
         fs::write(host.list(), LIST).unwrap();
